@@ -1,0 +1,127 @@
+//! The manager's configuration, from flags and environment.
+
+use std::{net::SocketAddr, time::Duration};
+
+/// Flags of the manager; each has an environment variable.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// Where HTTP listens: /metrics, POST /shard-metrics, /api/v1/shards, /healthz, /readyz
+    #[arg(long, env = "SHARDMETER_HTTP_ADDR", default_value = "127.0.0.1:30000")]
+    pub http_addr: SocketAddr,
+    /// Where gRPC listens: telemetry, reflection, health
+    #[arg(long, env = "SHARDMETER_GRPC_ADDR", default_value = "127.0.0.1:30001")]
+    pub grpc_addr: SocketAddr,
+    /// How often shards are told to report
+    #[arg(long, env = "SHARDMETER_REPORT_INTERVAL", default_value = "10s", value_parser = parse_duration)]
+    pub report_interval: Duration,
+    /// A shard silent for longer is down, and its gauges leave the scrape; at least three report intervals
+    #[arg(long, env = "SHARDMETER_STALE_AFTER", default_value = "30s", value_parser = parse_duration)]
+    pub stale_after: Duration,
+    /// Name of the fleet; a shard that states another is refused
+    #[arg(long, env = "SHARDMETER_FLEET")]
+    pub fleet: Option<String>,
+}
+
+/// A configuration that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A shard would be called stale between two of its reports.
+    #[error(
+        "--stale-after {stale_after:?} is under three times --report-interval {report_interval:?}: a shard would go \
+         stale when one report is late; raise the one or lower the other"
+    )]
+    StaleTooSoon {
+        /// As given.
+        stale_after: Duration,
+        /// As given.
+        report_interval: Duration,
+    },
+    /// Reports without pause.
+    #[error("--report-interval is 0; give at least 100ms")]
+    NoInterval,
+}
+
+impl Config {
+    /// Whether the values fit each other.
+    ///
+    /// # Errors
+    /// If they do not, saying which flags to change.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let (stale_after, report_interval) = (self.stale_after, self.report_interval);
+        if report_interval.is_zero() {
+            return Err(ConfigError::NoInterval);
+        }
+        if stale_after < report_interval * 3 {
+            return Err(ConfigError::StaleTooSoon {
+                stale_after,
+                report_interval,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The defaults of the flags, on free ports: what tests and the demo start from.
+impl Default for Config {
+    fn default() -> Self {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            http_addr: any_port,
+            grpc_addr: any_port,
+            report_interval: Duration::from_secs(10),
+            stale_after: Duration::from_secs(30),
+            fleet: None,
+        }
+    }
+}
+
+/// Reads `500ms`, `10s`, `5m`, `1h` or plain seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u32 = number
+        .parse()
+        .map_err(|_| format!("{text:?} is no duration such as 500ms, 10s, 5m"))?;
+    let unit = match unit {
+        "ms" => Duration::from_millis(1),
+        "" | "s" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3600),
+        other => return Err(format!("{other:?} is no unit; use ms, s, m or h")),
+    };
+    Ok(unit * number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert!(
+            parse_duration("ten").is_err()
+                && parse_duration("10d").is_err()
+                && parse_duration("").is_err()
+        );
+    }
+
+    #[test]
+    fn stale_after_leaves_room_for_a_late_report() {
+        let config = |stale, interval| Config {
+            stale_after: Duration::from_secs(stale),
+            report_interval: Duration::from_secs(interval),
+            ..Config::default()
+        };
+        assert_eq!(config(30, 10).validate(), Ok(()));
+        assert!(matches!(
+            config(29, 10).validate(),
+            Err(ConfigError::StaleTooSoon { .. })
+        ));
+        assert_eq!(config(30, 0).validate(), Err(ConfigError::NoInterval));
+    }
+}

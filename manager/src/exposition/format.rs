@@ -1,0 +1,103 @@
+//! Which format a scrape wants.
+
+use mediatype::{MediaTypeList, Name, ReadParams as _};
+
+/// A format of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Prometheus text format 0.0.4.
+    Text,
+    /// OpenMetrics text format 1.0.0.
+    OpenMetrics,
+}
+
+const VERSION: Name<'static> = Name::new_unchecked("version");
+const Q: Name<'static> = Name::new_unchecked("q");
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Text, Self::OpenMetrics];
+
+    /// Value of `Content-Type`.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+
+    /// Short name; the label value of the manager's metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::OpenMetrics => "openmetrics",
+        }
+    }
+
+    /// The format that an `Accept` header likes best (RFC 9110, section 12.5.1); the first of equals. Text, if it is
+    /// absent, cannot be parsed or names nothing there is: a scrape that reads something beats a 406.
+    #[must_use]
+    pub fn negotiate(accept: Option<&str>) -> Self {
+        let mut best: Option<(f32, Self)> = None;
+        for range in MediaTypeList::new(accept.unwrap_or_default()).filter_map(Result::ok) {
+            let version = range
+                .get_param(VERSION)
+                .map(|v| v.unquoted_str().into_owned());
+            let asks_for = |known: &str| version.as_deref().is_none_or(|v| v == known);
+            let format = match (range.ty.as_str(), range.subty.as_str()) {
+                ("application", "openmetrics-text") if asks_for("1.0.0") => Self::OpenMetrics,
+                ("text", "plain") if asks_for("0.0.4") => Self::Text,
+                ("text" | "*", "*") => Self::Text,
+                _ => continue,
+            };
+            let q = range
+                .get_param(Q)
+                .map_or(1.0, |q| q.as_str().parse().unwrap_or(0.0));
+            if q > best.map_or(0.0, |(q, _)| q) {
+                best = Some((q, format));
+            }
+        }
+        best.map_or(Self::Text, |(_, format)| format)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_liked_format_is_chosen() {
+        let cases = [
+            (None, Format::Text),
+            (Some("*/*"), Format::Text),
+            (
+                Some("text/html,application/xhtml+xml,*/*;q=0.8"),
+                Format::Text,
+            ),
+            (Some("application/openmetrics-text"), Format::OpenMetrics),
+            (
+                Some("application/openmetrics-text;version=0.0.1"),
+                Format::Text,
+            ),
+            (
+                Some("text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.5"),
+                Format::Text,
+            ),
+            (Some("application/openmetrics-text;q=0"), Format::Text),
+            (Some("not an accept header"), Format::Text),
+            // Prometheus 2.42
+            (
+                Some(
+                    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                     text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                ),
+                Format::OpenMetrics,
+            ),
+        ];
+        for (accept, format) in cases {
+            assert_eq!(Format::negotiate(accept), format, "{accept:?}");
+        }
+    }
+}

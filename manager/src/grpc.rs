@@ -1,0 +1,41 @@
+//! The gRPC port: telemetry, health, reflection.
+
+use std::{io, sync::Arc, time::Duration};
+
+use shardmeter_proto::{FILE_DESCRIPTOR_SET, v1::telemetry_service_server::TelemetryServiceServer};
+use tokio::net::TcpListener;
+use tonic::transport::{Server, server::TcpIncoming};
+
+use crate::session::{MAX_MESSAGE_BYTES, Sessions, Telemetry};
+
+/// Ping a silent peer after this long, and give it up after [`KEEPALIVE_TIMEOUT`] more: a half-open connection is noticed
+/// within 20 s (design section 3).
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Serves until the sessions' shutdown token is cancelled and their streams have ended.
+pub(crate) async fn serve(listener: TcpListener, sessions: Arc<Sessions>) -> io::Result<()> {
+    let shutdown = sessions.shutdown.clone();
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter
+        .set_serving::<TelemetryServiceServer<Telemetry>>()
+        .await;
+    let telemetry = TelemetryServiceServer::new(Telemetry(sessions))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let describe = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(health)
+        .add_service(describe().build_v1().map_err(io::Error::other)?)
+        .add_service(describe().build_v1alpha().map_err(io::Error::other)?)
+        .add_service(telemetry)
+        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+        .await
+        .map_err(io::Error::other)
+}

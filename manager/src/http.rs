@@ -1,0 +1,189 @@
+//! The HTTP port: the scrape, the way in for bots without gRPC, and what operators ask.
+
+mod error;
+mod shards;
+
+use std::{future::ready, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::stream;
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+use tower_http::compression::{CompressionLayer, CompressionLevel};
+
+use crate::{
+    clock::Clock,
+    exposition::{self, Format},
+    ingest::{self, Post, ShardIds},
+    metrics::{Metrics, PostOutcome},
+    registry::Registry,
+};
+use error::HttpError;
+
+/// Longest body of a POST, bytes: a shard at its limit of 5,000 series has about 1 MB of text.
+const MAX_BODY_BYTES: usize = 8 << 20;
+
+/// Longest name a sender may give itself, bytes.
+const MAX_INSTANCE_NAME: usize = 128;
+
+/// What every request needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Http {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// All routes.
+pub(crate) fn routes(http: Http) -> Router {
+    let scrape = Router::new().route("/metrics", get(scrape)).layer(
+        CompressionLayer::new()
+            .gzip(true)
+            .quality(CompressionLevel::Fastest),
+    );
+    Router::new()
+        .route("/", get(|| ready(INDEX)))
+        .route("/shard-metrics", post(shard_metrics))
+        .route("/api/v1/shards", get(shards::list))
+        .route("/healthz", get(|| ready("ok\n")))
+        .route("/readyz", get(readiness))
+        .merge(scrape)
+        .fallback(|| {
+            ready(HttpError::new(
+                StatusCode::NOT_FOUND,
+                "no such page; / lists them",
+            ))
+        })
+        .method_not_allowed_fallback(|| {
+            ready(HttpError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "the page exists, but not with this method",
+            ))
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(http)
+}
+
+const INDEX: &str = "\
+shardmeter-manager
+  GET  /metrics          all shards' metrics, for Prometheus (text 0.0.4 or OpenMetrics 1.0)
+  POST /shard-metrics    {\"shardId\": 3, \"metrics\": \"<Prometheus text>\"}
+  GET  /api/v1/shards    who reports, as JSON
+  GET  /healthz, /readyz
+gRPC (telemetry, reflection, health) has a port of its own.
+";
+
+async fn scrape(State(http): State<Http>, headers: HeaderMap) -> Result<Response, HttpError> {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok());
+    let format = Format::negotiate(accept);
+    let metrics = Arc::clone(&http.metrics);
+    metrics.count_scrape(format);
+    // Rendering a large page takes milliseconds of CPU: not on a worker that serves others.
+    let page = tokio::task::spawn_blocking(move || {
+        let own = http.metrics.gather();
+        let _timer = http.metrics.render_seconds.start_timer();
+        exposition::render(&http.registry, &own, http.clock.now(), format)
+    });
+    let page = page
+        .await
+        .map_err(|_| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "rendering failed"))?;
+    let segments = stream::iter(
+        page.segments
+            .into_iter()
+            .map(Ok::<_, std::convert::Infallible>),
+    );
+    Ok((
+        [(header::CONTENT_TYPE, page.content_type)],
+        Body::from_stream(segments),
+    )
+        .into_response())
+}
+
+/// What bots in other languages post.
+#[derive(Deserialize)]
+struct ShardMetrics<'a> {
+    #[serde(rename = "shardId")]
+    shard_id: ShardIds,
+    #[serde(borrow)]
+    metrics: std::borrow::Cow<'a, str>,
+}
+
+async fn shard_metrics(
+    State(http): State<Http>,
+    headers: HeaderMap,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Response {
+    let answer = body
+        .map_err(HttpError::from)
+        .and_then(|body| take_shard_metrics(&http, &headers, &body));
+    let outcome = if answer.is_ok() {
+        PostOutcome::Applied
+    } else {
+        PostOutcome::Refused
+    };
+    http.metrics.count_post(outcome);
+    answer.into_response()
+}
+
+fn take_shard_metrics(
+    http: &Http,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Json<serde_json::Value>, HttpError> {
+    error::expect_json(headers)?;
+    let instance = instance_name(headers)?;
+    let posted: ShardMetrics<'_> = serde_json::from_slice(body).map_err(HttpError::bad_json)?;
+    let post = Post {
+        shards: posted.shard_id,
+        instance,
+        text: &posted.metrics,
+    };
+    let taken = ingest::ingest(&http.registry, post, http.clock.now()).map_err(|error| {
+        tracing::debug!(shards = %posted.shard_id, %error, "body refused");
+        HttpError::from(error)
+    })?;
+    http.metrics.samples.inc_by(taken.series as u64);
+    let rejected = taken.rejected.iter().map(|r| {
+        serde_json::json!({
+            "family": r.family, "reason": r.reason.as_str(), "series": r.series, "message": r.message,
+        })
+    });
+    Ok(Json(serde_json::json!({
+        "series": taken.series,
+        "identity": if taken.identified { "known" } else { "none" },
+        "rejected": rejected.collect::<Vec<_>>(),
+    })))
+}
+
+/// What the sender calls itself, if it does.
+fn instance_name(headers: &HeaderMap) -> Result<Option<&str>, HttpError> {
+    let Some(name) = headers.get("x-instance-id") else {
+        return Ok(None);
+    };
+    let name = name
+        .to_str()
+        .ok()
+        .filter(|n| !n.is_empty() && n.len() <= MAX_INSTANCE_NAME);
+    name.map(Some).ok_or_else(|| {
+        let what =
+            format!("X-Instance-Id must be 1 to {MAX_INSTANCE_NAME} visible ASCII characters");
+        HttpError::new(StatusCode::BAD_REQUEST, what)
+    })
+}
+
+async fn readiness(State(http): State<Http>) -> Response {
+    if http.shutdown.is_cancelled() {
+        return HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "shutting down").into_response();
+    }
+    Json(serde_json::json!({ "status": "ok", "journal": "memory" })).into_response()
+}

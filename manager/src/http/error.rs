@@ -1,0 +1,87 @@
+//! Every answer that says no: its status and its JSON, in one place.
+
+use axum::{
+    Json,
+    extract::rejection::BytesRejection,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use mediatype::MediaType;
+
+use crate::{ingest::IngestError, registry::ReportError};
+
+/// A refused request. Rendered as `{"error": "..."}`; nothing of the request was applied.
+#[derive(Debug)]
+pub(super) struct HttpError {
+    status: StatusCode,
+    message: String,
+}
+
+impl HttpError {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+        }
+    }
+
+    /// serde says line and column.
+    #[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
+    pub(super) fn bad_json(error: serde_json::Error) -> Self {
+        let message =
+            format!("the body is not {{\"shardId\": ..., \"metrics\": \"...\"}}: {error}");
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        (
+            self.status,
+            Json(serde_json::json!({ "error": self.message })),
+        )
+            .into_response()
+    }
+}
+
+impl From<IngestError> for HttpError {
+    fn from(error: IngestError) -> Self {
+        let status = match &error {
+            IngestError::Parse(_)
+            | IngestError::Assemble(_)
+            | IngestError::Report(ReportError::Bad { .. } | ReportError::Twice { .. }) => {
+                StatusCode::BAD_REQUEST
+            }
+            IngestError::Report(ReportError::Closed | ReportError::AlsoGrpc) => {
+                StatusCode::CONFLICT
+            }
+        };
+        let place = if status == StatusCode::BAD_REQUEST {
+            "metrics: "
+        } else {
+            ""
+        };
+        Self::new(status, format!("{place}{error}"))
+    }
+}
+
+impl From<BytesRejection> for HttpError {
+    fn from(rejection: BytesRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}
+
+/// Refuses a body that does not say it is JSON.
+pub(super) fn expect_json(headers: &HeaderMap) -> Result<(), HttpError> {
+    let stated = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    let is_json =
+        MediaType::parse(stated).is_ok_and(|t| t.ty == "application" && t.subty == "json");
+    if is_json {
+        return Ok(());
+    }
+    let message = format!("Content-Type is {stated:?}; send application/json");
+    Err(HttpError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
+}

@@ -1,0 +1,374 @@
+//! Makes families and series of sample lines: `_bucket`, `_sum` and `_count` lines become one histogram, and every series
+//! goes to the shard its label names.
+
+use hashbrown::{HashMap, hash_map::Entry};
+
+use super::{
+    Body, IngestError, ShardIds,
+    text::{self, Line, Sample},
+};
+use crate::{
+    model::{Bounds, BoundsError, LabelError, LabelSet, MetricType},
+    registry::{ReportedFamily, ReportedSeries},
+};
+
+/// Lines that are well-formed, but do not make metrics.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("line {line}: {name}: {problem}")]
+pub struct AssembleError {
+    /// Where, from 1.
+    pub line: usize,
+    /// The metric in question.
+    pub name: String,
+    /// What is wrong.
+    pub problem: AssembleProblem,
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum AssembleProblem {
+    /// A second HELP or TYPE line.
+    #[error("a second {0} line")]
+    Again(&'static str),
+    /// TYPE comes before the samples.
+    #[error("TYPE after the first sample")]
+    LateType,
+    /// A bad label set.
+    #[error(transparent)]
+    Labels(#[from] LabelError),
+    /// A bucket without `le`, or a quantile without `quantile`.
+    #[error("a sample of a {} without label {label}", kind.as_str())]
+    NoBound {
+        /// The family's type.
+        kind: MetricType,
+        /// The label it needs.
+        label: &'static str,
+    },
+    /// A bound that is no number.
+    #[error("{label}={text:?} is no number")]
+    Bound {
+        /// `le` or `quantile`.
+        label: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// Bounds that do not fit together.
+    #[error(transparent)]
+    Bounds(#[from] BoundsError),
+    /// A sample name that a family of this type does not have.
+    #[error("a {} has no sample of this name", .0.as_str())]
+    SampleName(MetricType),
+    /// The same sample twice.
+    #[error("this sample is already there on line {0}")]
+    Twice(usize),
+    /// A part that must be there.
+    #[error("a {} without {part}", kind.as_str())]
+    Missing {
+        /// The family's type.
+        kind: MetricType,
+        /// What is missing.
+        part: &'static str,
+    },
+    /// The bucket of all does not hold all.
+    #[error("the +Inf bucket holds {inf}, but _count is {count}")]
+    InfIsNotCount {
+        /// The bucket's count.
+        inf: f64,
+        /// The histogram's.
+        count: f64,
+    },
+}
+
+/// Reads a body of shards `ids`.
+pub(super) fn assemble(body: &str, ids: ShardIds) -> Result<Body, IngestError> {
+    let mut assembly = Assembly {
+        ids,
+        drafts: Vec::new(),
+        by_name: HashMap::new(),
+        process_start: None,
+    };
+    for line in text::lines(body) {
+        let (number, line) = line?;
+        let name = match &line {
+            Line::Help { name, .. } | Line::Type { name, .. } => *name,
+            Line::Sample(sample) => sample.name,
+        };
+        let at = |problem| AssembleError {
+            line: number,
+            name: name.to_owned(),
+            problem,
+        };
+        match line {
+            Line::Help { name, text } => assembly.help(name, &text),
+            Line::Type { name, kind } => assembly.kind(name, kind),
+            Line::Sample(sample) => assembly.sample(number, &sample),
+        }
+        .map_err(at)?;
+    }
+    Ok(assembly.finish()?)
+}
+
+struct Assembly<'a> {
+    ids: ShardIds,
+    drafts: Vec<Draft<'a>>,
+    by_name: HashMap<&'a str, usize>,
+    process_start: Option<f64>,
+}
+
+/// A family in the making.
+struct Draft<'a> {
+    name: &'a str,
+    kind: Option<MetricType>,
+    help: Option<String>,
+    series: Vec<DraftSeries>,
+    by_labels: HashMap<(u32, LabelSet), usize>,
+}
+
+/// A series in the making: its samples with their lines.
+struct DraftSeries {
+    shard_id: u32,
+    labels: LabelSet,
+    line: usize,
+    bounded: Vec<(f64, f64)>,
+    count: Option<f64>,
+    sum: Option<f64>,
+    plain: Option<f64>,
+}
+
+/// What a sample line is to its series.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Plain,
+    Bounded(&'static str),
+    Count,
+    Sum,
+}
+
+impl<'a> Assembly<'a> {
+    fn draft(&mut self, name: &'a str) -> &mut Draft<'a> {
+        let next = self.drafts.len();
+        let at = *self.by_name.entry(name).or_insert(next);
+        if at == next {
+            self.drafts.push(Draft {
+                name,
+                kind: None,
+                help: None,
+                series: Vec::new(),
+                by_labels: HashMap::new(),
+            });
+        }
+        &mut self.drafts[at]
+    }
+
+    fn help(&mut self, name: &'a str, text: &str) -> Result<(), AssembleProblem> {
+        match self.draft(name).help.replace(text.to_owned()) {
+            Some(_) => Err(AssembleProblem::Again("HELP")),
+            None => Ok(()),
+        }
+    }
+
+    fn kind(&mut self, name: &'a str, kind: MetricType) -> Result<(), AssembleProblem> {
+        let draft = self.draft(name);
+        if !draft.series.is_empty() {
+            return Err(AssembleProblem::LateType);
+        }
+        match draft.kind.replace(kind) {
+            Some(_) => Err(AssembleProblem::Again("TYPE")),
+            None => Ok(()),
+        }
+    }
+
+    fn sample(&mut self, line: usize, sample: &Sample<'a>) -> Result<(), AssembleProblem> {
+        if sample.name == "process_start_time_seconds" {
+            self.process_start.get_or_insert(sample.value);
+        }
+        let (name, part) = self.place(sample.name)?;
+        let ids = self.ids;
+        let draft = self.draft(name);
+        let kind = draft.kind.unwrap_or(MetricType::Untyped);
+        let bound_label = match kind {
+            MetricType::Histogram => Some("le"),
+            MetricType::Summary => Some("quantile"),
+            _ => None,
+        };
+        let bound = match part {
+            Part::Bounded(label) => Some(bound(kind, label, sample)?),
+            _ => None,
+        };
+        let of_series = sample
+            .labels
+            .iter()
+            .filter(|(name, _)| bound.is_none() || Some(*name) != bound_label);
+        let shard_id = sample
+            .labels
+            .iter()
+            .filter(|(name, _)| *name == "shard_id")
+            .find_map(|(_, value)| value.parse().ok().filter(|id| ids.contains(*id)))
+            .unwrap_or(ids.lowest());
+        let labels = LabelSet::canonical(
+            of_series.map(|(n, v)| (*n, v.as_ref())),
+            shard_id,
+            bound_label,
+        )?;
+        let series = draft.series(shard_id, labels, line);
+        let slot = match part {
+            Part::Plain => &mut series.plain,
+            Part::Count => &mut series.count,
+            Part::Sum => &mut series.sum,
+            Part::Bounded(_) => {
+                series
+                    .bounded
+                    .extend(bound.map(|bound| (bound, sample.value)));
+                return Ok(());
+            }
+        };
+        match slot.replace(sample.value) {
+            Some(_) => Err(AssembleProblem::Twice(series.line)),
+            None => Ok(()),
+        }
+    }
+
+    /// Which family a sample name belongs to, and as what.
+    fn place(&self, name: &'a str) -> Result<(&'a str, Part), AssembleProblem> {
+        let typed = |name: &str| {
+            self.by_name
+                .get(name)
+                .and_then(|at| self.drafts.get(*at)?.kind)
+        };
+        match typed(name) {
+            Some(MetricType::Summary) => return Ok((name, Part::Bounded("quantile"))),
+            Some(kind @ MetricType::Histogram) => return Err(AssembleProblem::SampleName(kind)),
+            Some(_) => return Ok((name, Part::Plain)),
+            None => {}
+        }
+        let suffixes = [
+            ("_bucket", Part::Bounded("le")),
+            ("_sum", Part::Sum),
+            ("_count", Part::Count),
+        ];
+        for (suffix, part) in suffixes {
+            let Some(stem) = name.strip_suffix(suffix) else {
+                continue;
+            };
+            match (typed(stem), part) {
+                (Some(MetricType::Histogram), _)
+                | (Some(MetricType::Summary), Part::Sum | Part::Count) => {
+                    return Ok((stem, part));
+                }
+                _ => {}
+            }
+        }
+        Ok((name, Part::Plain))
+    }
+
+    fn finish(self) -> Result<Body, AssembleError> {
+        let mut body = Body {
+            process_start: self.process_start,
+            ..Body::default()
+        };
+        body.shards.entry(self.ids.lowest()).or_default();
+        for draft in self.drafts {
+            let kind = draft.kind.unwrap_or(MetricType::Untyped);
+            let (name, help) = (draft.name, draft.help.unwrap_or_default());
+            for series in draft.series {
+                let (shard_id, line) = (series.shard_id, series.line);
+                let at = |problem| AssembleError {
+                    line,
+                    name: name.to_owned(),
+                    problem,
+                };
+                let series = series.finish(kind).map_err(at)?;
+                let families = body.shards.entry(shard_id).or_default();
+                match families.last_mut().filter(|f| f.name == name) {
+                    Some(family) => family.series.push(series),
+                    None => families.push(ReportedFamily {
+                        name: name.to_owned(),
+                        kind,
+                        help: help.clone(),
+                        series: vec![series],
+                    }),
+                }
+            }
+        }
+        Ok(body)
+    }
+}
+
+impl Draft<'_> {
+    fn series(&mut self, shard_id: u32, labels: LabelSet, line: usize) -> &mut DraftSeries {
+        let at = match self.by_labels.entry((shard_id, labels)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let labels = new.key().1.clone();
+                new.insert(self.series.len());
+                self.series.push(DraftSeries {
+                    shard_id,
+                    labels,
+                    line,
+                    bounded: Vec::new(),
+                    count: None,
+                    sum: None,
+                    plain: None,
+                });
+                self.series.len() - 1
+            }
+        };
+        &mut self.series[at]
+    }
+}
+
+impl DraftSeries {
+    fn finish(mut self, kind: MetricType) -> Result<ReportedSeries, AssembleProblem> {
+        let missing = |part| AssembleProblem::Missing { kind, part };
+        if let Some(value) = self.plain {
+            let (labels, line) = (self.labels, self.line);
+            return Ok(ReportedSeries {
+                labels,
+                bounds: Bounds::none(),
+                values: vec![value],
+                line,
+            });
+        }
+        self.bounded.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut count = self.count;
+        if kind == MetricType::Histogram {
+            let inf = self
+                .bounded
+                .pop_if(|(bound, _)| *bound == f64::INFINITY)
+                .map(|(_, count)| count);
+            if let (Some(inf), Some(count)) = (inf, count)
+                && inf != count
+            {
+                return Err(AssembleProblem::InfIsNotCount { inf, count });
+            }
+            count = inf.or(count);
+        }
+        let (bounds, mut values): (Vec<_>, Vec<_>) = self.bounded.into_iter().unzip();
+        values.push(count.ok_or_else(|| missing("_count"))?);
+        values.push(self.sum.ok_or_else(|| missing("_sum"))?);
+        Ok(ReportedSeries {
+            labels: self.labels,
+            bounds: Bounds::new(&bounds)?,
+            values,
+            line: self.line,
+        })
+    }
+}
+
+/// The bound that a bucket's or quantile's line names.
+fn bound(
+    kind: MetricType,
+    label: &'static str,
+    sample: &Sample<'_>,
+) -> Result<f64, AssembleProblem> {
+    let text = sample
+        .labels
+        .iter()
+        .find(|(name, _)| *name == label)
+        .map(|(_, value)| value.as_ref());
+    let text = text.ok_or(AssembleProblem::NoBound { kind, label })?;
+    text.parse().map_err(|_| AssembleProblem::Bound {
+        label,
+        text: text.to_owned(),
+    })
+}

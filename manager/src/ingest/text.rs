@@ -1,0 +1,256 @@
+//! Reads Prometheus text format 0.0.4 line by line, without copying what needs no unescaping.
+
+use std::borrow::Cow;
+
+use crate::model::{MetricType, is_label_name, is_metric_name};
+
+/// One line that says something.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Line<'a> {
+    Help { name: &'a str, text: Cow<'a, str> },
+    Type { name: &'a str, kind: MetricType },
+    Sample(Sample<'a>),
+}
+
+/// A sample line. Its timestamp is checked and dropped (design section 4: sample timestamps are ignored).
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Sample<'a> {
+    pub(super) name: &'a str,
+    pub(super) labels: Vec<(&'a str, Cow<'a, str>)>,
+    pub(super) value: f64,
+}
+
+/// A line that is not in the format.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub struct ParseError {
+    /// Which, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with a line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// Where a metric name must be.
+    #[error("{0:?} is no metric name ([a-zA-Z_:][a-zA-Z0-9_:]*)")]
+    MetricName(String),
+    /// Where a label name must be.
+    #[error("{0:?} is no label name ([a-zA-Z_][a-zA-Z0-9_]*)")]
+    LabelName(String),
+    /// A label name without `="..."`.
+    #[error("label {0} has no value in double quotes")]
+    NoLabelValue(String),
+    /// A label value whose closing quote is missing.
+    #[error("the value of label {0} has no closing quote")]
+    OpenLabelValue(String),
+    /// A backslash before something that needs none.
+    #[error("\\{0} is no escape; only \\\\, \\\" and \\n are")]
+    Escape(char),
+    /// Label pairs that are not separated by a comma, or not closed.
+    #[error("expected a comma or closing brace after label {0}")]
+    OpenLabels(String),
+    /// No value after name and labels.
+    #[error("no value after {0}")]
+    NoValue(String),
+    /// A value that is no number.
+    #[error("{0:?} is no value")]
+    Value(String),
+    /// A timestamp that is no whole number.
+    #[error("{0:?} is no timestamp (milliseconds since 1970)")]
+    Timestamp(String),
+    /// More on the line than name, labels, value and timestamp.
+    #[error("unexpected {0:?} after the sample")]
+    Trailing(String),
+    /// A TYPE that is none.
+    #[error("{0:?} is no metric type (counter, gauge, histogram, summary, untyped)")]
+    Type(String),
+}
+
+/// The lines of a body with their numbers, from 1; blank lines and comments are passed over.
+pub(super) fn lines(body: &str) -> impl Iterator<Item = Result<(usize, Line<'_>), ParseError>> {
+    (1..).zip(body.split('\n')).filter_map(|(number, text)| {
+        let text = text
+            .strip_suffix('\r')
+            .unwrap_or(text)
+            .trim_start_matches(BLANK);
+        let line = match text.strip_prefix('#') {
+            Some(comment) => about_family(comment).transpose(),
+            None if text.is_empty() => None,
+            None => Some(sample(text).map(Line::Sample)),
+        }?;
+        Some(
+            line.map(|line| (number, line))
+                .map_err(|problem| ParseError {
+                    line: number,
+                    problem,
+                }),
+        )
+    })
+}
+
+const BLANK: [char; 2] = [' ', '\t'];
+
+/// The first word of a line and what follows the blanks after it.
+fn word(text: &str) -> (&str, &str) {
+    let end = text.find(BLANK).unwrap_or(text.len());
+    let (word, rest) = text.split_at(end);
+    (word, rest.trim_start_matches(BLANK))
+}
+
+/// What follows a `#`: HELP, TYPE, or a comment.
+fn about_family(comment: &str) -> Result<Option<Line<'_>>, Problem> {
+    let (keyword, rest) = word(comment.trim_start_matches(BLANK));
+    if keyword != "HELP" && keyword != "TYPE" {
+        return Ok(None);
+    }
+    let (name, rest) = word(rest);
+    if !is_metric_name(name) {
+        return Err(Problem::MetricName(name.to_owned()));
+    }
+    if keyword == "HELP" {
+        return Ok(Some(Line::Help {
+            name,
+            text: unescape_help(rest),
+        }));
+    }
+    let kind = match rest.trim_end_matches(BLANK) {
+        "counter" => MetricType::Counter,
+        "gauge" | "info" | "stateset" => MetricType::Gauge,
+        "histogram" => MetricType::Histogram,
+        "summary" => MetricType::Summary,
+        "untyped" | "unknown" => MetricType::Untyped,
+        other => return Err(Problem::Type(other.to_owned())),
+    };
+    Ok(Some(Line::Type { name, kind }))
+}
+
+fn sample(text: &str) -> Result<Sample<'_>, Problem> {
+    let end = text
+        .find(|c| c == '{' || BLANK.contains(&c))
+        .unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    if !is_metric_name(name) {
+        return Err(Problem::MetricName(name.to_owned()));
+    }
+    let rest = rest.trim_start_matches(BLANK);
+    let (labels, rest) = match rest.strip_prefix('{') {
+        Some(inner) => labels(inner)?,
+        None => (Vec::new(), rest),
+    };
+    let (value, rest) = word(rest.trim_start_matches(BLANK));
+    if value.is_empty() {
+        return Err(Problem::NoValue(name.to_owned()));
+    }
+    let value = value
+        .parse()
+        .map_err(|_| Problem::Value(value.to_owned()))?;
+    let (timestamp, rest) = word(rest);
+    if !timestamp.is_empty() && timestamp.parse::<i64>().is_err() {
+        return Err(Problem::Timestamp(timestamp.to_owned()));
+    }
+    if !rest.is_empty() {
+        return Err(Problem::Trailing(rest.to_owned()));
+    }
+    Ok(Sample {
+        name,
+        labels,
+        value,
+    })
+}
+
+type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;
+
+/// Label pairs up to the closing brace, and what follows it.
+fn labels(mut text: &str) -> Result<(Labels<'_>, &str), Problem> {
+    let mut labels = Vec::new();
+    loop {
+        text = text.trim_start_matches(BLANK);
+        if let Some(rest) = text.strip_prefix('}') {
+            return Ok((labels, rest));
+        }
+        let end = text
+            .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+            .unwrap_or(text.len());
+        let (name, rest) = text.split_at(end);
+        if !is_label_name(name) {
+            let shown: String = text.chars().take(40).collect();
+            return Err(Problem::LabelName(shown));
+        }
+        let value = rest.trim_start_matches(BLANK).strip_prefix('=');
+        let value = value.and_then(|v| v.trim_start_matches(BLANK).strip_prefix('"'));
+        let value = value.ok_or_else(|| Problem::NoLabelValue(name.to_owned()))?;
+        let end = closing_quote(value).ok_or_else(|| Problem::OpenLabelValue(name.to_owned()))?;
+        let (value, rest) = value.split_at(end);
+        labels.push((name, unescape_label(value)?));
+        text = rest
+            .strip_prefix('"')
+            .unwrap_or(rest)
+            .trim_start_matches(BLANK);
+        match text.strip_prefix(',') {
+            Some(rest) => text = rest,
+            None if text.starts_with('}') => {}
+            None => return Err(Problem::OpenLabels(name.to_owned())),
+        }
+    }
+}
+
+/// Where an unescaped double quote stands.
+fn closing_quote(text: &str) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + memchr::memchr2(b'"', b'\\', text.as_bytes().get(from..)?)?;
+        match text.as_bytes().get(at)? {
+            b'"' => return Some(at),
+            _ => from = at + 2,
+        }
+    }
+}
+
+fn unescape_label(text: &str) -> Result<Cow<'_, str>, Problem> {
+    if !text.contains('\\') {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        plain.push(match c {
+            '\\' => match chars.next() {
+                Some('n') => '\n',
+                Some(c @ ('\\' | '"')) => c,
+                other => return Err(Problem::Escape(other.unwrap_or('\\'))),
+            },
+            c => c,
+        });
+    }
+    Ok(Cow::Owned(plain))
+}
+
+/// HELP knows two escapes; a backslash before anything else stands for itself.
+fn unescape_help(text: &str) -> Cow<'_, str> {
+    if !text.contains('\\') {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        plain.push_str(before);
+        rest = match after.as_bytes().first() {
+            Some(b'n') => {
+                plain.push('\n');
+                after.get(1..).unwrap_or_default()
+            }
+            Some(b'\\') => {
+                plain.push('\\');
+                after.get(1..).unwrap_or_default()
+            }
+            _ => {
+                plain.push('\\');
+                after
+            }
+        };
+    }
+    plain.push_str(rest);
+    Cow::Owned(plain)
+}

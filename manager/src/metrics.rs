@@ -1,0 +1,180 @@
+//! What the manager counts of itself. Every label value is of a closed set and there from the start.
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry as Own, core::Collector, process_collector::ProcessCollector,
+};
+
+use crate::exposition::{Format, OwnFamily};
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FrameOutcome {
+    Applied,
+    Duplicate,
+    Resync,
+    Invalid,
+}
+
+impl FrameOutcome {
+    const ALL: [Self; 4] = [Self::Applied, Self::Duplicate, Self::Resync, Self::Invalid];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Duplicate => "duplicate",
+            Self::Resync => "resync",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// What became of a POST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PostOutcome {
+    Applied,
+    Refused,
+}
+
+impl PostOutcome {
+    const ALL: [Self; 2] = [Self::Applied, Self::Refused];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The manager's own metrics, all named `shardmeter_manager_*`.
+#[derive(Debug)]
+pub struct Metrics {
+    own: Own,
+    /// Report streams open now.
+    pub(crate) streams: IntGauge,
+    /// Frames received on Report streams, by what became of them.
+    frames: IntCounterVec,
+    /// Bodies posted, by what became of them.
+    posts: IntCounterVec,
+    /// Scrapes answered, by format.
+    scrapes: IntCounterVec,
+    /// Time to render a page.
+    pub(crate) render_seconds: Histogram,
+    /// Samples applied, from frames and bodies.
+    pub(crate) samples: IntCounter,
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    ///
+    /// # Errors
+    /// If two of them have one name, which is a mistake of this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let own = Own::new();
+        own.register(Box::new(ProcessCollector::new(
+            i32::try_from(std::process::id()).unwrap_or_default(),
+            "shardmeter_manager",
+        )))?;
+        let info = IntGaugeVec::new(
+            Opts::new(
+                "shardmeter_manager_build_info",
+                "Always 1; the labels say which build runs.",
+            ),
+            &["version"],
+        )?;
+        add(&own, &info)?
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        let streams = add(
+            &own,
+            &IntGauge::new("shardmeter_manager_streams", "Report streams open now.")?,
+        )?;
+        let frames = counters(
+            &own,
+            "shardmeter_manager_frames_total",
+            "Frames received on Report streams, by what became of them.",
+            "outcome",
+            FrameOutcome::ALL.map(FrameOutcome::as_str),
+        )?;
+        let posts = counters(
+            &own,
+            "shardmeter_manager_posts_total",
+            "Bodies posted by shards, by what became of them.",
+            "outcome",
+            PostOutcome::ALL.map(PostOutcome::as_str),
+        )?;
+        let scrapes = counters(
+            &own,
+            "shardmeter_manager_scrapes_total",
+            "Scrapes answered, by format.",
+            "format",
+            Format::ALL.map(Format::as_str),
+        )?;
+        let render_seconds = add(
+            &own,
+            &Histogram::with_opts(
+                HistogramOpts::new(
+                    "shardmeter_manager_render_duration_seconds",
+                    "Time to render a page, in seconds.",
+                )
+                .buckets(vec![
+                    0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+                ]),
+            )?,
+        )?;
+        let samples = add(
+            &own,
+            &IntCounter::new(
+                "shardmeter_manager_samples_total",
+                "Samples applied to the registry.",
+            )?,
+        )?;
+        Ok(Self {
+            own,
+            streams,
+            frames,
+            posts,
+            scrapes,
+            render_seconds,
+            samples,
+        })
+    }
+
+    pub(crate) fn count_frame(&self, outcome: FrameOutcome) {
+        self.frames.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    pub(crate) fn count_post(&self, outcome: PostOutcome) {
+        self.posts.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    pub(crate) fn count_scrape(&self, format: Format) {
+        self.scrapes.with_label_values(&[format.as_str()]).inc();
+    }
+
+    /// All of them, for the page.
+    #[must_use]
+    pub fn gather(&self) -> Vec<OwnFamily> {
+        self.own.gather().iter().map(OwnFamily::from).collect()
+    }
+}
+
+fn add<C: Collector + Clone + 'static>(own: &Own, metric: &C) -> Result<C, prometheus::Error> {
+    own.register(Box::new(metric.clone()))?;
+    Ok(metric.clone())
+}
+
+fn counters<const N: usize>(
+    own: &Own,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: [&str; N],
+) -> Result<IntCounterVec, prometheus::Error> {
+    let counters = add(own, &IntCounterVec::new(Opts::new(name, help), &[label])?)?;
+    for value in values {
+        counters.with_label_values(&[value]);
+    }
+    Ok(counters)
+}

@@ -1,0 +1,92 @@
+//! The manager's own model of metrics, which every way in converts to and every way out reads: it knows nothing of
+//! protobuf, HTTP or text formats.
+//!
+//! A **family** has a name, a type, a help text and a unit; a **series** is a label set of a family; a **sample** is a
+//! series' values at one moment: 1 for a counter, gauge or untyped series; for a histogram the cumulative count of each
+//! finite bound, the count of all, the sum; for a summary each quantile's value, the count, the sum.
+
+mod bounds;
+mod labels;
+
+pub use bounds::{Bounds, BoundsError};
+pub use labels::{LabelError, LabelSet, is_label_name};
+
+/// How a family's values behave (Prometheus' term).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MetricType {
+    /// Only rises while its instance lives; instances add up.
+    Counter,
+    /// A current value; belongs to the living instance.
+    Gauge,
+    /// Cumulative counts by bucket; instances add up.
+    Histogram,
+    /// Quantiles like gauges, count and sum like counters.
+    Summary,
+    /// Not known to the sender; treated as a gauge.
+    Untyped,
+}
+
+impl MetricType {
+    /// How many values a sample has, when the series has `bounds` bounds (or quantiles).
+    #[must_use]
+    pub const fn width(self, bounds: usize) -> usize {
+        match self {
+            Self::Counter | Self::Gauge | Self::Untyped => 1,
+            Self::Histogram | Self::Summary => bounds + 2,
+        }
+    }
+
+    /// How many of a sample's values, from its first, belong to the living instance alone. The others add up.
+    #[must_use]
+    pub const fn owned(self, bounds: usize) -> usize {
+        match self {
+            Self::Gauge | Self::Untyped => 1,
+            Self::Summary => bounds,
+            Self::Counter | Self::Histogram => 0,
+        }
+    }
+
+    /// The type's name in Prometheus' text format 0.0.4.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Summary => "summary",
+            Self::Untyped => "untyped",
+        }
+    }
+}
+
+/// What a sender says of a family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FamilyHead<'a> {
+    /// Name of the family as in text format 0.0.4: a counter's ends in `_total` here too, if the sender's does.
+    pub name: &'a str,
+    /// Its type.
+    pub kind: MetricType,
+    /// Help text, unescaped.
+    pub help: &'a str,
+    /// Base unit; empty if none.
+    pub unit: &'a str,
+}
+
+/// Some series' values: `ids` name the series in the order of their values.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Samples<'a> {
+    /// The series, by the ids its sender gave them.
+    pub ids: &'a [u32],
+    /// All their values, as many for each as its type and bounds say.
+    pub values: &'a [f64],
+}
+
+/// Whether `name` can name a metric in every format: `[a-zA-Z_:][a-zA-Z0-9_:]*`.
+#[must_use]
+pub fn is_metric_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_' || b == b':')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':')
+}

@@ -1,0 +1,202 @@
+//! The registry: what every shard counted, and what of it is exposed. It is the one owner of that state.
+//!
+//! A shard's exposed count is its **base** (what ended instances counted) plus what each of its **instances** counted.
+//! An instance reports absolute values, so applying a frame is an assignment; a gauge belongs to one instance, the
+//! **owner**. Design section 4 has the rules (E1 to E7).
+//!
+//! Ways in: a [`Writer`] applies the frames of one stream, [`Registry::report`] takes a whole body of an HTTP sender.
+//! Ways out: [`Registry::visit`] reads what is exposed, [`Registry::status`] who reports. The time is always passed in;
+//! there is no I/O here, and nothing of gRPC, HTTP or text formats.
+//!
+//! Locks: the map of shards, the table of families, and one lock a shard, held for one frame or one shard's rendering.
+
+mod check;
+mod family;
+mod instance;
+mod report;
+mod shard;
+mod status;
+mod store;
+mod writer;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::{Mutex, RwLock};
+
+pub use check::BadSample;
+pub use family::Family;
+pub use instance::{InstanceKey, Transport};
+pub use report::{Report, ReportError, ReportedFamily, ReportedSeries};
+pub use shard::{SeriesView, ShardView};
+pub use status::{InstanceStatus, ShardState, ShardStatus};
+pub use writer::{
+    Applied, AttachError, Attached, DefineError, FamilyDefinition, Frame, FrameError, FrameKind,
+    Hello, NotApplied, Outcome, SeriesDefinition, Writer,
+};
+
+use crate::{clock::UnixTime, model::MetricType};
+use family::FamilyTable;
+use shard::Shard;
+
+/// What the registry needs to know of the manager's configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// A shard silent for longer than this is down, and its gauges leave the scrape.
+    pub stale_after: Duration,
+    /// Series a shard may have in one family.
+    pub max_series_per_family: usize,
+    /// Series a shard may have in all.
+    pub max_series_per_shard: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            stale_after: Duration::from_secs(30),
+            max_series_per_family: 2_000,
+            max_series_per_shard: 5_000,
+        }
+    }
+}
+
+/// Greatest number of shards of a bot, so that nobody can make the manager list four billion.
+pub const MAX_SHARD_COUNT: u32 = 65_536;
+
+/// Why series were not taken; also the label value of `shard_rejected_samples_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The family is known with another type.
+    TypeConflict,
+    /// The name is the manager's or collides with another family's sample names.
+    NameCollision,
+    /// The series equals another of the same sender once the manager's labels are set.
+    DuplicateSeries,
+    /// A limit on series was reached.
+    Limit,
+}
+
+impl Reason {
+    /// All of them, in the order of their counters.
+    pub const ALL: [Self; 4] = [
+        Self::TypeConflict,
+        Self::NameCollision,
+        Self::DuplicateSeries,
+        Self::Limit,
+    ];
+
+    /// The label value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TypeConflict => "type_conflict",
+            Self::NameCollision => "name_collision",
+            Self::DuplicateSeries => "duplicate_series",
+            Self::Limit => "limit",
+        }
+    }
+}
+
+/// A family, or some of its series, that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// The family's name.
+    pub family: Box<str>,
+    /// For programs.
+    pub reason: Reason,
+    /// For people.
+    pub message: String,
+    /// How many series are concerned.
+    pub series: u32,
+}
+
+/// All shards' metrics. See the module's documentation.
+#[derive(Debug)]
+pub struct Registry {
+    settings: Settings,
+    families: FamilyTable,
+    shards: RwLock<BTreeMap<u32, Arc<Mutex<Shard>>>>,
+    fleet: Mutex<FleetSize>,
+}
+
+/// How many shards the bot has, as the instance that began last says.
+#[derive(Debug, Default)]
+struct FleetSize {
+    shard_count: u32,
+    said_at: UnixTime,
+}
+
+impl Registry {
+    /// An empty registry. `reserved` are families the manager itself exposes; shards cannot report them.
+    #[must_use]
+    pub fn new<'a>(
+        settings: Settings,
+        reserved: impl IntoIterator<Item = (&'a str, MetricType)>,
+    ) -> Self {
+        Self {
+            settings,
+            families: FamilyTable::new(reserved),
+            shards: RwLock::default(),
+            fleet: Mutex::default(),
+        }
+    }
+
+    /// Calls `look` with every shard that ever reported, in order of id. Each shard is locked while it is looked at, so
+    /// what `look` sees of it comes from whole frames.
+    pub fn visit(&self, now: UnixTime, mut look: impl FnMut(&ShardView<'_>)) {
+        let shards: Vec<_> = self.shards.read().values().map(Arc::clone).collect();
+        for shard in shards {
+            let mut shard = shard.lock();
+            shard.settle(now, self.settings.stale_after);
+            look(&ShardView::new(&shard));
+        }
+    }
+
+    /// All families that shards ever reported, in order of [`Family::id`].
+    #[must_use]
+    pub fn families(&self) -> Vec<Arc<Family>> {
+        self.families.all()
+    }
+
+    /// The state of every shard: those that reported, and every other id below the newest shard count.
+    #[must_use]
+    pub fn status(&self, now: UnixTime) -> Vec<ShardStatus> {
+        let count = self.fleet.lock().shard_count;
+        let mut known = BTreeMap::new();
+        self.visit(now, |view| {
+            known.insert(view.id(), view.status(now, self.settings.stale_after));
+        });
+        for id in 0..count {
+            known
+                .entry(id)
+                .or_insert_with(|| ShardStatus::never_seen(id));
+        }
+        known.retain(|id, status| *id < count || count == 0 || status.state == ShardState::Up);
+        known.into_values().collect()
+    }
+
+    /// The shard, made now if it never reported.
+    fn shard(&self, id: u32) -> Arc<Mutex<Shard>> {
+        if let Some(shard) = self.shards.read().get(&id) {
+            return Arc::clone(shard);
+        }
+        Arc::clone(
+            self.shards
+                .write()
+                .entry(id)
+                .or_insert_with(|| Arc::new(Mutex::new(Shard::new(id)))),
+        )
+    }
+
+    fn note_fleet_size(&self, shard_count: u32, said_at: UnixTime) {
+        let mut fleet = self.fleet.lock();
+        if said_at >= fleet.said_at {
+            *fleet = FleetSize {
+                shard_count,
+                said_at,
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! Where a shard's series stand: which family and labels each has, and which slots of the shard's value columns.
+//!
+//! A series never moves and is never forgotten, so a stream may keep its place. Series of one label set whose bounds
+//! differ (a bot was restarted with other buckets) form a **group**, of which one is shown.
+
+use std::{hash::BuildHasher as _, sync::Arc};
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+
+use super::Family;
+use crate::model::{Bounds, LabelSet, MetricType};
+
+/// A series' place in its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct SeriesId(u32);
+
+impl SeriesId {
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Series {
+    pub(super) kind: MetricType,
+    pub(super) labels: LabelSet,
+    pub(super) bounds: Arc<Bounds>,
+    /// Its first slot; it has [`Series::width`] of them.
+    pub(super) slot: usize,
+    /// Some instance had a sample of it.
+    pub(super) counted: bool,
+    /// The owner has it, so the values that belong to the living are exposed.
+    pub(super) owned: bool,
+    block: u32,
+    group: Option<u32>,
+}
+
+impl Series {
+    pub(super) fn width(&self) -> usize {
+        self.kind.width(self.bounds.len())
+    }
+}
+
+/// Series of one family, in order of first appearance.
+#[derive(Debug)]
+pub(super) struct Block {
+    pub(super) family: Arc<Family>,
+    pub(super) series: Vec<SeriesId>,
+}
+
+/// Series with the same family and labels, but other bounds.
+#[derive(Debug)]
+struct Group {
+    shown: SeriesId,
+    members: Vec<SeriesId>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    series: Vec<Series>,
+    blocks: Vec<Block>,
+    /// Place in `blocks` by [`Family::id`].
+    block_of: HashMap<usize, u32>,
+    /// One member of each group, by family and labels.
+    index: HashTable<SeriesId>,
+    groups: Vec<Group>,
+    hasher: DefaultHashBuilder,
+    slots: usize,
+}
+
+impl Store {
+    pub(super) fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Length of the value columns.
+    pub(super) fn slots(&self) -> usize {
+        self.slots
+    }
+
+    pub(super) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// How many series `family` has.
+    pub(super) fn len_of(&self, family: &Family) -> usize {
+        let block = self
+            .block_of
+            .get(&family.id)
+            .and_then(|block| self.blocks.get(*block as usize));
+        block.map_or(0, |block| block.series.len())
+    }
+
+    pub(super) fn get(&self, id: SeriesId) -> Option<&Series> {
+        self.series.get(id.index())
+    }
+
+    pub(super) fn get_mut(&mut self, id: SeriesId) -> Option<&mut Series> {
+        self.series.get_mut(id.index())
+    }
+
+    /// All series of which a part belongs to the living instance.
+    pub(super) fn with_owned(&self) -> impl Iterator<Item = (SeriesId, &Series)> {
+        (0..)
+            .map(SeriesId)
+            .zip(&self.series)
+            .filter(|(_, s)| s.kind.owned(s.bounds.len()) > 0)
+    }
+
+    /// The series of `family` with these labels and bounds, if it is known.
+    pub(super) fn find(
+        &self,
+        family: &Family,
+        labels: &LabelSet,
+        bounds: &Bounds,
+    ) -> Option<SeriesId> {
+        let found = self.find_any(family, labels)?;
+        let group = self.get(found)?.group;
+        group
+            .and_then(|group| self.groups.get(group as usize))
+            .map_or(&[found][..], |group| &group.members)
+            .iter()
+            .copied()
+            .find(|id| {
+                self.get(*id)
+                    .is_some_and(|series| series.bounds.values() == bounds.values())
+            })
+    }
+
+    /// Adds a series that [`Store::find`] does not find.
+    pub(super) fn add(
+        &mut self,
+        family: &Arc<Family>,
+        labels: LabelSet,
+        bounds: Arc<Bounds>,
+    ) -> SeriesId {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "limits keep a shard far below 2^32 series"
+        )]
+        let id = SeriesId(self.series.len() as u32);
+        let twin = self.find_any(family, &labels);
+        let block = self.block(family);
+        if let Some(block) = self.blocks.get_mut(block as usize) {
+            block.series.push(id);
+        }
+        let slot = self.slots;
+        self.slots += family.kind.width(bounds.len());
+        if twin.is_none() {
+            let (hasher, series) = (&self.hasher, &self.series);
+            self.index
+                .insert_unique(hasher.hash_one((block, &labels)), id, |known| {
+                    series
+                        .get(known.index())
+                        .map_or(0, |s| hasher.hash_one((s.block, &s.labels)))
+                });
+        }
+        self.series.push(Series {
+            kind: family.kind,
+            labels,
+            bounds,
+            slot,
+            counted: false,
+            owned: false,
+            block,
+            group: None,
+        });
+        if let Some(twin) = twin {
+            self.join(twin, id);
+        }
+        id
+    }
+
+    /// Shows `id` rather than another series of its group.
+    pub(super) fn show(&mut self, id: SeriesId) {
+        if let Some(group) = self.group_mut(id) {
+            group.shown = id;
+        }
+    }
+
+    /// The series that stands on the page for `id`'s labels, and the others of its group.
+    pub(super) fn group(&self, id: SeriesId) -> Option<(SeriesId, impl Iterator<Item = SeriesId>)> {
+        let group = self.groups.get(self.get(id)?.group? as usize)?;
+        Some((
+            group.shown,
+            group.members.iter().copied().filter(|m| *m != group.shown),
+        ))
+    }
+
+    fn find_any(&self, family: &Family, labels: &LabelSet) -> Option<SeriesId> {
+        let block = *self.block_of.get(&family.id)?;
+        self.index
+            .find(self.hasher.hash_one((block, labels)), |id| {
+                self.get(*id)
+                    .is_some_and(|s| s.block == block && s.labels == *labels)
+            })
+            .copied()
+    }
+
+    fn block(&mut self, family: &Arc<Family>) -> u32 {
+        *self.block_of.entry(family.id).or_insert_with(|| {
+            self.blocks.push(Block {
+                family: Arc::clone(family),
+                series: Vec::new(),
+            });
+            self.blocks.len() as u32 - 1
+        })
+    }
+
+    fn join(&mut self, twin: SeriesId, id: SeriesId) {
+        let group = match self.get(twin).and_then(|s| s.group) {
+            Some(group) => group,
+            None => {
+                self.groups.push(Group {
+                    shown: twin,
+                    members: vec![twin],
+                });
+                self.groups.len() as u32 - 1
+            }
+        };
+        for member in [twin, id] {
+            if let Some(series) = self.get_mut(member) {
+                series.group = Some(group);
+            }
+        }
+        if let Some(group) = self.groups.get_mut(group as usize) {
+            group.members.push(id);
+        }
+    }
+
+    fn group_mut(&mut self, id: SeriesId) -> Option<&mut Group> {
+        let group = self.get(id)?.group?;
+        self.groups.get_mut(group as usize)
+    }
+}

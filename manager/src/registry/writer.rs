@@ -1,0 +1,598 @@
+//! How one stream writes one instance: sequences, ids, snapshots and deltas (design section 3).
+
+use std::{sync::Arc, time::Duration};
+
+use hashbrown::HashSet;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{
+    BadSample, MAX_SHARD_COUNT, Reason, Registry, Rejected, Transport, UnixTime, check,
+    instance::InstanceKey, shard::Shard, store::SeriesId,
+};
+use crate::model::{Bounds, FamilyHead, LabelSet, MetricType, Samples};
+
+/// How an instance introduces itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Hello<'a> {
+    /// The shard it reports for.
+    pub shard_id: u32,
+    /// How many shards the bot has.
+    pub shard_count: u32,
+    /// Its id.
+    pub instance_id: [u8; 16],
+    /// When it began to count, by its own clock.
+    pub started_at: UnixTime,
+    /// Name and version of its client library.
+    pub client: &'a str,
+}
+
+/// Why an instance cannot report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// The shard is none of the bot's.
+    #[error("shard_id {shard_id} is not below shard_count {shard_count}")]
+    IdOutOfRange {
+        /// The id given.
+        shard_id: u32,
+        /// The count given.
+        shard_count: u32,
+    },
+    /// More shards than the manager believes.
+    #[error("shard_count {0} is over {MAX_SHARD_COUNT}")]
+    TooManyShards(u32),
+    /// The instance reports by HTTP.
+    #[error("this instance already reports by HTTP; report one way only")]
+    AlsoHttp,
+}
+
+/// The answer to a [`Hello`].
+#[derive(Debug)]
+pub struct Attached {
+    /// Writes the instance; the writer of an older stream of it no longer can.
+    pub writer: Writer,
+    /// Last sequence applied for it; 0 if it is new.
+    pub last_sequence: u64,
+    /// Set when the instance was folded at this sequence. It takes no frames any more.
+    pub closed_at: Option<u64>,
+}
+
+/// A family and some of its series, as a stream introduces them.
+#[derive(Debug)]
+pub struct FamilyDefinition<'a> {
+    /// What the family is.
+    pub head: FamilyHead<'a>,
+    /// Its series, in the order of their ids.
+    pub series: Vec<SeriesDefinition>,
+}
+
+/// A series and the id its stream gives it.
+#[derive(Debug)]
+pub struct SeriesDefinition {
+    /// The number of series the stream defined before.
+    pub id: u32,
+    /// Its labels.
+    pub labels: LabelSet,
+    /// Its bounds or quantiles.
+    pub bounds: Bounds,
+}
+
+/// Why a definition was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DefineError {
+    /// Ids count up from 0 without holes.
+    #[error(
+        "family {family}: series id {got} where {expected} is next; ids count up from 0 without holes"
+    )]
+    Id {
+        /// The family.
+        family: Box<str>,
+        /// The next id.
+        expected: u32,
+        /// The id given.
+        got: u32,
+    },
+    /// A type without bounds was given some.
+    #[error("family {family}: a {} has no bounds", kind.as_str())]
+    UnexpectedBounds {
+        /// The family.
+        family: Box<str>,
+        /// Its type.
+        kind: MetricType,
+    },
+}
+
+/// Whether a frame holds everything or what changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameKind {
+    /// Every series of the instance.
+    Snapshot,
+    /// The series that changed since the frame before.
+    Delta,
+}
+
+/// One frame of a stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<'a> {
+    /// What it holds.
+    pub kind: FrameKind,
+    /// Its number, from 1.
+    pub sequence: u64,
+    /// New values.
+    pub samples: Samples<'a>,
+    /// Final values of series that left.
+    pub removed: Samples<'a>,
+}
+
+/// What became of a frame that broke no rule.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in the registry now.
+    Applied(Applied),
+    /// It was before; nothing changed.
+    Duplicate,
+    /// It cannot be placed; nothing changed, and a snapshot is needed.
+    NotApplied(NotApplied),
+}
+
+/// What was applied.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Samples applied.
+    pub samples: usize,
+    /// What was not; each is named once per stream.
+    pub rejected: Vec<Rejected>,
+}
+
+/// Why a frame cannot be placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotApplied {
+    /// Frames are missing before it.
+    #[error("sequence {got} where {expected} is next")]
+    Gap {
+        /// The sequence that could be applied.
+        expected: u64,
+        /// The frame's.
+        got: u64,
+    },
+    /// It names a series the stream did not define.
+    #[error("series id {0} is not defined on this stream")]
+    UndefinedId(u32),
+    /// A stream begins with a snapshot.
+    #[error("a delta before the stream's first snapshot")]
+    NoSnapshotYet,
+}
+
+/// A frame that breaks a rule; nothing of it was applied, and the stream ends.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum FrameError {
+    /// Sequences start at 1.
+    #[error("sequence 0; sequences start at 1")]
+    SequenceZero,
+    /// A series twice in one frame.
+    #[error("series id {0} stands twice in one frame")]
+    Twice(u32),
+    /// The columns do not fit each other.
+    #[error("{got} values where the named series have {expected}")]
+    ValueCount {
+        /// What the series have together.
+        expected: usize,
+        /// The length of the column.
+        got: usize,
+    },
+    /// A sample that cannot be.
+    #[error("series id {id} ({labels}): {problem}")]
+    Bad {
+        /// The series.
+        id: u32,
+        /// Its labels.
+        labels: String,
+        /// What is wrong.
+        problem: BadSample,
+    },
+    /// Another stream of the instance writes it now.
+    #[error("a newer stream of this instance took over")]
+    Superseded,
+    /// The instance is folded into its shard's base.
+    #[error("this instance was closed; start a new one")]
+    Closed,
+}
+
+/// The right of one stream to write one instance, until a newer stream of that instance takes it. Dropped when the
+/// stream ends.
+#[derive(Debug)]
+pub struct Writer {
+    shard: Arc<Mutex<Shard>>,
+    stale_after: Duration,
+    ordinal: u64,
+    stream: u64,
+    /// What the stream's ids mean.
+    targets: Vec<Target>,
+    /// Series the stream's ids have taken.
+    taken: HashSet<SeriesId>,
+    /// For each id the last check that saw it, so that a series cannot stand twice in one frame.
+    seen: Vec<u64>,
+    checks: u64,
+    has_snapshot: bool,
+    unsaid: Vec<Rejected>,
+}
+
+/// What an id of the stream means.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    Series {
+        id: SeriesId,
+        width: usize,
+    },
+    /// Defined, but refused: its samples are counted and passed over.
+    Rejected {
+        reason: Reason,
+        width: usize,
+    },
+}
+
+impl Target {
+    fn width(self) -> usize {
+        let (Self::Series { width, .. } | Self::Rejected { width, .. }) = self;
+        width
+    }
+}
+
+impl Registry {
+    /// Begins a stream of an instance, which is made if it is new.
+    ///
+    /// # Errors
+    /// If the Hello makes no sense.
+    pub fn attach(&self, hello: Hello<'_>, now: UnixTime) -> Result<Attached, AttachError> {
+        let Hello {
+            shard_id,
+            shard_count,
+            ..
+        } = hello;
+        if shard_id >= shard_count {
+            return Err(AttachError::IdOutOfRange {
+                shard_id,
+                shard_count,
+            });
+        }
+        if shard_count > MAX_SHARD_COUNT {
+            return Err(AttachError::TooManyShards(shard_count));
+        }
+        let key = InstanceKey::Id(hello.instance_id);
+        let stale_after = self.settings.stale_after;
+        let shared = self.shard(shard_id);
+        let mut shard = shared.lock();
+        let closed_at = shard.closed_at(&key);
+        let known = shard.position(&key);
+        if known
+            .and_then(|at| shard.instances.get(at))
+            .is_some_and(|i| i.transport == Transport::Http)
+        {
+            return Err(AttachError::AlsoHttp);
+        }
+        let stream = shard.next_stream();
+        let mut ordinal = 0;
+        let mut last_sequence = closed_at.unwrap_or(0);
+        if closed_at.is_none() {
+            if known.is_none() {
+                self.note_fleet_size(shard_count, now);
+            }
+            let at = known.unwrap_or_else(|| shard.join(key, Transport::Grpc, now, stale_after));
+            if let Some(instance) = shard.instances.get_mut(at) {
+                instance.stream = stream;
+                instance.started_at = Some(hello.started_at);
+                instance.client = hello.client.into();
+                ordinal = instance.ordinal;
+                last_sequence = instance.last_sequence;
+            }
+        }
+        drop(shard);
+        let writer = Writer {
+            shard: shared,
+            stale_after,
+            ordinal,
+            stream,
+            targets: Vec::new(),
+            taken: HashSet::new(),
+            seen: Vec::new(),
+            checks: 0,
+            has_snapshot: false,
+            unsaid: Vec::new(),
+        };
+        Ok(Attached {
+            writer,
+            last_sequence,
+            closed_at,
+        })
+    }
+
+    /// Introduces a family's series on a stream. What conflicts with other shards, or is over a limit, is rejected in
+    /// part: its ids are defined, their samples passed over, and the next [`Applied`] says so.
+    ///
+    /// # Errors
+    /// If the definition breaks a rule of the wire; none of its series is defined then.
+    pub fn define(
+        &self,
+        writer: &mut Writer,
+        definition: FamilyDefinition<'_>,
+    ) -> Result<(), DefineError> {
+        let FamilyDefinition { head, series } = definition;
+        writer.check_definition(head, &series)?;
+        let family = match self.families.resolve(head) {
+            Ok(family) => family,
+            Err(rejected) => {
+                let widths = series.iter().map(|s| head.kind.width(s.bounds.len()));
+                writer.reject(rejected, widths);
+                return Ok(());
+            }
+        };
+        let shared = Arc::clone(&writer.shard);
+        let mut shard = shared.lock();
+        let newest = shard
+            .instances
+            .last()
+            .is_some_and(|i| i.ordinal == writer.ordinal);
+        for SeriesDefinition { labels, bounds, .. } in series {
+            let width = head.kind.width(bounds.len());
+            match self.place(&mut shard, &family, labels, bounds, newest) {
+                Ok(id) if writer.taken.insert(id) => writer.push(Target::Series { id, width }),
+                Ok(id) => {
+                    let labels = shard
+                        .store
+                        .get(id)
+                        .map(|s| format!("{:?}", s.labels))
+                        .unwrap_or_default();
+                    let message = format!(
+                        "a series with the labels {labels} is already defined on this stream"
+                    );
+                    let rejected = Rejected {
+                        family: head.name.into(),
+                        reason: Reason::DuplicateSeries,
+                        message,
+                        series: 0,
+                    };
+                    writer.reject(rejected, [width]);
+                }
+                Err(rejected) => writer.reject(rejected, [width]),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// How many series ids the stream has defined.
+    #[must_use]
+    pub fn ids(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// Applies a frame, or says why it changes nothing.
+    ///
+    /// # Errors
+    /// If it breaks a rule of the wire.
+    pub fn apply(&mut self, frame: Frame<'_>, now: UnixTime) -> Result<Outcome, FrameError> {
+        let shared = Arc::clone(&self.shard);
+        let mut shard = shared.lock();
+        let at = self.claim(&shard)?;
+        if frame.sequence == 0 {
+            return Err(FrameError::SequenceZero);
+        }
+        let last = shard.instances.get(at).map_or(0, |i| i.last_sequence);
+        if frame.sequence <= last {
+            return Ok(Outcome::Duplicate);
+        }
+        if frame.kind == FrameKind::Delta {
+            if !self.has_snapshot {
+                return Ok(Outcome::NotApplied(NotApplied::NoSnapshotYet));
+            }
+            if frame.sequence != last + 1 {
+                return Ok(Outcome::NotApplied(NotApplied::Gap {
+                    expected: last + 1,
+                    got: frame.sequence,
+                }));
+            }
+        }
+        self.checks += 1;
+        for samples in [frame.samples, frame.removed] {
+            if let Some(undefined) = self.check(&shard, at, samples)? {
+                return Ok(Outcome::NotApplied(NotApplied::UndefinedId(undefined)));
+            }
+        }
+        let samples = self.commit(&mut shard, at, &frame, now);
+        Ok(Outcome::Applied(Applied {
+            samples,
+            rejected: std::mem::take(&mut self.unsaid),
+        }))
+    }
+
+    /// Ends the instance: counts stay, gauges go. Returns whether `sequence` was the last one applied; if not, nothing
+    /// ended and a snapshot is needed first.
+    ///
+    /// # Errors
+    /// If this stream may not write the instance.
+    pub fn goodbye(&mut self, sequence: u64, now: UnixTime) -> Result<bool, FrameError> {
+        let mut shard = self.shard.lock();
+        let at = self.claim(&shard)?;
+        let last = shard.instances.get(at).map_or(0, |i| i.last_sequence);
+        if sequence == last {
+            shard.close(at, now, self.stale_after);
+        }
+        Ok(sequence == last)
+    }
+
+    /// The instance's place, if this stream may still write it.
+    fn claim(&self, shard: &MutexGuard<'_, Shard>) -> Result<usize, FrameError> {
+        let at = shard.position_of(self.ordinal).ok_or(FrameError::Closed)?;
+        let instance = shard.instances.get(at).ok_or(FrameError::Closed)?;
+        if instance.closed {
+            return Err(FrameError::Closed);
+        }
+        if instance.stream != self.stream {
+            return Err(FrameError::Superseded);
+        }
+        Ok(at)
+    }
+
+    /// Checks the samples and changes nothing. Returns the first id that is not defined.
+    fn check(
+        &mut self,
+        shard: &Shard,
+        at: usize,
+        samples: Samples<'_>,
+    ) -> Result<Option<u32>, FrameError> {
+        let mut rest = samples.values;
+        for &wire_id in samples.ids {
+            let at_id = wire_id as usize;
+            let (Some(target), Some(seen)) = (self.targets.get(at_id), self.seen.get_mut(at_id))
+            else {
+                return Ok(Some(wire_id));
+            };
+            if std::mem::replace(seen, self.checks) == self.checks {
+                return Err(FrameError::Twice(wire_id));
+            }
+            let Some((values, after)) = rest.split_at_checked(target.width()) else {
+                return Err(self.value_count(samples));
+            };
+            rest = after;
+            if let Target::Series { id, width } = *target
+                && let (Some(series), Some(instance)) =
+                    (shard.store.get(id), shard.instances.get(at))
+            {
+                let before = instance.values(series.slot, width);
+                check::check(series.kind, &series.bounds, before, values).map_err(|problem| {
+                    FrameError::Bad {
+                        id: wire_id,
+                        labels: format!("{:?}", series.labels),
+                        problem,
+                    }
+                })?;
+            }
+        }
+        if rest.is_empty() {
+            Ok(None)
+        } else {
+            Err(self.value_count(samples))
+        }
+    }
+
+    fn value_count(&self, samples: Samples<'_>) -> FrameError {
+        let widths = samples
+            .ids
+            .iter()
+            .filter_map(|id| self.targets.get(*id as usize));
+        FrameError::ValueCount {
+            expected: widths.map(|t| t.width()).sum(),
+            got: samples.values.len(),
+        }
+    }
+
+    /// Applies a frame that passed all checks. Returns how many samples were applied.
+    fn commit(&mut self, shard: &mut Shard, at: usize, frame: &Frame<'_>, now: UnixTime) -> usize {
+        shard.make_room();
+        let (slots, series) = (shard.store.slots(), shard.store.len());
+        if let Some(instance) = shard.instances.get_mut(at) {
+            instance.make_room(slots, series);
+            instance.last_sequence = frame.sequence;
+        }
+        let mut applied = 0;
+        for samples in [frame.samples, frame.removed] {
+            let mut rest = samples.values;
+            for wire_id in samples.ids {
+                let Some(target) = self.targets.get(*wire_id as usize) else {
+                    continue;
+                };
+                let Some((values, after)) = rest.split_at_checked(target.width()) else {
+                    break;
+                };
+                rest = after;
+                match *target {
+                    Target::Series { id, .. } => {
+                        shard.assign(at, id, values);
+                        applied += 1;
+                    }
+                    Target::Rejected { reason, .. } => shard.count_rejected(reason, 1),
+                }
+            }
+        }
+        for wire_id in frame.removed.ids {
+            if let Some(Target::Series { id, .. }) = self.targets.get(*wire_id as usize) {
+                shard.remove(at, *id);
+            }
+        }
+        if frame.kind == FrameKind::Snapshot {
+            self.has_snapshot = true;
+            let present: HashSet<_> = self.series_of(frame.samples.ids).collect();
+            shard.keep_only(at, |id| present.contains(&id));
+        }
+        shard.reported(at, now, self.stale_after);
+        applied
+    }
+
+    fn series_of(&self, ids: &[u32]) -> impl Iterator<Item = SeriesId> {
+        ids.iter()
+            .filter_map(|id| match self.targets.get(*id as usize) {
+                Some(Target::Series { id, .. }) => Some(*id),
+                _ => None,
+            })
+    }
+
+    fn check_definition(
+        &self,
+        head: FamilyHead<'_>,
+        series: &[SeriesDefinition],
+    ) -> Result<(), DefineError> {
+        for (expected, definition) in (self.targets.len() as u32..).zip(series) {
+            if definition.id != expected {
+                return Err(DefineError::Id {
+                    family: head.name.into(),
+                    expected,
+                    got: definition.id,
+                });
+            }
+            if head.kind.width(definition.bounds.len()) == head.kind.width(0)
+                && !definition.bounds.is_empty()
+            {
+                return Err(DefineError::UnexpectedBounds {
+                    family: head.name.into(),
+                    kind: head.kind,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, target: Target) {
+        self.targets.push(target);
+        self.seen.push(0);
+    }
+
+    /// Defines ids whose samples are passed over, and remembers to say so once.
+    fn reject(&mut self, rejected: Rejected, widths: impl IntoIterator<Item = usize>) {
+        let reason = rejected.reason;
+        let before = self.targets.len();
+        widths
+            .into_iter()
+            .for_each(|width| self.push(Target::Rejected { reason, width }));
+        let series = (self.targets.len() - before) as u32;
+        match self
+            .unsaid
+            .iter_mut()
+            .find(|r| r.family == rejected.family && r.reason == reason)
+        {
+            Some(said) => said.series += series,
+            None => self.unsaid.push(Rejected { series, ..rejected }),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let mut shard = self.shard.lock();
+        let at = shard.position_of(self.ordinal);
+        if let Some(instance) = at.and_then(|at| shard.instances.get_mut(at))
+            && instance.stream == self.stream
+        {
+            instance.stream = 0;
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The gRPC way in: one `Report` stream is one shard's session, run by one task that owns all of its state.
+//!
+//! Protobuf ends here: messages are checked and converted ([`convert`]), then given to the registry. What the registry
+//! answers becomes an `Ack`, a `Resync`, or the status that ends the stream.
+
+mod convert;
+mod snapshot;
+
+use std::{sync::Arc, time::Duration};
+
+use shardmeter_proto::v1::{
+    self, ReportRequest, ReportResponse, report_request::Message as Said,
+    report_response::Message as Answer, telemetry_service_server::TelemetryService,
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    clock::Clock,
+    metrics::{FrameOutcome, Metrics},
+    registry::{Attached, Frame, FrameError, FrameKind, Outcome, Registry, Writer},
+};
+use snapshot::{Assembly, Part};
+
+/// Answers waiting to be written to one stream. One frame is in flight, so more than a few mean a peer that does not
+/// read; the session then waits for it.
+const ANSWERS: usize = 4;
+
+/// How long a new stream may take to say Hello.
+const FIRST_MESSAGE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Longest message on a stream, bytes; a longer snapshot goes in parts.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// Series ids one stream may define.
+const MAX_SERIES_IDS: usize = 100_000;
+
+/// What every session needs to know.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
+    /// The fleet that senders may state; `None`: any.
+    pub(crate) fleet: Option<String>,
+    /// Told to shards.
+    pub(crate) report_interval: Duration,
+    /// Longest pause between two messages.
+    pub(crate) idle_gap: Duration,
+    /// Cancelled when the manager shuts down.
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// The telemetry service.
+#[derive(Debug, Clone)]
+pub(crate) struct Telemetry(pub(crate) Arc<Sessions>);
+
+#[tonic::async_trait]
+impl TelemetryService for Telemetry {
+    type ReportStream = ReceiverStream<Result<ReportResponse, Status>>;
+
+    async fn report(
+        &self,
+        request: Request<Streaming<ReportRequest>>,
+    ) -> Result<Response<Self::ReportStream>, Status> {
+        let (answers, stream) = mpsc::channel(ANSWERS);
+        let peer = request
+            .remote_addr()
+            .map_or_else(String::new, |addr| addr.to_string());
+        tokio::spawn(run(
+            Arc::clone(&self.0),
+            request.into_inner(),
+            answers,
+            peer,
+        ));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+type Answers = mpsc::Sender<Result<ReportResponse, Status>>;
+
+/// Why a session ended.
+enum End {
+    /// The shard said goodbye, or ended its side between two frames.
+    Left(&'static str),
+    /// The stream broke.
+    Broken(Status),
+    /// The session is refused further messages.
+    Refused(Status),
+}
+
+async fn run(
+    sessions: Arc<Sessions>,
+    mut inbound: Streaming<ReportRequest>,
+    answers: Answers,
+    peer: String,
+) {
+    sessions.metrics.streams.inc();
+    let mut session = Session {
+        sessions: &sessions,
+        answers: &answers,
+        attached: None,
+    };
+    let end = session.serve(&mut inbound).await;
+    let shard_id = session.attached.as_ref().map(|a| a.shard_id);
+    match &end {
+        End::Left(how) => tracing::info!(shard_id, peer, how, "shard left"),
+        End::Broken(status) => tracing::info!(
+            shard_id,
+            peer,
+            reason = status.message(),
+            "shard's stream broke"
+        ),
+        End::Refused(status) => {
+            tracing::warn!(shard_id, peer, code = ?status.code(), reason = status.message(), "shard refused");
+        }
+    }
+    drop(session);
+    if let End::Refused(status) = end {
+        // The peer may be gone or not reading; it learns it from the end of the stream then.
+        let _ = answers.try_send(Err(status));
+    }
+    sessions.metrics.streams.dec();
+}
+
+/// One stream's state.
+struct Session<'a> {
+    sessions: &'a Sessions,
+    answers: &'a Answers,
+    attached: Option<Reporting>,
+}
+
+/// The state of a stream that said Hello.
+struct Reporting {
+    shard_id: u32,
+    writer: Writer,
+    snapshot: Option<Assembly>,
+    /// A Resync was sent; until a snapshot begins, frames are passed over.
+    resyncing: bool,
+}
+
+impl Session<'_> {
+    async fn serve(&mut self, inbound: &mut Streaming<ReportRequest>) -> End {
+        let mut within = FIRST_MESSAGE_WITHIN;
+        loop {
+            let message = tokio::select! {
+                () = self.sessions.shutdown.cancelled() => {
+                    return End::Refused(Status::unavailable("the manager is shutting down; reconnect"));
+                }
+                message = timeout(within, inbound.message()) => message,
+            };
+            let said = match message {
+                Err(_) => return End::Refused(self.late(within)),
+                Ok(Err(status)) => return self.broken(status),
+                Ok(Ok(None)) => return End::Left("ended its stream"),
+                Ok(Ok(Some(ReportRequest {
+                    message: Some(said),
+                }))) => said,
+                Ok(Ok(Some(ReportRequest { message: None }))) => {
+                    return End::Refused(Status::invalid_argument(
+                        "a ReportRequest without a message",
+                    ));
+                }
+            };
+            match self.take(said) {
+                Ok(Next::Answer(answer)) => {
+                    let answer = ReportResponse {
+                        message: Some(answer),
+                    };
+                    if self.answers.send(Ok(answer)).await.is_err() {
+                        return End::Broken(Status::cancelled("the peer no longer reads"));
+                    }
+                }
+                Ok(Next::Silence) => {}
+                Ok(Next::Goodbye) => return End::Left("said goodbye"),
+                Err(status) => {
+                    self.sessions.metrics.count_frame(FrameOutcome::Invalid);
+                    return End::Refused(status);
+                }
+            }
+            within = self.sessions.idle_gap;
+        }
+    }
+
+    fn late(&self, within: Duration) -> Status {
+        let what = if self.attached.is_some() {
+            "frame"
+        } else {
+            "Hello"
+        };
+        Status::deadline_exceeded(format!("no {what} within {} s", within.as_secs_f64()))
+    }
+
+    /// tonic says a message that cannot be decoded, or is too long, like a stream that broke.
+    fn broken(&self, status: Status) -> End {
+        match status.code() {
+            tonic::Code::OutOfRange | tonic::Code::Internal | tonic::Code::ResourceExhausted => {
+                self.sessions.metrics.count_frame(FrameOutcome::Invalid);
+                End::Refused(Status::invalid_argument(format!(
+                    "unreadable message: {}",
+                    status.message()
+                )))
+            }
+            _ => End::Broken(status),
+        }
+    }
+
+    fn take(&mut self, said: Said) -> Result<Next, Status> {
+        if let Said::Hello(hello) = &said {
+            return self.hello(hello).map(Next::Answer);
+        }
+        let sessions = self.sessions;
+        let Some(reporting) = &mut self.attached else {
+            return Err(Status::invalid_argument("the first message must be Hello"));
+        };
+        match said {
+            Said::Hello(_) => Ok(Next::Silence), // taken above
+            Said::Definitions(definitions) => reporting.define(sessions, &definitions),
+            Said::Snapshot(snapshot) => reporting.snapshot(sessions, snapshot),
+            Said::Delta(delta) => reporting.delta(sessions, &delta),
+            Said::Goodbye(goodbye) => reporting.goodbye(sessions, &goodbye),
+        }
+    }
+
+    fn hello(&mut self, hello: &v1::Hello) -> Result<Answer, Status> {
+        if self.attached.is_some() {
+            return Err(Status::invalid_argument(
+                "a second Hello; a stream has one, as its first message",
+            ));
+        }
+        let sessions = self.sessions;
+        if let Some(fleet) = sessions
+            .fleet
+            .as_deref()
+            .filter(|f| !hello.fleet.is_empty() && *f != hello.fleet)
+        {
+            let message = format!(
+                "this manager serves fleet {fleet:?}, not {:?}; check the shard's endpoint",
+                hello.fleet
+            );
+            return Err(Status::failed_precondition(message));
+        }
+        let now = sessions.clock.now();
+        let client = format!("{} {}", hello.client_name, hello.client_version);
+        let known = convert::hello(hello, client.trim(), now)?;
+        let attached = sessions
+            .registry
+            .attach(known, now)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let Attached {
+            writer,
+            last_sequence,
+            closed_at,
+        } = attached;
+        let new = last_sequence == 0;
+        tracing::info!(
+            shard_id = hello.shard_id,
+            client = client.trim(),
+            new,
+            "shard joined"
+        );
+        self.attached = Some(Reporting {
+            shard_id: hello.shard_id,
+            writer,
+            snapshot: None,
+            resyncing: false,
+        });
+        Ok(Answer::Welcome(v1::Welcome {
+            report_interval: Some(convert::duration(sessions.report_interval)),
+            limits: Some(v1::Limits {
+                max_message_bytes: MAX_MESSAGE_BYTES as u32,
+                max_series_ids: MAX_SERIES_IDS as u32,
+            }),
+            last_sequence,
+            closed_at,
+        }))
+    }
+}
+
+/// What follows a message.
+enum Next {
+    Answer(Answer),
+    Silence,
+    Goodbye,
+}
+
+impl Reporting {
+    fn define(
+        &mut self,
+        sessions: &Sessions,
+        definitions: &v1::Definitions,
+    ) -> Result<Next, Status> {
+        let more: usize = definitions.families.iter().map(|f| f.series.len()).sum();
+        if self.writer.ids() + more > MAX_SERIES_IDS {
+            let message = format!("over {MAX_SERIES_IDS} series ids on one stream; open a new one");
+            return Err(Status::resource_exhausted(message));
+        }
+        // All are converted before the first is defined, so that a bad one leaves nothing behind.
+        for family in convert::definitions(definitions, self.shard_id)? {
+            let defined = sessions.registry.define(&mut self.writer, family);
+            defined.map_err(|e| Status::invalid_argument(e.to_string()))?;
+        }
+        Ok(Next::Silence)
+    }
+
+    fn snapshot(&mut self, sessions: &Sessions, part: v1::Snapshot) -> Result<Next, Status> {
+        if part.part == 0 {
+            self.resyncing = false;
+            self.snapshot = None;
+        } else if self.resyncing {
+            return Ok(Next::Silence);
+        }
+        match Assembly::add(self.snapshot.take(), part)? {
+            Part::More(assembly) => {
+                self.snapshot = Some(assembly);
+                Ok(Next::Silence)
+            }
+            Part::Misplaced(reason) => Ok(self.resync(sessions, reason)),
+            Part::Complete(whole) => self.apply(sessions, whole.frame()),
+        }
+    }
+
+    fn delta(&mut self, sessions: &Sessions, delta: &v1::Delta) -> Result<Next, Status> {
+        if self.resyncing {
+            return Ok(Next::Silence);
+        }
+        if self.snapshot.take().is_some() {
+            return Ok(self.resync(
+                sessions,
+                "a delta before the snapshot's last part".to_owned(),
+            ));
+        }
+        self.apply(
+            sessions,
+            Frame {
+                kind: FrameKind::Delta,
+                sequence: delta.sequence,
+                samples: convert::samples(delta.samples.as_ref()),
+                removed: convert::samples(delta.removed.as_ref()),
+            },
+        )
+    }
+
+    fn apply(&mut self, sessions: &Sessions, frame: Frame<'_>) -> Result<Next, Status> {
+        let outcome = self
+            .writer
+            .apply(frame, sessions.clock.now())
+            .map_err(refusal)?;
+        let rejected = match outcome {
+            Outcome::NotApplied(reason) => return Ok(self.resync(sessions, reason.to_string())),
+            Outcome::Duplicate => {
+                sessions.metrics.count_frame(FrameOutcome::Duplicate);
+                Vec::new()
+            }
+            Outcome::Applied(applied) => {
+                sessions.metrics.count_frame(FrameOutcome::Applied);
+                sessions.metrics.samples.inc_by(applied.samples as u64);
+                applied.rejected
+            }
+        };
+        for r in &rejected {
+            tracing::warn!(shard_id = self.shard_id, family = %r.family, reason = r.message, "family rejected");
+        }
+        Ok(Next::Answer(Answer::Ack(v1::Ack {
+            sequence: frame.sequence,
+            durable: false,
+            rejected: rejected.into_iter().map(convert::rejected).collect(),
+        })))
+    }
+
+    fn goodbye(&mut self, sessions: &Sessions, goodbye: &v1::Goodbye) -> Result<Next, Status> {
+        if self.resyncing {
+            return Ok(Next::Silence);
+        }
+        if self
+            .writer
+            .goodbye(goodbye.sequence, sessions.clock.now())
+            .map_err(refusal)?
+        {
+            return Ok(Next::Goodbye);
+        }
+        Ok(self.resync(
+            sessions,
+            format!(
+                "goodbye at sequence {}, which is not the last applied",
+                goodbye.sequence
+            ),
+        ))
+    }
+
+    fn resync(&mut self, sessions: &Sessions, reason: String) -> Next {
+        sessions.metrics.count_frame(FrameOutcome::Resync);
+        tracing::info!(shard_id = self.shard_id, reason, "asking for a snapshot");
+        self.resyncing = true;
+        self.snapshot = None;
+        Next::Answer(Answer::Resync(v1::Resync { reason }))
+    }
+}
+
+/// How a broken rule ends the stream.
+fn refusal(error: FrameError) -> Status {
+    let message = error.to_string();
+    match error {
+        FrameError::Superseded => Status::aborted(message),
+        FrameError::Closed => Status::failed_precondition(message),
+        FrameError::SequenceZero
+        | FrameError::Twice(_)
+        | FrameError::ValueCount { .. }
+        | FrameError::Bad { .. } => Status::invalid_argument(message),
+    }
+}
+
+#[cfg(test)]
+mod tests;

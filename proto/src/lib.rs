@@ -1,0 +1,23 @@
+//! Shardmeter's wire contract: what a shard and the manager say to each other.
+//!
+//! The contract itself is `proto/shardmeter/telemetry/v1/telemetry.proto`; its comments are the manual. This crate
+//! holds the code generated from it and the few rules that both ends apply alike, so that they cannot drift apart.
+//!
+//! The generated code is checked in: a build needs no protoc. `tests/generated.rs` generates it anew and compares.
+
+pub mod rules;
+
+/// Generated types of package `shardmeter.telemetry.v1`.
+pub mod v1 {
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::needless_pass_by_value,
+        clippy::too_many_lines
+    )]
+    include!("generated/shardmeter.telemetry.v1.rs");
+}
+
+/// The contract as an encoded `google.protobuf.FileDescriptorSet`, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptors.bin");
