@@ -54,9 +54,9 @@ pub fn render(registry: &Registry, own: &[OwnFamily], now: UnixTime, format: For
                 bodies.resize_with(family.id + 1, Vec::new);
             }
             if let Some(body) = bodies.get_mut(family.id) {
-                series.for_each(|s| {
-                    encoder.series(body, &family.name, family.kind, Some(shard.id()), &s)
-                });
+                for one in series {
+                    encoder.series(body, &family.name, family.kind, Some(shard.id()), &one);
+                }
             }
         }
     });

@@ -400,6 +400,7 @@ impl Reporting {
 }
 
 /// How a broken rule ends the stream.
+#[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
 fn refusal(error: FrameError) -> Status {
     let message = error.to_string();
     match error {

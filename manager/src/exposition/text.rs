@@ -165,10 +165,6 @@ fn put(out: &mut Vec<u8>, parts: &[&str]) {
 fn put_value(out: &mut Vec<u8>, value: f64) {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
     if value.abs() < EXACT && value.trunc() == value {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "checked to be a whole number below 2^53"
-        )]
         let whole = value as i64;
         out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
     } else if value.is_finite() {

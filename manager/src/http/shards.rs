@@ -6,7 +6,10 @@ use axum::{Json, extract::State};
 use serde::Serialize;
 
 use super::Http;
-use crate::registry::{InstanceStatus, ShardState, ShardStatus};
+use crate::{
+    clock::UnixTime,
+    registry::{InstanceStatus, ShardState, ShardStatus},
+};
 
 #[derive(Serialize)]
 pub(super) struct Shards {
@@ -56,7 +59,7 @@ impl From<ShardStatus> for Shard {
                 ShardState::Stale => "stale",
                 ShardState::NeverSeen => "never_seen",
             },
-            last_report: status.last_report.map(|t| t.as_secs_f64()),
+            last_report: status.last_report.map(UnixTime::as_secs_f64),
             series: status.series,
             reports: status
                 .reports
@@ -80,7 +83,7 @@ impl From<InstanceStatus> for Instance {
             instance: status.key.to_string(),
             transport: status.transport.as_str(),
             client: status.client.into(),
-            started_at: status.started_at.map(|t| t.as_secs_f64()),
+            started_at: status.started_at.map(UnixTime::as_secs_f64),
             last_report: status.last_report.as_secs_f64(),
             last_sequence: status.last_sequence,
             connected: status.connected,

@@ -26,7 +26,7 @@ pub(super) fn check(
 ) -> Result<(), BadSample> {
     let counts = counts(kind, bounds, values);
     for (at, &count) in counts.iter().enumerate() {
-        if !(count >= 0.0) {
+        if count.is_nan() || count < 0.0 {
             return Err(BadSample::NotACount(count));
         }
         let last = before.and_then(|before| self::counts(kind, bounds, before).get(at).copied());

@@ -134,10 +134,6 @@ impl Store {
         labels: LabelSet,
         bounds: Arc<Bounds>,
     ) -> SeriesId {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "limits keep a shard far below 2^32 series"
-        )]
         let id = SeriesId(self.series.len() as u32);
         let twin = self.find_any(family, &labels);
         let block = self.block(family);
