@@ -1,0 +1,130 @@
+//! The workload of the benchmarks: what one shard reports (as Prometheus counts: 250 series of 185 label sets).
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, dead_code)]
+
+use shardmeter_manager::{
+    clock::UnixTime,
+    model::{Bounds, FamilyHead, LabelSet, MetricType, Samples},
+    registry::{FamilyDefinition, Frame, FrameKind, Hello, Outcome, Registry, SeriesDefinition, Settings, Writer},
+};
+
+/// Sample lines of one shard on the page.
+pub const SERIES_PER_SHARD: usize = 120 + 40 + 20 + 5 * (11 + 3);
+
+const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+pub struct Fleet {
+    pub registry: Registry,
+    pub shards: Vec<Shard>,
+}
+
+/// One shard's stream, and its values as its client would send them.
+pub struct Shard {
+    writer: Writer,
+    sequence: u64,
+    ids: Vec<u32>,
+    /// First value of each id, and one past the last.
+    starts: Vec<usize>,
+    values: Vec<f64>,
+}
+
+pub fn now() -> UnixTime {
+    UnixTime::from_secs_f64(1_800_000_000.0)
+}
+
+pub fn fleet(shards: u32) -> Fleet {
+    let registry = Registry::new(Settings::default(), []);
+    let shards = (0..shards).map(|id| Shard::join(&registry, id, shards)).collect();
+    Fleet { registry, shards }
+}
+
+impl Shard {
+    fn join(registry: &Registry, shard_id: u32, shard_count: u32) -> Self {
+        let mut instance_id = [0; 16];
+        instance_id[..4].copy_from_slice(&shard_id.to_be_bytes());
+        let hello = Hello { shard_id, shard_count, instance_id, started_at: now(), client: "bench" };
+        let mut writer = registry.attach(hello, now()).unwrap().writer;
+        let mut next = 0;
+        let mut starts = vec![0];
+        for (name, kind, count, labels) in families(shard_id) {
+            let bounds = if kind == MetricType::Histogram { &BUCKETS[..] } else { &[] };
+            let series: Vec<_> = (next..next + count)
+                .map(|id| SeriesDefinition {
+                    id,
+                    labels: LabelSet::canonical(
+                        labels(id - next).iter().map(|(n, v)| (*n, v.as_str())),
+                        shard_id,
+                        None,
+                    )
+                    .unwrap(),
+                    bounds: Bounds::new(bounds).unwrap(),
+                })
+                .collect();
+            for _ in &series {
+                starts.push(starts.last().unwrap() + kind.width(bounds.len()));
+            }
+            next += count;
+            let head = FamilyHead { name, kind, help: "What it counts.", unit: "" };
+            registry.define(&mut writer, FamilyDefinition { head, series }).unwrap();
+        }
+        let mut shard = Self {
+            writer,
+            sequence: 0,
+            ids: (0..next).collect(),
+            values: vec![0.0; *starts.last().unwrap()],
+            starts,
+        };
+        shard.report(FrameKind::Snapshot, usize::MAX);
+        shard
+    }
+
+    /// Advances the first `changed` series by one and applies them as a frame.
+    pub fn report(&mut self, kind: FrameKind, changed: usize) {
+        self.sequence += 1;
+        let ids = self.ids.get(..changed).unwrap_or(&self.ids);
+        let values = &mut self.values[..self.starts[ids.len()]];
+        values.iter_mut().for_each(|v| *v += 1.0);
+        let samples = Samples { ids, values };
+        let frame = Frame { kind, sequence: self.sequence, samples, removed: Samples::default() };
+        assert!(matches!(self.writer.apply(frame, now()), Ok(Outcome::Applied(_))));
+    }
+
+    /// How many values a frame of `changed` series has.
+    pub fn values_of(&self, changed: usize) -> usize {
+        self.starts[changed.min(self.ids.len())]
+    }
+}
+
+type Labels = Box<dyn Fn(u32) -> Vec<(&'static str, String)>>;
+
+fn families(shard_id: u32) -> Vec<(&'static str, MetricType, u32, Labels)> {
+    const COMMANDS: [&str; 6] = ["ping", "shards", "stats", "play", "skip", "help"];
+    let guild = move |i: u32| (u64::from(i) * 7919 + (u64::from(shard_id) << 22) + (1 << 60)).to_string();
+    let mut families: Vec<(&'static str, MetricType, u32, Labels)> = vec![
+        (
+            "commands_executed_total",
+            MetricType::Counter,
+            120,
+            Box::new(move |i| vec![("command_name", COMMANDS[i as usize % 6].into()), ("guild_id", guild(i / 6))]),
+        ),
+        (
+            "command_execution_duration_seconds",
+            MetricType::Histogram,
+            5,
+            Box::new(|i| vec![("command_name", COMMANDS[i as usize].into())]),
+        ),
+        (
+            "gateway_events_total",
+            MetricType::Counter,
+            40,
+            Box::new(|i| vec![("event_type", format!("EVENT_TYPE_{i}"))]),
+        ),
+    ];
+    const GAUGES: [&str; 20] = [
+        "guild_count", "user_count", "unavailable_guilds", "cpu_usage_percent", "gateway_connected",
+        "gateway_latency_seconds", "gateway_heartbeat_ack_age_seconds", "gateway_last_event_timestamp_seconds",
+        "gateway_identify_remaining", "gateway_identify_reset_timestamp_seconds", "g10", "g11", "g12", "g13", "g14",
+        "g15", "g16", "g17", "g18", "g19",
+    ];
+    families.extend(GAUGES.map(|name| (name, MetricType::Gauge, 1, Box::new(|_| Vec::new()) as Labels)));
+    families
+}
