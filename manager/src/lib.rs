@@ -115,6 +115,12 @@ impl Manager {
         self.grpc_addr
     }
 
+    /// What it keeps of all shards.
+    #[must_use]
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.sessions.registry)
+    }
+
     /// Serves until `shutdown` completes, then ends every session (shards reconnect elsewhere or later) and lets requests
     /// in flight finish.
     ///

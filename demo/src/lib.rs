@@ -1,0 +1,193 @@
+//! Shardmeter in one process on embedded defaults: a simulated Discord, a bot with its shards, and the manager. Each is
+//! built and run by its own `build` and `run`, as its binary does; only Discord is swapped, by configuration.
+
+use std::{fmt, future::Future, net::SocketAddr, num::NonZeroU32, time::Duration};
+
+use anyhow::Context as _;
+use shardmeter_gateway_sim::{Control, GatewaySim};
+use shardmeter_manager::Manager;
+use shardmeter_shard::{Bot, ShardCount};
+use tokio::{sync::oneshot, time::timeout};
+
+/// Flags of the demo.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// How many shards the bot has
+    #[arg(long, default_value = "4")]
+    pub shards: NonZeroU32,
+    /// How many guilds the bot is in
+    #[arg(long, default_value_t = 100)]
+    pub guilds: u32,
+    /// Slash commands used per second, in all guilds together
+    #[arg(long, default_value_t = 20.0)]
+    pub rate: f64,
+    /// End by itself after this long, as in `60s`; without it, Ctrl-C ends it
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub run_for: Option<Duration>,
+    /// Where the manager listens for HTTP
+    #[arg(long, env = "SHARDMETER_HTTP_ADDR", default_value = "127.0.0.1:30000")]
+    pub http_addr: SocketAddr,
+    /// Where the manager listens for gRPC
+    #[arg(long, env = "SHARDMETER_GRPC_ADDR", default_value = "127.0.0.1:30001")]
+    pub grpc_addr: SocketAddr,
+}
+
+/// Shards report this often, so that a person who looks twice sees numbers move.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long Discord and the manager may take to stop once the bot has.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// Everything built and bound, nothing running.
+pub struct Demo {
+    manager: Manager,
+    sim: GatewaySim,
+    bot: shardmeter_shard::Config,
+    run_for: Option<Duration>,
+}
+
+/// What the simulated Discord confirmed and what the manager counted, after everything has drained. They are equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Slash commands that Discord's books say were answered.
+    pub confirmed: u64,
+    /// `commands_executed_total` of all shards, at the manager.
+    pub counted: u64,
+}
+
+impl Demo {
+    /// Binds what listens.
+    ///
+    /// # Errors
+    /// If a port is taken or the flags do not fit each other; says which.
+    pub async fn build(config: Config) -> anyhow::Result<Self> {
+        let manager = Manager::build(shardmeter_manager::Config {
+            http_addr: config.http_addr,
+            grpc_addr: config.grpc_addr,
+            report_interval: REPORT_INTERVAL,
+            ..shardmeter_manager::Config::default()
+        });
+        let manager = manager.await.context("the manager does not start")?;
+        let sim = GatewaySim::build(shardmeter_gateway_sim::Config {
+            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+            guilds: config.guilds,
+            shard_count: config.shards.get(),
+            commands_per_second: config.rate,
+            ..shardmeter_gateway_sim::Config::default()
+        });
+        let sim = sim.await.context("the simulated Discord does not start")?;
+        let bot = shardmeter_shard::Config {
+            shard_count: ShardCount::Fixed(config.shards),
+            manager_endpoint: format!("http://{}", manager.grpc_addr()),
+            discord_gateway_url: Some(sim.gateway_url()),
+            discord_api_url: Some(sim.api_url()),
+            ..shardmeter_shard::Config::new("demo")
+        };
+        Ok(Self {
+            manager,
+            sim,
+            bot,
+            run_for: config.run_for,
+        })
+    }
+
+    /// Handle of the simulated Discord.
+    #[must_use]
+    pub fn discord(&self) -> Control {
+        self.sim.control()
+    }
+
+    /// Runs until `shutdown`, or for as long as the flags say; then the bot drains first, so that its last counts
+    /// arrive, and the others after it.
+    ///
+    /// # Errors
+    /// If a part cannot run.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Summary> {
+        let Self {
+            manager,
+            sim,
+            bot,
+            run_for,
+        } = self;
+        let (registry, discord) = (manager.registry(), sim.control());
+        let (stop_sim, sim_stopped) = oneshot::channel::<()>();
+        let (stop_manager, manager_stopped) = oneshot::channel::<()>();
+        // A dropped sender stops them too.
+        let sim = tokio::spawn(sim.run(async { drop(sim_stopped.await) }));
+        let manager = tokio::spawn(manager.run(async { drop(manager_stopped.await) }));
+
+        let ended = async {
+            match run_for {
+                Some(run_for) => drop(timeout(run_for, shutdown).await),
+                None => shutdown.await,
+            }
+            // Commands that Discord sends while the bot leaves would stay unanswered.
+            discord.pause();
+        };
+        let bot = Bot::build(bot).await.context("the bot does not start")?;
+        bot.run(ended).await.context("the bot ended")?;
+
+        let summary = Summary {
+            confirmed: discord.books().confirmed(),
+            counted: counted(&registry),
+        };
+        drop((stop_sim, stop_manager));
+        let drained = async { tokio::join!(sim, manager) };
+        let (sim, manager) = timeout(DRAIN_WITHIN, drained)
+            .await
+            .context("the manager does not stop")?;
+        sim.context("the simulated Discord failed")?;
+        manager.context("the manager failed")??;
+        Ok(summary)
+    }
+}
+
+/// For people who just started the demo: what listens where, and what to try.
+impl fmt::Display for Demo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (http, grpc) = (self.manager.http_addr(), self.manager.grpc_addr());
+        writeln!(
+            f,
+            "shardmeter demo: {} shards of a bot on a simulated Discord",
+            self.bot.shard_count
+        )?;
+        writeln!(
+            f,
+            "  Discord (simulated)  {}  {}",
+            self.sim.gateway_url(),
+            self.sim.api_url()
+        )?;
+        writeln!(f, "  manager, gRPC        {grpc}")?;
+        writeln!(f, "  manager, HTTP        http://{http}/")?;
+        writeln!(f, "Try, in another terminal:")?;
+        writeln!(
+            f,
+            "  curl -s http://{http}/metrics | grep commands_executed_total"
+        )?;
+        writeln!(f, "  curl -s http://{http}/api/v1/shards")?;
+        write!(f, "Ctrl-C stops it and compares the books.")
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { confirmed, counted } = self;
+        write!(
+            f,
+            "Discord confirmed {confirmed} commands; the manager counted {counted}."
+        )
+    }
+}
+
+/// All commands that the manager counted.
+fn counted(registry: &shardmeter_manager::registry::Registry) -> u64 {
+    let mut sum = 0.0;
+    registry.visit(shardmeter_manager::clock::Clock::new().now(), |shard| {
+        for (family, series) in shard.families() {
+            if &*family.name == "commands_executed_total" {
+                sum += series.flat_map(|s| s.values).sum::<f64>();
+            }
+        }
+    });
+    sum as u64
+}
