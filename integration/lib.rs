@@ -1,0 +1,1 @@
+//! Whole-system tests against real counterparts; see `tests/it`. `scripts/setup` installs the counterparts.

@@ -1,0 +1,275 @@
+//! A real Prometheus scrapes the manager, and finds what the simulated Discord's books say.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::{
+    promtool,
+    proxy::Proxy,
+    scrape::{Samples, Series},
+    system::{Fleet, RunningManager, confirmed, named, same},
+    tools::{self, free_addr, until},
+};
+
+/// A running Prometheus with default negotiation.
+struct Prometheus {
+    addr: SocketAddr,
+    _process: Child,
+    _data: TempDir,
+}
+
+impl Prometheus {
+    async fn start(target: SocketAddr) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let config = data.path().join("prometheus.yml");
+        let text = format!(
+            "global:\n  scrape_interval: 250ms\nscrape_configs:\n  - job_name: shardmeter\n    honor_labels: false\n    \
+             static_configs:\n      - targets: ['{target}']\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let addr = free_addr();
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                data.path().join("data").display()
+            ))
+            .arg(format!("--web.listen-address={addr}"))
+            .arg("--log.level=error");
+        let process = tools::start(&mut command);
+        let prometheus = Self {
+            addr,
+            _process: process,
+            _data: data,
+        };
+        until("Prometheus is ready", || async {
+            let ready = reqwest::get(format!("http://{addr}/-/ready")).await;
+            ready
+                .and_then(reqwest::Response::error_for_status)
+                .map(|_| ())
+                .map_err(|e| e.to_string())
+        })
+        .await;
+        prometheus
+    }
+
+    async fn api(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, String> {
+        let url = format!("http://{}/api/v1/{path}", self.addr);
+        let answer = reqwest::Client::new()
+            .get(url)
+            .query(query)
+            .send()
+            .await
+            .map_err(|e| e.to_string())?;
+        answer.json().await.map_err(|e| e.to_string())
+    }
+
+    /// The newest sample of every series the query selects.
+    async fn query(&self, query: &str) -> Result<Samples, String> {
+        let answer = self.api("query", &[("query", query)]).await?;
+        let results = answer["data"]["result"]
+            .as_array()
+            .ok_or_else(|| answer.to_string())?;
+        Ok(results.iter().map(sample).collect())
+    }
+
+    /// Fails unless the last scrape worked.
+    async fn assert_target_healthy(&self) {
+        until("the target is up", || async {
+            let answer = self.api("targets", &[]).await?;
+            let target = &answer["data"]["activeTargets"][0];
+            if target["health"] == "up" {
+                Ok(())
+            } else {
+                Err(target.to_string())
+            }
+        })
+        .await;
+    }
+}
+
+fn sample(result: &Value) -> (Series, f64) {
+    let text = |v: &Value| v.as_str().unwrap().to_owned();
+    let labels = result["metric"].as_object().unwrap().iter();
+    let labels = labels
+        .filter(|(n, _)| *n != "__name__")
+        .map(|(n, v)| (n.clone(), text(v)))
+        .collect();
+    let name = text(&result["metric"]["__name__"]);
+    (
+        (name, labels),
+        result["value"][1].as_str().unwrap().parse().unwrap(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prometheus_finds_what_discords_books_say() {
+    const SHARDS: u32 = 4;
+    let manager = RunningManager::start().await;
+    let proxy = Proxy::start(manager.grpc).await;
+    let prometheus = Prometheus::start(manager.http).await;
+    let fleet = Fleet::start(SHARDS, 60, 150.0, proxy.addr).await;
+    let discord = fleet.discord.clone();
+
+    // Trouble on every side, with traffic between.
+    let traffic = |more: u64| {
+        let (discord, from) = (&discord, discord.books().confirmed());
+        async move {
+            discord
+                .until(|books| books.confirmed() >= from + more)
+                .await
+        }
+    };
+    traffic(100).await;
+    for shard in 0..SHARDS {
+        discord.cut(shard).await.unwrap();
+        discord
+            .until(|books| books.shards[&shard].resumes >= 1)
+            .await;
+        traffic(30).await;
+    }
+    proxy.cut();
+    traffic(100).await;
+    discord.invalidate(1, false).await.unwrap();
+    discord
+        .until(|books| books.shards[&1].identifies >= 2)
+        .await;
+    discord.reconnect(2).await.unwrap();
+    discord.until(|books| books.shards[&2].resumes >= 2).await;
+    let joined = discord.guild_join(3, 77).await.unwrap();
+    traffic(100).await;
+    discord.pause();
+
+    // The manager, then Prometheus, agree with the books.
+    until("the manager's page equals the books", || async {
+        same(
+            &confirmed(&discord.books()),
+            &named(&manager.scrape().await, "commands_executed_total"),
+        )
+    })
+    .await;
+    until("Prometheus equals the books", || async {
+        let seen = prometheus.query("commands_executed_total").await?;
+        same(
+            &confirmed(&discord.books()),
+            &named(&seen, "commands_executed_total"),
+        )
+    })
+    .await;
+    assert!(discord.books().confirmed() > 400, "the test had traffic");
+    prometheus.assert_target_healthy().await;
+
+    // What the shards know of Discord is true as well.
+    let books = discord.books();
+    assert!(books.shards[&3].guilds.contains_key(&joined));
+    for (shard, books) in &books.shards {
+        let one = |name: &'static str| {
+            let prometheus = &prometheus;
+            async move {
+                let found = prometheus
+                    .query(&format!("{name}{{shard_id=\"{shard}\"}}"))
+                    .await?;
+                found
+                    .into_values()
+                    .next()
+                    .ok_or(format!("{name} of shard {shard} is absent"))
+            }
+        };
+        until("guilds and users equal the books", || async {
+            let seen = (
+                one("guild_count").await?,
+                one("user_count").await?,
+                one("gateway_connected").await?,
+            );
+            let booked = (books.available_guilds() as f64, books.members() as f64, 1.0);
+            if seen == booked {
+                Ok(())
+            } else {
+                Err(format!("shard {shard}: {seen:?}, booked {booked:?}"))
+            }
+        })
+        .await;
+    }
+    until("the shards' resumes equal the books", || async {
+        let booked: u64 = discord.books().shards.values().map(|s| s.resumes).sum();
+        let seen = prometheus
+            .query("gateway_sessions_total{outcome=\"resumed\"}")
+            .await?;
+        let seen: f64 = seen.values().sum();
+        if seen == booked as f64 {
+            Ok(())
+        } else {
+            Err(format!("{seen}, booked {booked}"))
+        }
+    })
+    .await;
+
+    promtool::check(&manager.page().await).await;
+    fleet.stop().await;
+    until("a bot that left is down, its counts stay", || async {
+        same(
+            &confirmed(&discord.books()),
+            &named(&manager.scrape().await, "commands_executed_total"),
+        )
+    })
+    .await;
+    promtool::check(&manager.page().await).await;
+    manager.stop().await;
+}
+
+/// Every series of the page reaches Prometheus with the same value: nothing is lost in its default negotiation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prometheus_reads_every_series_of_the_page() {
+    let manager = RunningManager::start().await;
+    let fleet = Fleet::start(2, 10, 50.0, manager.grpc).await;
+    fleet.discord.until(|books| books.confirmed() >= 50).await;
+    fleet.discord.pause();
+    let prometheus = Prometheus::start(manager.http).await;
+    until("every series of the page is in Prometheus", || async {
+        let page = manager.scrape().await;
+        let seen = prometheus.query("{job=\"shardmeter\"}").await?;
+        let names: std::collections::BTreeSet<_> =
+            seen.keys().map(|(name, _)| name.clone()).collect();
+        let missing = page.keys().find(|(name, _)| !names.contains(name));
+        missing.map_or(Ok(()), |series| Err(format!("{series:?} is missing")))
+    })
+    .await;
+    // Counts of the shards have settled; compare each.
+    for name in [
+        "commands_executed_total",
+        "command_execution_duration_seconds_bucket",
+    ] {
+        until("settled counts are equal", || async {
+            let seen = prometheus.query(name).await?;
+            same(
+                &normal_le(&named(&manager.scrape().await, name)),
+                &normal_le(&named(&seen, name)),
+            )
+        })
+        .await;
+    }
+    prometheus.assert_target_healthy().await;
+    fleet.stop().await;
+    manager.stop().await;
+}
+
+fn normal_le(samples: &Samples) -> Samples {
+    let spell = |le: &String| {
+        le.replace("+Inf", "inf")
+            .parse::<f64>()
+            .unwrap()
+            .to_string()
+    };
+    let normal = samples.iter().map(|((name, labels), value)| {
+        let mut labels = labels.clone();
+        labels
+            .entry("le".to_owned())
+            .and_modify(|le| *le = spell(le));
+        ((name.clone(), labels), *value)
+    });
+    normal.collect()
+}

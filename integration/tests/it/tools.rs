@@ -1,0 +1,64 @@
+//! Where the counterparts are, how they are run, and how to wait for them.
+
+use std::{
+    future::Future,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use tokio::{
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
+
+/// Enough for a loaded machine; a test that waits this long has failed.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+/// A program of the Python environment that `scripts/setup` makes.
+pub(crate) fn python(program: &str) -> PathBuf {
+    root().join(".venv/bin").join(program)
+}
+
+/// Starts a counterpart; it is killed when the handle is dropped.
+pub(crate) fn start(command: &mut Command) -> Child {
+    let program = command.as_std().get_program().to_owned();
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program:?} does not start ({error}); run scripts/setup"))
+}
+
+/// An address nothing listens on, for programs that cannot pick one themselves.
+pub(crate) fn free_addr() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+/// Asks again until there is an answer; fails with the last reason why there is none.
+pub(crate) async fn until<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, String>>,
+{
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(reason) if Instant::now() > deadline => panic!("{what}: {reason}"),
+            Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
