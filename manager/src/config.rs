@@ -12,10 +12,10 @@ pub struct Config {
     #[arg(long, env = "SHARDMETER_GRPC_ADDR", default_value = "127.0.0.1:30001")]
     pub grpc_addr: SocketAddr,
     /// How often shards are told to report
-    #[arg(long, env = "SHARDMETER_REPORT_INTERVAL", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, env = "SHARDMETER_REPORT_INTERVAL", default_value = "10s", value_parser = humantime::parse_duration)]
     pub report_interval: Duration,
     /// A shard silent for longer is down, and its gauges leave the scrape; at least three report intervals
-    #[arg(long, env = "SHARDMETER_STALE_AFTER", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, env = "SHARDMETER_STALE_AFTER", default_value = "30s", value_parser = humantime::parse_duration)]
     pub stale_after: Duration,
     /// Name of the fleet; a shard that states another is refused
     #[arg(long, env = "SHARDMETER_FLEET")]
@@ -75,40 +75,9 @@ impl Default for Config {
     }
 }
 
-/// Reads `500ms`, `10s`, `5m`, `1h` or plain seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u32 = number
-        .parse()
-        .map_err(|_| format!("{text:?} is no duration such as 500ms, 10s, 5m"))?;
-    let unit = match unit {
-        "ms" => Duration::from_millis(1),
-        "" | "s" => Duration::from_secs(1),
-        "m" => Duration::from_secs(60),
-        "h" => Duration::from_secs(3600),
-        other => return Err(format!("{other:?} is no unit; use ms, s, m or h")),
-    };
-    Ok(unit * number)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("10"), Ok(Duration::from_secs(10)));
-        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
-        assert!(
-            parse_duration("ten").is_err()
-                && parse_duration("10d").is_err()
-                && parse_duration("").is_err()
-        );
-    }
 
     #[test]
     fn stale_after_leaves_room_for_a_late_report() {
