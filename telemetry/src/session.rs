@@ -1,0 +1,183 @@
+//! One Report stream: what goes out, what comes back, and when patience ends.
+
+use crate::ledger::{Frame, IdsExhausted};
+use shardmeter_proto::v1::report_request::Message as Request;
+use shardmeter_proto::v1::report_response::Message as Response;
+use shardmeter_proto::v1::telemetry_service_client::TelemetryServiceClient;
+use shardmeter_proto::v1::{Ack, Goodbye, Hello, ReportRequest, ReportResponse, Welcome};
+use std::convert::Infallible;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+use tracing::debug;
+
+/// For the connection, the stream and its `Welcome`.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a frame to be sent and acknowledged. Shorter than the manager's patience with a silent shard.
+const ACK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages that wait for HTTP/2 to take them. The parts of a snapshot come one after the other, so one is enough.
+const OUTBOX: usize = 1;
+
+/// See the module. Dropping it ends the stream.
+#[derive(Debug)]
+pub(crate) struct Session {
+    outbox: mpsc::Sender<ReportRequest>,
+    inbox: Streaming<ReportResponse>,
+}
+
+/// What the manager says to a frame.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Ack(Ack),
+    Resync,
+}
+
+/// Why a stream ended, or never began.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Lost {
+    #[error("{0}")]
+    Status(#[from] Box<Status>),
+    #[error("the manager ended the stream")]
+    Ended,
+    #[error("no {what} within {within:?}")]
+    Silent {
+        what: &'static str,
+        within: Duration,
+    },
+    #[error("the manager sent {0}")]
+    Unexpected(&'static str),
+    /// Not the manager's doing: the next stream has ids again.
+    #[error("the stream's series ids are used up")]
+    IdsExhausted,
+}
+
+impl Lost {
+    /// Whether the manager will say the same next time, as long as nobody changes its or the bot's configuration.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Status(status)
+            if matches!(status.code(), Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented))
+    }
+}
+
+impl From<IdsExhausted> for Lost {
+    fn from(_: IdsExhausted) -> Self {
+        Self::IdsExhausted
+    }
+}
+
+impl From<Status> for Lost {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+impl Session {
+    /// Opens a stream and introduces the instance.
+    pub(crate) async fn open(channel: Channel, hello: Hello) -> Result<(Self, Welcome), Lost> {
+        let opening = async {
+            let (outbox, requests) = mpsc::channel(OUTBOX);
+            // Goes in before the call: a server may wait for it before it answers the call at all.
+            let _ = outbox.try_send(request(Request::Hello(hello)));
+            let call = ReceiverStream::new(requests);
+            let inbox = TelemetryServiceClient::new(channel)
+                .report(call)
+                .await?
+                .into_inner();
+            let mut session = Self { outbox, inbox };
+            match session.receive().await? {
+                Response::Welcome(welcome) => Ok((session, welcome)),
+                Response::Ack(_) => Err(Lost::Unexpected("an Ack before its Welcome")),
+                Response::Resync(_) => Err(Lost::Unexpected("a Resync before its Welcome")),
+            }
+        };
+        within(WELCOME_TIMEOUT, "Welcome", opening).await
+    }
+
+    /// Sends a frame and waits for the answer to it.
+    pub(crate) async fn deliver(&mut self, frame: Frame) -> Result<Answer, Lost> {
+        let Frame { sequence, messages } = frame;
+        let outbox = self.outbox.clone();
+        let sending = async move {
+            for message in messages {
+                if outbox.send(request(message)).await.is_err() {
+                    break;
+                }
+            }
+            // Why the stream broke, if it did, is what `receive` returns.
+            std::future::pending::<Infallible>().await
+        };
+        let answer = async {
+            loop {
+                match self.answer().await? {
+                    Answer::Ack(ack) if ack.sequence < sequence => debug!(ack.sequence, "old Ack"),
+                    Answer::Ack(ack) if ack.sequence > sequence => {
+                        return Err(Lost::Unexpected("an Ack of a frame that was never sent"));
+                    }
+                    answer => return Ok(answer),
+                }
+            }
+        };
+        let exchange = async {
+            tokio::select! {
+                answer = answer => answer,
+                never = sending => match never {},
+            }
+        };
+        within(ACK_TIMEOUT, "Ack", exchange).await
+    }
+
+    /// The next answer, whenever it comes. May be dropped without losing one.
+    pub(crate) async fn answer(&mut self) -> Result<Answer, Lost> {
+        match self.receive().await? {
+            Response::Ack(ack) => Ok(Answer::Ack(ack)),
+            Response::Resync(resync) => {
+                debug!(reason = resync.reason, "the manager asks for a snapshot");
+                Ok(Answer::Resync)
+            }
+            Response::Welcome(_) => Err(Lost::Unexpected("a second Welcome")),
+        }
+    }
+
+    /// Says Goodbye and waits for the manager to end the stream. False: it asks for a snapshot first.
+    pub(crate) async fn leave(&mut self, goodbye: Goodbye) -> Result<bool, Lost> {
+        let leaving = async {
+            // If the stream broke, `answer` knows why.
+            let _ = self.outbox.send(request(Request::Goodbye(goodbye))).await;
+            loop {
+                match self.answer().await {
+                    Ok(Answer::Ack(_)) => {}
+                    Ok(Answer::Resync) => return Ok(false),
+                    Err(Lost::Ended) => return Ok(true),
+                    Err(lost) => return Err(lost),
+                }
+            }
+        };
+        within(ACK_TIMEOUT, "end of the stream after Goodbye", leaving).await
+    }
+
+    async fn receive(&mut self) -> Result<Response, Lost> {
+        let response = self.inbox.message().await?.ok_or(Lost::Ended)?;
+        response.message.ok_or(Lost::Unexpected("an empty message"))
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    what: &'static str,
+    step: impl Future<Output = Result<T, Lost>>,
+) -> Result<T, Lost> {
+    let silent = Lost::Silent {
+        what,
+        within: limit,
+    };
+    timeout(limit, step).await.unwrap_or(Err(silent))
+}
+
+fn request(message: Request) -> ReportRequest {
+    ReportRequest {
+        message: Some(message),
+    }
+}
