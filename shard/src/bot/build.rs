@@ -1,0 +1,326 @@
+//! From a configuration to a bot that can run.
+
+use std::{io, sync::Arc, time::Duration};
+
+use http::HeaderValue;
+use prometheus::Registry;
+use shardmeter_telemetry::{Connection, Reporter};
+use tokio::{sync::Notify, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use twilight_gateway::{ConfigBuilder, Intents, Shard, ShardId, queue::InMemoryQueue};
+use twilight_model::gateway::{SessionStartLimit, connection_info::BotConnectionInfo};
+
+use super::{Bot, Registries};
+use crate::{
+    commands::{Commands, Standing},
+    config::{Config, ShardCount, ShardIds},
+    gateway_bot,
+    guilds::Guilds,
+    metrics::{self, IdentifyMetrics, RedisMetrics, RestMetrics, ShardMetrics},
+    publisher::Publisher,
+    rest::{DISCORD_API, Rest, RestError},
+    saved_session::{SessionFile, is_gateway_url},
+    shard::{ShardTask, Shared},
+};
+
+/// Shards one process runs at most: each is a connection with its own caches, and the count may come from the network.
+const MAX_SHARDS: u64 = 4096;
+
+/// What the bot listens to: guilds coming and going. Interactions come without an intent.
+const INTENTS: Intents = Intents::GUILDS;
+
+/// Why a bot could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The token cannot be one.
+    #[error("DISCORD_TOKEN is empty or has characters that no token has")]
+    Token,
+    /// Discord does not know the token.
+    #[error(
+        "Discord does not accept the token; set DISCORD_TOKEN to the bot's token from the developer portal"
+    )]
+    TokenRefused,
+    /// An address cannot be one.
+    #[error("{0} is no address of the form {1}")]
+    Address(&'static str, &'static str),
+    /// Discord did not say how to connect.
+    #[error("Discord did not say where its gateway is")]
+    Discord(#[source] RestError),
+    /// The bot has fewer shards than this process is to run.
+    #[error("shards {ids} do not exist: the bot has {count}")]
+    ShardIds {
+        /// The shards asked for.
+        ids: ShardIds,
+        /// The shards the bot has.
+        count: u32,
+    },
+    /// More shards than one process runs.
+    #[error(
+        "{0} shards are too many for one process ({MAX_SHARDS} at most); give each process a part with SHARD_IDS"
+    )]
+    TooManyShards(u64),
+    /// The folder for saved sessions cannot be used.
+    #[error("the folder for saved sessions cannot be used")]
+    StateDir(#[source] io::Error),
+    /// `REDIS_URL` cannot be used.
+    #[error("REDIS_URL cannot be used")]
+    Redis(#[source] redis::RedisError),
+    /// The manager's address cannot be used, or the reporters not be set up.
+    #[error("the reports to the manager cannot be set up")]
+    Report(#[from] shardmeter_telemetry::BuildError),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    /// The metrics cannot be registered; a mistake in this program.
+    #[error("the metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl BuildError {
+    /// Whether starting again with the same configuration changes nothing.
+    pub fn is_config(&self) -> bool {
+        !matches!(self, Self::Discord(_) | Self::Tls(_) | Self::Metrics(_))
+    }
+}
+
+pub(super) async fn build(config: Config) -> Result<Bot, BuildError> {
+    // Exactly one crypto provider: with none or two of them, rustls would panic when asked for the default. An error
+    // says that there is one already.
+    let _already = rustls::crypto::ring::default_provider().install_default();
+    let token = token(&config)?;
+    let process = Registry::new();
+    metrics::register_process(&process)?;
+    let identify = IdentifyMetrics::register(&process)?;
+    let rest = Arc::new(rest(&config, &token, &process)?);
+    let info = gateway_bot::ask(&rest, &identify).await.map_err(|error| {
+        if error.is_unauthorized() {
+            BuildError::TokenRefused
+        } else {
+            BuildError::Discord(error)
+        }
+    })?;
+    let ids = shard_ids(&config, info.shards)?;
+    let (publisher, publisher_task) = publisher(&config, &process)?;
+    let (registries, metrics) = registries(process, ids.range)?;
+    let shared = Shared {
+        commands: Commands::new(
+            Arc::clone(&rest),
+            publisher.clone(),
+            Standing::new(metrics.clone()),
+        ),
+        publisher,
+        identified: Arc::new(Notify::new()),
+        stop: CancellationToken::new(),
+    };
+    let gateway = gateway_url(&config, &info)?;
+    let shards = Shards::new(&config, token, &gateway, &info.session_start_limit);
+    let tasks = shards.tasks(&shared, metrics, ids.count).await?;
+    let reporters = reporters(&config, &registries, ids.count)?;
+    tracing::info!(shards = %ids.range, of = ids.count, gateway, manager = config.manager_endpoint, "the bot is ready to connect");
+    let refresh = gateway_bot::refresh(rest, identify, Arc::clone(&shared.identified));
+    Ok(Bot {
+        registries,
+        reporters,
+        shards: tasks,
+        shared,
+        publisher: publisher_task,
+        _refresh: AbortOnDropHandle::new(tokio::spawn(refresh)),
+    })
+}
+
+/// The `Authorization` header's value.
+fn token(config: &Config) -> Result<String, BuildError> {
+    let token = config.discord_token.expose().trim();
+    let token = token.strip_prefix("Bot ").unwrap_or(token);
+    let plausible = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if plausible {
+        Ok(format!("Bot {token}"))
+    } else {
+        Err(BuildError::Token)
+    }
+}
+
+fn rest(config: &Config, token: &str, process: &Registry) -> Result<Rest, BuildError> {
+    let api = config.discord_api_url.as_deref().unwrap_or(DISCORD_API);
+    let is_api = api.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some()
+            && uri.query().is_none()
+    });
+    if !is_api {
+        return Err(BuildError::Address(
+            "DISCORD_API_URL",
+            "https://HOST[:PORT]",
+        ));
+    }
+    let authorization = HeaderValue::from_str(token).map_err(|_| BuildError::Token)?;
+    Ok(Rest::new(
+        api,
+        authorization,
+        RestMetrics::register(process)?,
+    )?)
+}
+
+/// Where to connect: where the configuration says, else where Discord says.
+fn gateway_url(config: &Config, info: &BotConnectionInfo) -> Result<String, BuildError> {
+    let (name, url) = match &config.discord_gateway_url {
+        Some(url) => ("DISCORD_GATEWAY_URL", url),
+        None => ("the gateway Discord names", &info.url),
+    };
+    let url = url.trim_end_matches('/').to_owned();
+    // twilight takes the address on trust and would panic.
+    if is_gateway_url(&url) {
+        Ok(url)
+    } else {
+        Err(BuildError::Address(name, "wss://HOST[:PORT]"))
+    }
+}
+
+/// The shards of this process.
+#[derive(Clone, Copy)]
+struct OwnShards {
+    range: ShardIds,
+    /// How many the bot has.
+    count: u32,
+}
+
+fn shard_ids(config: &Config, recommended: u32) -> Result<OwnShards, BuildError> {
+    let count = match config.shard_count {
+        ShardCount::Auto => recommended.max(1),
+        ShardCount::Fixed(count) => count.get(),
+    };
+    let range = config.shard_ids.unwrap_or_else(|| ShardIds::all(count));
+    if range.last() >= count {
+        return Err(BuildError::ShardIds { ids: range, count });
+    }
+    if range.count() > MAX_SHARDS {
+        return Err(BuildError::TooManyShards(range.count()));
+    }
+    Ok(OwnShards { range, count })
+}
+
+fn publisher(
+    config: &Config,
+    process: &Registry,
+) -> Result<(Publisher, Option<JoinHandle<()>>), BuildError> {
+    let Some(url) = &config.redis_url else {
+        return Ok((Publisher::none(), None));
+    };
+    let metrics = RedisMetrics::register(process)?;
+    let (publisher, task) = Publisher::start(url.expose(), metrics).map_err(BuildError::Redis)?;
+    Ok((publisher, Some(task)))
+}
+
+/// One registry per shard beside the process's, and the families in each.
+fn registries(
+    process: Registry,
+    ids: ShardIds,
+) -> Result<(Registries, Vec<(u32, ShardMetrics)>), BuildError> {
+    let mut shards = Vec::new();
+    let mut metrics = Vec::new();
+    for id in ids.first()..=ids.last() {
+        let registry = Registry::new();
+        metrics.push((id, ShardMetrics::register(&registry)?));
+        shards.push((id, registry));
+    }
+    Ok((Registries { process, shards }, metrics))
+}
+
+/// One stream to the manager per shard, over one connection; the process's registry goes along with the lowest shard.
+fn reporters(
+    config: &Config,
+    registries: &Registries,
+    count: u32,
+) -> Result<Vec<Reporter>, shardmeter_telemetry::BuildError> {
+    let connection = Connection::new(&config.manager_endpoint)?;
+    let mut process = Some(registries.process.clone());
+    let reporters = registries.shards.iter().map(|(id, registry)| {
+        let shard = shardmeter_telemetry::Shard { id: *id, count };
+        let builder = Reporter::builder(&connection, shard).registry(registry.clone());
+        let builder = if config.fleet.is_empty() {
+            builder
+        } else {
+            builder.fleet(config.fleet.as_str())
+        };
+        match process.take() {
+            Some(process) => builder.registry(process).build(),
+            None => builder.build(),
+        }
+    });
+    reporters.collect()
+}
+
+/// What the shards of one process have in common when they are made.
+struct Shards<'a> {
+    config: &'a Config,
+    token: String,
+    gateway: &'a str,
+    /// One for all, so that the process identifies no faster than Discord allows.
+    queue: InMemoryQueue,
+}
+
+impl<'a> Shards<'a> {
+    fn new(config: &'a Config, token: String, gateway: &'a str, limit: &SessionStartLimit) -> Self {
+        let queue = InMemoryQueue::new(
+            limit.max_concurrency,
+            // More left than there are in all would be a panic.
+            limit.remaining.min(limit.total),
+            Duration::from_millis(limit.reset_after),
+            limit.total,
+        );
+        Self {
+            config,
+            token,
+            gateway,
+            queue,
+        }
+    }
+
+    async fn tasks(
+        &self,
+        shared: &Shared,
+        metrics: Vec<(u32, ShardMetrics)>,
+        count: u32,
+    ) -> Result<Vec<ShardTask>, BuildError> {
+        if let Some(dir) = &self.config.state_dir {
+            tokio::fs::create_dir_all(dir)
+                .await
+                .map_err(BuildError::StateDir)?;
+        }
+        let mut tasks = Vec::with_capacity(metrics.len());
+        for (id, metrics) in metrics {
+            tasks.push(
+                self.task(shared.clone(), metrics, ShardId::new(id, count))
+                    .await,
+            );
+        }
+        Ok(tasks)
+    }
+
+    /// A shard that resumes its saved session, if it has one.
+    async fn task(&self, shared: Shared, metrics: ShardMetrics, id: ShardId) -> ShardTask {
+        let file = self
+            .config
+            .state_dir
+            .as_ref()
+            .map(|dir| SessionFile::new(dir, self.gateway, id));
+        let mut builder = ConfigBuilder::new(self.token.clone(), INTENTS)
+            .proxy_url(self.gateway.to_owned())
+            .queue(self.queue.clone());
+        let mut guilds = Guilds::new(metrics.guilds.clone());
+        let mut application = None;
+        let saved = match &file {
+            Some(file) => file.take().await,
+            None => None,
+        };
+        if let Some(saved) = saved {
+            tracing::info!(shard_id = id.number(), "resuming the saved session");
+            guilds.restore(&saved.guilds);
+            application = Some(saved.application);
+            builder = builder.session(saved.session).resume_url(saved.resume_url);
+        }
+        let shard = Shard::with_config(id, builder.build());
+        ShardTask::new(shard, metrics, shared, file, guilds, application)
+    }
+}

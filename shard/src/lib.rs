@@ -1,0 +1,24 @@
+//! The bot process: twilight-gateway shards, slash commands answered within Discord's three seconds, and their metrics
+//! streamed to a Shardmeter manager.
+//!
+//! [`Config`] -> [`Bot::build`] -> [`Bot::run`]. One task per shard owns that shard's gateway connection, its guilds and
+//! its metrics; what shards share (REST, the Redis publisher, the identify queue) is behind handles.
+
+mod bot;
+mod commands;
+mod config;
+mod gateway_bot;
+mod guilds;
+mod metrics;
+mod publisher;
+mod rest;
+mod saved_session;
+mod shard;
+
+pub use bot::{Bot, BuildError, Registries, RunError};
+pub use config::{
+    Config, DEFAULT_MANAGER_ENDPOINT, Secret, ShardCount, ShardCountError, ShardIds, ShardIdsError,
+};
+pub use publisher::EVENTS_CHANNEL;
+pub use rest::RestError;
+pub use shard::FatalClose;

@@ -1,0 +1,142 @@
+//! The metric families of the bot process (design section 6): one struct per subsystem, whose field names are the family
+//! names and whose field docs are the HELP texts. One `Registry` per shard, one for the process.
+
+mod family;
+mod process;
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry,
+};
+
+pub(crate) use self::family::AckAge;
+use self::family::families;
+#[cfg(target_os = "linux")]
+use self::process::{CpuUsage, MemoryUsage};
+
+families! {
+    /// A shard's connection to the gateway.
+    pub(crate) struct GatewayMetrics {
+        /// 1 while the shard has an identified or resumed session on an open connection, else 0.
+        gateway_connected: IntGauge,
+        /// Round trip of the last acknowledged heartbeat; absent while none was acknowledged on this connection.
+        gateway_latency_seconds: GaugeVec[],
+        /// Time since Discord last acknowledged a heartbeat (before the first: since the start).
+        gateway_heartbeat_ack_age_seconds: AckAge,
+        /// When the last event was dispatched to this shard, in Unix time; 0 before the first.
+        gateway_last_event_timestamp_seconds: Gauge,
+        /// Events dispatched to this shard, by Discord's name.
+        gateway_events_total: IntCounterVec["event_type"],
+        /// Sessions that were identified, resumed, or declared invalid by Discord.
+        gateway_sessions_total: IntCounterVec["outcome"],
+        /// Connections that ended, by close code from either side (1006: without one).
+        gateway_close_total: IntCounterVec["code"],
+    }
+}
+
+families! {
+    /// The guilds a shard is in.
+    pub(crate) struct GuildMetrics {
+        /// Guilds this shard is in and Discord can serve; with unavailable_guilds, all it is in.
+        guild_count: IntGauge,
+        /// Members of those guilds, as Discord last stated.
+        user_count: IntGauge,
+        /// Guilds this shard is in and Discord cannot serve now, or has not described yet.
+        unavailable_guilds: IntGauge,
+    }
+}
+
+families! {
+    /// The slash commands a shard answers.
+    pub(crate) struct CommandMetrics {
+        /// Commands whose answer Discord confirmed.
+        commands_executed_total: IntCounterVec["command_name", "guild_id"],
+        /// Commands that went wrong.
+        command_errors_total: IntCounterVec["command_name", "error"],
+        /// Time from the command's arrival until its answer was confirmed or given up.
+        command_execution_duration_seconds: HistogramVec["command_name"],
+        /// Time from an interaction's arrival until Discord confirmed the answer; its deadline is 3 s.
+        interaction_ack_duration_seconds: Histogram,
+    }
+}
+
+families! {
+    /// Calls of Discord's REST API.
+    pub(crate) struct RestMetrics {
+        /// Requests to Discord's REST API, by route and by the answer's status (or timeout, unreachable).
+        discord_rest_requests_total: IntCounterVec["route", "status"],
+        /// Requests Discord counts towards its limit of invalid ones (401, 403, and 429 unless the limit is shared).
+        discord_invalid_requests_total: IntCounter,
+    }
+}
+
+families! {
+    /// What Discord still allows this bot to identify.
+    pub(crate) struct IdentifyMetrics {
+        /// Identifies Discord still allows this bot before the reset.
+        gateway_identify_remaining: IntGauge,
+        /// When Discord resets the allowed identifies, in Unix time.
+        gateway_identify_reset_timestamp_seconds: Gauge,
+    }
+}
+
+families! {
+    /// Events published on Redis.
+    pub(crate) struct RedisMetrics {
+        /// Events Redis confirmed to have published.
+        redis_pubsub_messages_published_total: IntCounterVec["event_type"],
+        /// Subscribers that got a published event, summed over events.
+        redis_pubsub_messages_delivered_total: IntCounterVec["event_type"],
+        /// Events that were not published, because the queue was full or Redis did not confirm.
+        redis_pubsub_messages_dropped_total: IntCounterVec["event_type", "reason"],
+        /// 1 while Redis answers, else 0.
+        redis_connection_status: IntGaugeVec["connection_type"],
+    }
+}
+
+#[cfg(target_os = "linux")]
+families! {
+    /// The process, read from procfs whenever the registry is gathered.
+    #[expect(dead_code, reason = "only the registry reads these fields")]
+    struct ProcessMetrics {
+        /// Resident memory: rss is all of it (VmRSS), heap the anonymous part (RssAnon), external the mapped files and
+        /// shared memory (RssFile and RssShmem).
+        memory_usage_bytes: MemoryUsage["type"],
+        /// CPU time since the last reading, in percent of one core.
+        cpu_usage_percent: CpuUsage,
+    }
+}
+
+/// Registers the process's own families; where there is no procfs there are none.
+pub(crate) fn register_process(registry: &Registry) -> prometheus::Result<()> {
+    #[cfg(target_os = "linux")]
+    ProcessMetrics::register(registry)?;
+    #[cfg(not(target_os = "linux"))]
+    let _no_procfs = registry;
+    Ok(())
+}
+
+/// Everything one shard counts.
+#[derive(Clone)]
+pub(crate) struct ShardMetrics {
+    pub(crate) gateway: GatewayMetrics,
+    pub(crate) guilds: GuildMetrics,
+    pub(crate) commands: CommandMetrics,
+}
+
+impl ShardMetrics {
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        Ok(Self {
+            gateway: GatewayMetrics::register(registry)?,
+            guilds: GuildMetrics::register(registry)?,
+            commands: CommandMetrics::register(registry)?,
+        })
+    }
+}
+
+/// Now, in Unix time.
+pub(crate) fn unix_seconds() -> f64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}
