@@ -83,12 +83,7 @@ impl Demo {
             discord_api_url: Some(sim.api_url()),
             ..shardmeter_shard::Config::new("demo")
         };
-        Ok(Self {
-            manager,
-            sim,
-            bot,
-            run_for: config.run_for,
-        })
+        Ok(Self { manager, sim, bot, run_for: config.run_for })
     }
 
     /// Handle of the simulated Discord.
@@ -103,12 +98,7 @@ impl Demo {
     /// # Errors
     /// If a part cannot run.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Summary> {
-        let Self {
-            manager,
-            sim,
-            bot,
-            run_for,
-        } = self;
+        let Self { manager, sim, bot, run_for } = self;
         let (registry, discord) = (manager.registry(), sim.control());
         let (stop_sim, sim_stopped) = oneshot::channel::<()>();
         let (stop_manager, manager_stopped) = oneshot::channel::<()>();
@@ -127,15 +117,12 @@ impl Demo {
         let bot = Bot::build(bot).await.context("the bot does not start")?;
         bot.run(ended).await.context("the bot ended")?;
 
-        let summary = Summary {
-            confirmed: discord.books().confirmed(),
-            counted: counted(&registry),
-        };
+        let summary =
+            Summary { confirmed: discord.books().confirmed(), counted: counted(&registry) };
         drop((stop_sim, stop_manager));
         let drained = async { tokio::join!(sim, manager) };
-        let (sim, manager) = timeout(DRAIN_WITHIN, drained)
-            .await
-            .context("the manager does not stop")?;
+        let (sim, manager) =
+            timeout(DRAIN_WITHIN, drained).await.context("the manager does not stop")?;
         sim.context("the simulated Discord failed")?;
         manager.context("the manager failed")??;
         Ok(summary)
@@ -151,19 +138,11 @@ impl fmt::Display for Demo {
             "shardmeter demo: {} shards of a bot on a simulated Discord",
             self.bot.shard_count
         )?;
-        writeln!(
-            f,
-            "  Discord (simulated)  {}  {}",
-            self.sim.gateway_url(),
-            self.sim.api_url()
-        )?;
+        writeln!(f, "  Discord (simulated)  {}  {}", self.sim.gateway_url(), self.sim.api_url())?;
         writeln!(f, "  manager, gRPC        {grpc}")?;
         writeln!(f, "  manager, HTTP        http://{http}/")?;
         writeln!(f, "Try, in another terminal:")?;
-        writeln!(
-            f,
-            "  curl -s http://{http}/metrics | grep commands_executed_total"
-        )?;
+        writeln!(f, "  curl -s http://{http}/metrics | grep commands_executed_total")?;
         writeln!(f, "  curl -s http://{http}/api/v1/shards")?;
         write!(f, "Ctrl-C stops it and compares the books.")
     }
@@ -172,10 +151,7 @@ impl fmt::Display for Demo {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { confirmed, counted } = self;
-        write!(
-            f,
-            "Discord confirmed {confirmed} commands; the manager counted {counted}."
-        )
+        write!(f, "Discord confirmed {confirmed} commands; the manager counted {counted}.")
     }
 }
 

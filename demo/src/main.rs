@@ -12,10 +12,7 @@ fn main() -> ExitCode {
     shardmeter_process::main("shardmeter-demo", ABOUT, run)
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "the demo speaks to a person; logs go to standard error"
-)]
+#[expect(clippy::print_stdout, reason = "the demo speaks to a person; logs go to standard error")]
 async fn run(config: Config) -> Result<(), Failure> {
     let demo = Demo::build(config).await.map_err(Failure::Run)?;
     println!("{demo}");

@@ -147,19 +147,13 @@ impl Books {
     /// Interactions sent, over all shards.
     #[must_use]
     pub fn sent(&self) -> u64 {
-        self.shards
-            .values()
-            .flat_map(|shard| shard.sent.values())
-            .sum()
+        self.shards.values().flat_map(|shard| shard.sent.values()).sum()
     }
 
     /// Interactions confirmed, over all shards.
     #[must_use]
     pub fn confirmed(&self) -> u64 {
-        self.shards
-            .values()
-            .flat_map(|shard| shard.confirmed.values())
-            .sum()
+        self.shards.values().flat_map(|shard| shard.confirmed.values()).sum()
     }
 
     pub(crate) fn shard_mut(&mut self, shard: u32) -> &mut ShardBooks {
@@ -204,10 +198,7 @@ impl ShardBooks {
     /// Members of the available guilds together.
     #[must_use]
     pub fn members(&self) -> u64 {
-        self.guilds
-            .values()
-            .map(|guild| u64::from(guild.members))
-            .sum()
+        self.guilds.values().map(|guild| u64::from(guild.members)).sum()
     }
 
     pub(crate) fn start_session(&mut self, id: &str, shard_count: u32) {
@@ -226,15 +217,11 @@ impl ShardBooks {
 
     /// The books of a session, as long as they are kept.
     pub(crate) fn session_mut(&mut self, id: &str) -> Option<&mut SessionBooks> {
-        self.sessions
-            .iter_mut()
-            .rev()
-            .find(|session| session.id == id)
+        self.sessions.iter_mut().rev().find(|session| session.id == id)
     }
 
     pub(crate) fn is_newest(&self, id: &str) -> bool {
-        self.newest_session()
-            .is_some_and(|session| session.id == id)
+        self.newest_session().is_some_and(|session| session.id == id)
     }
 
     pub(crate) fn dispatch(&mut self, id: &str, event: &'static str, sequence: u64) {

@@ -201,10 +201,7 @@ mod tests {
 
     #[test]
     fn the_token_is_compared_without_its_scheme_and_never_printed() {
-        let config = Config {
-            token: Some("Bot secret".into()),
-            ..Config::default()
-        };
+        let config = Config { token: Some("Bot secret".into()), ..Config::default() };
         assert!(config.accepts("Bot secret") && config.accepts("secret"));
         assert!(!config.accepts("Bot other"));
         assert!(!format!("{config:?}").contains("secret"));

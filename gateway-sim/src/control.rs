@@ -84,18 +84,10 @@ impl Control {
                     state.sessions.shard_of(id)
                 }
             };
-            state
-                .sessions
-                .newest(shard)
-                .ok_or(ActError::NoSession(shard))
+            state.sessions.newest(shard).ok_or(ActError::NoSession(shard))
         })?;
         let command = command.to_owned();
-        let id = ask(&session, |done| SessionCommand::Interaction {
-            place,
-            command,
-            done,
-        })
-        .await;
+        let id = ask(&session, |done| SessionCommand::Interaction { place, command, done }).await;
         id.ok_or(ActError::NoSession(session.shard))
     }
 
@@ -160,8 +152,7 @@ impl Control {
     /// [`ActError::UnknownGuild`], [`ActError::GuildAway`] when it is not available now.
     pub async fn guild_unavailable(&self, id: u64) -> Result<(), ActError> {
         let change = |_| GuildChange::Unavailable(id);
-        self.change_guild(id, &[Presence::Available], Presence::Unavailable, change)
-            .await
+        self.change_guild(id, &[Presence::Available], Presence::Unavailable, change).await
     }
 
     /// Ends a guild's outage.
@@ -170,12 +161,8 @@ impl Control {
     ///
     /// [`ActError::UnknownGuild`], [`ActError::GuildAway`] when it has none.
     pub async fn guild_available(&self, id: u64) -> Result<(), ActError> {
-        let change = |guild| GuildChange::Available {
-            guild,
-            joined: false,
-        };
-        self.change_guild(id, &[Presence::Unavailable], Presence::Available, change)
-            .await
+        let change = |guild| GuildChange::Available { guild, joined: false };
+        self.change_guild(id, &[Presence::Unavailable], Presence::Available, change).await
     }
 
     /// Takes the bot out of a guild.
@@ -185,8 +172,7 @@ impl Control {
     /// [`ActError::UnknownGuild`], [`ActError::GuildAway`] when it had left before.
     pub async fn guild_leave(&self, id: u64) -> Result<(), ActError> {
         let from = [Presence::Available, Presence::Unavailable];
-        self.change_guild(id, &from, Presence::Left, |_| GuildChange::Left(id))
-            .await
+        self.change_guild(id, &from, Presence::Left, |_| GuildChange::Left(id)).await
     }
 
     /// Lets the bot join a new guild that belongs to this shard; its id.
@@ -197,28 +183,17 @@ impl Control {
     pub async fn guild_join(&self, shard: u32, members: u32) -> Result<u64, ActError> {
         let (guild, sessions) = self.shared.change(|state| {
             let count = state.sessions.shard_count();
-            let guild = state
-                .guilds
-                .join(shard, count, members)
-                .ok_or(ActError::CannotJoin)?;
+            let guild = state.guilds.join(shard, count, members).ok_or(ActError::CannotJoin)?;
             Ok((guild, state.sessions.of_guild(guild.id)))
         })?;
-        tell(
-            &sessions,
-            GuildChange::Available {
-                guild,
-                joined: true,
-            },
-        )
-        .await;
+        tell(&sessions, GuildChange::Available { guild, joined: true }).await;
         Ok(guild.id)
     }
 
     /// Drops every connection without a close frame and forgets every session, as a crash of the gateway would: resumes
     /// get an invalid session. Guilds, registered commands and books stay.
     pub fn restart(&self) {
-        self.shared
-            .change(|state| state.sessions.restart(&mut state.books));
+        self.shared.change(|state| state.sessions.restart(&mut state.books));
     }
 
     /// Stops the traffic of its own accord: when this returns, nothing more of it is sent.
@@ -233,8 +208,7 @@ impl Control {
 
     /// Lays a fault in the way of the next `times` requests of a route, after the faults that wait there already.
     pub fn inject(&self, route: Route, fault: Fault, times: usize) {
-        self.shared
-            .change(|state| state.faults.inject(route, fault, times));
+        self.shared.change(|state| state.faults.inject(route, fault, times));
     }
 
     /// Takes away all faults that wait.
@@ -264,10 +238,7 @@ impl Control {
             if !from.contains(&guild.presence) {
                 return Err(ActError::GuildAway(id));
             }
-            let guild = state
-                .guilds
-                .set_presence(id, to)
-                .ok_or(ActError::UnknownGuild(id))?;
+            let guild = state.guilds.set_presence(id, to).ok_or(ActError::UnknownGuild(id))?;
             Ok((guild, state.sessions.of_guild(id)))
         })?;
         tell(&sessions, change(guild)).await;

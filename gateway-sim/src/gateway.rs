@@ -41,10 +41,7 @@ impl GatewayQuery {
     /// Whether this is the version and encoding spoken here.
     fn is_spoken(&self) -> bool {
         self.v.as_deref().is_none_or(|version| version == "10")
-            && self
-                .encoding
-                .as_deref()
-                .is_none_or(|encoding| encoding == "json")
+            && self.encoding.as_deref().is_none_or(|encoding| encoding == "json")
     }
 }
 
@@ -76,8 +73,6 @@ pub(crate) async fn upgrade(
 
 /// The gateway's address as the caller knows it: behind a proxy or in a container it is not the one that is bound.
 pub(crate) fn gateway_url(headers: &HeaderMap) -> String {
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     format!("ws://{}", host.unwrap_or_default())
 }

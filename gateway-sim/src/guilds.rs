@@ -66,28 +66,18 @@ impl Guilds {
                 presence: Presence::Available,
             })
             .collect();
-        Self {
-            first,
-            seeded,
-            joined: BTreeMap::new(),
-        }
+        Self { first, seeded, joined: BTreeMap::new() }
     }
 
     /// A guild by id.
     pub(crate) fn get(&self, id: u64) -> Option<&Guild> {
-        let seeded = self
-            .seeded_index(id)
-            .and_then(|index| self.seeded.get(index));
-        seeded
-            .filter(|guild| guild.id == id)
-            .or_else(|| self.joined.get(&id))
+        let seeded = self.seeded_index(id).and_then(|index| self.seeded.get(index));
+        seeded.filter(|guild| guild.id == id).or_else(|| self.joined.get(&id))
     }
 
     /// Changes a guild's presence; returns the guild as it is then.
     pub(crate) fn set_presence(&mut self, id: u64, presence: Presence) -> Option<Guild> {
-        let seeded = self
-            .seeded_index(id)
-            .and_then(|index| self.seeded.get_mut(index));
+        let seeded = self.seeded_index(id).and_then(|index| self.seeded.get_mut(index));
         let guild = match seeded.filter(|guild| guild.id == id) {
             Some(guild) => guild,
             None => self.joined.get_mut(&id)?,
@@ -101,28 +91,18 @@ impl Guilds {
         if self.seeded.len() + self.joined.len() >= MAX_GUILDS as usize {
             return None;
         }
-        let last = self
-            .joined
-            .last_key_value()
-            .map(|(id, _)| *id >> BELOW_MILLISECOND);
+        let last = self.joined.last_key_value().map(|(id, _)| *id >> BELOW_MILLISECOND);
         let next = last.unwrap_or(self.first + self.seeded.len() as u64) + 1;
         let wait = first_from(next, shard, shard_count)?;
         let id = (next + wait) << BELOW_MILLISECOND;
-        let guild = Guild {
-            id,
-            members,
-            presence: Presence::Available,
-        };
+        let guild = Guild { id, members, presence: Presence::Available };
         self.joined.insert(id, guild);
         Some(guild)
     }
 
     /// The guilds a shard owns and has not left.
     pub(crate) fn of_shard(&self, shard: u32, shard_count: u32) -> Vec<Guild> {
-        let joined = self
-            .joined
-            .values()
-            .filter(|guild| shard_of(guild.id, shard_count) == shard);
+        let joined = self.joined.values().filter(|guild| shard_of(guild.id, shard_count) == shard);
         self.seeded_of_shard(shard, shard_count)
             .chain(joined)
             .filter(|guild| guild.presence != Presence::Left)
@@ -145,11 +125,7 @@ impl Guilds {
 
     /// Every guild there ever was, by id.
     pub(crate) fn all(&self) -> Vec<Guild> {
-        self.seeded
-            .iter()
-            .chain(self.joined.values())
-            .copied()
-            .collect()
+        self.seeded.iter().chain(self.joined.values()).copied().collect()
     }
 
     fn seeded_index(&self, id: u64) -> Option<usize> {
@@ -179,12 +155,7 @@ mod tests {
     fn a_seed_is_a_world() {
         assert_eq!(world(7).all(), world(7).all());
         assert_ne!(world(7).all(), world(8).all());
-        assert!(
-            world(7)
-                .all()
-                .iter()
-                .all(|guild| (5..=50).contains(&guild.members))
-        );
+        assert!(world(7).all().iter().all(|guild| (5..=50).contains(&guild.members)));
     }
 
     #[test]
@@ -196,17 +167,11 @@ mod tests {
                 let owned = world.of_shard(shard, count);
                 assert!(owned.iter().all(|guild| shard_of(guild.id, count) == shard));
                 assert_eq!(owned.len(), world.seeded_of_shard(shard, count).len());
-                assert!(
-                    owned.len().abs_diff(1_000 / count as usize) <= 1,
-                    "spread evenly"
-                );
+                assert!(owned.len().abs_diff(1_000 / count as usize) <= 1, "spread evenly");
                 seen.extend(owned.iter().map(|guild| guild.id));
             }
             seen.sort_unstable();
-            assert_eq!(
-                seen,
-                world.all().iter().map(|guild| guild.id).collect::<Vec<_>>()
-            );
+            assert_eq!(seen, world.all().iter().map(|guild| guild.id).collect::<Vec<_>>());
         }
         assert!(world.of_shard(5, 5).is_empty());
     }
@@ -222,12 +187,7 @@ mod tests {
         }
         let before = world.of_shard(0, 4).len();
         let first = joined[0].id;
-        assert_eq!(
-            world
-                .set_presence(first, Presence::Left)
-                .map(|guild| guild.id),
-            Some(first)
-        );
+        assert_eq!(world.set_presence(first, Presence::Left).map(|guild| guild.id), Some(first));
         assert_eq!(world.of_shard(0, 4).len(), before - 1);
         assert_eq!(world.set_presence(1, Presence::Left), None);
         assert_eq!(world.join(4, 4, 1), None, "no such shard");

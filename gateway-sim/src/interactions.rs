@@ -93,12 +93,7 @@ impl Interactions {
             answered: false,
         };
         self.waiting.insert(id, waiting);
-        Issued {
-            id,
-            token: self.token(id),
-            place,
-            command,
-        }
+        Issued { id, token: self.token(id), place, command }
     }
 
     /// Takes a callback: booked as confirmed the first time, refused and booked as such after.
@@ -147,15 +142,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_interaction_is_confirmed_once() {
-        let (mut books, mut all) = (
-            Books::default(),
-            Interactions::new(1, Duration::from_secs(3)),
-        );
+        let (mut books, mut all) = (Books::default(), Interactions::new(1, Duration::from_secs(3)));
         let issued = all.issue(&mut books, 2, Place::Dm, "ping");
-        assert_eq!(
-            all.answer(&mut books, issued.id, "wrong"),
-            Err(CallbackRefusal::Unknown)
-        );
+        assert_eq!(all.answer(&mut books, issued.id, "wrong"), Err(CallbackRefusal::Unknown));
         assert_eq!(confirmed(&books), 0);
         assert_eq!(all.answer(&mut books, issued.id, &issued.token), Ok(()));
         let again = all.answer(&mut books, issued.id, &issued.token);
@@ -168,10 +157,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_late_callback_does_not_count() {
-        let (mut books, mut all) = (
-            Books::default(),
-            Interactions::new(1, Duration::from_secs(3)),
-        );
+        let (mut books, mut all) = (Books::default(), Interactions::new(1, Duration::from_secs(3)));
         let issued = all.issue(&mut books, 0, Place::Guild(9), "stats");
         tokio::time::advance(Duration::from_millis(3_001)).await;
         let late = all.answer(&mut books, issued.id, &issued.token);
@@ -182,10 +168,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn memory_is_bounded_and_ids_are_unique() {
-        let (mut books, mut all) = (
-            Books::default(),
-            Interactions::new(1, Duration::from_secs(3)),
-        );
+        let (mut books, mut all) = (Books::default(), Interactions::new(1, Duration::from_secs(3)));
         let first = all.issue(&mut books, 0, Place::Dm, "ping");
         let mut ids = std::collections::HashSet::from([first.id]);
         for number in 0..REMEMBERED {

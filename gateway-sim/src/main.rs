@@ -15,12 +15,10 @@ fn main() -> ExitCode {
 
 async fn run(config: Config) -> Result<(), Failure> {
     let (guilds, seed) = (config.guilds, config.seed);
-    let sim = GatewaySim::build(config)
-        .await
-        .map_err(|error| match error {
-            BuildError::Config(_) => Failure::config(error),
-            BuildError::Bind { .. } => Failure::run(error),
-        })?;
+    let sim = GatewaySim::build(config).await.map_err(|error| match error {
+        BuildError::Config(_) => Failure::config(error),
+        BuildError::Bind { .. } => Failure::run(error),
+    })?;
     tracing::info!(
         gateway = sim.gateway_url(),
         api = sim.api_url(),
@@ -31,10 +29,6 @@ async fn run(config: Config) -> Result<(), Failure> {
     let control = sim.control();
     sim.run(shardmeter_process::shutdown_signal()).await;
     let books = control.books();
-    tracing::info!(
-        sent = books.sent(),
-        confirmed = books.confirmed(),
-        "stopped"
-    );
+    tracing::info!(sent = books.sent(), confirmed = books.confirmed(), "stopped");
     Ok(())
 }

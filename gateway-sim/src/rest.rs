@@ -43,10 +43,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         .route("/users/@me", with(Route::CurrentUser, get(current_user)))
         .route("/applications/@me", application())
         .route("/oauth2/applications/@me", application())
-        .route(
-            "/applications/{application_id}/commands",
-            with(Route::Commands, commands),
-        )
+        .route("/applications/{application_id}/commands", with(Route::Commands, commands))
         .route(
             "/interactions/{id}/{token}/callback",
             with(Route::Callback, post(interactions::callback)),
@@ -88,9 +85,7 @@ async fn pass(
 
 /// Lets a bot in by its `Authorization: Bot …`.
 fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<(), ApiError> {
-    let stated = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
+    let stated = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     match stated {
         Some(stated) if stated.starts_with("Bot ") && shared.config.accepts(stated) => Ok(()),
         _ => Err(ApiError::UNAUTHORIZED),
@@ -157,31 +152,20 @@ async fn register_commands(
     let mut names = Vec::with_capacity(stated.len());
     let mut registered = Vec::with_capacity(stated.len());
     for mut command in stated {
-        let name = command
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
+        let name = command.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         if !(1..=32).contains(&name.chars().count()) || names.contains(&name) {
             return Err(ApiError::INVALID_BODY);
         }
         let id = gateway::command_id(&name).to_string();
         command.insert("version".to_owned(), id.clone().into());
         command.insert("id".to_owned(), id.into());
-        command.insert(
-            "application_id".to_owned(),
-            application_id.to_string().into(),
-        );
+        command.insert("application_id".to_owned(), application_id.to_string().into());
         command.entry("type").or_insert_with(|| 1.into());
-        command
-            .entry("default_member_permissions")
-            .or_insert(Value::Null);
+        command.entry("default_member_permissions").or_insert(Value::Null);
         names.push(name);
         registered.push(Value::Object(command));
     }
-    let user_agent = headers
-        .get(header::USER_AGENT)
-        .and_then(|agent| agent.to_str().ok());
+    let user_agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let registration = Registration {
         application_id,
         user_agent: user_agent.unwrap_or_default().to_owned(),
@@ -196,9 +180,5 @@ async fn register_commands(
 }
 
 fn own(application_id: u64) -> Result<(), ApiError> {
-    if application_id == APPLICATION_ID {
-        Ok(())
-    } else {
-        Err(ApiError::UNKNOWN_APPLICATION)
-    }
+    if application_id == APPLICATION_ID { Ok(()) } else { Err(ApiError::UNKNOWN_APPLICATION) }
 }

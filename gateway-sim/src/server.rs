@@ -53,11 +53,7 @@ impl GatewaySim {
         let bind_error = |source| BuildError::Bind { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(bind_error)?;
         let addr = listener.local_addr().map_err(bind_error)?;
-        Ok(Self {
-            listener,
-            addr,
-            shared: Arc::new(Shared::new(config)),
-        })
+        Ok(Self { listener, addr, shared: Arc::new(Shared::new(config)) })
     }
 
     /// The address that is bound, for gateway and REST alike.

@@ -116,15 +116,9 @@ impl State {
         if self.paused {
             return None;
         }
-        let traffic = self
-            .traffic
-            .entry(shard)
-            .or_insert_with(|| Traffic::new(self.seed, shard));
+        let traffic = self.traffic.entry(shard).or_insert_with(|| Traffic::new(self.seed, shard));
         let (place, command) = traffic.draw(&self.guilds, shard_count)?;
-        Some(
-            self.interactions
-                .issue(&mut self.books, shard, place, command),
-        )
+        Some(self.interactions.issue(&mut self.books, shard, place, command))
     }
 
     /// Books a heartbeat and what it confirms; whether it is to be acknowledged.

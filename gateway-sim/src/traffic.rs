@@ -25,10 +25,7 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     pub(crate) fn new(seed: u64, shard: u32) -> Self {
-        Self {
-            shard,
-            rng: fastrand::Rng::with_seed(mix(seed, u64::from(shard))),
-        }
+        Self { shard, rng: fastrand::Rng::with_seed(mix(seed, u64::from(shard))) }
     }
 
     /// The shard's next command. `None` when it falls on a guild that is away (the draw is used up all the same) or the
@@ -86,14 +83,8 @@ mod tests {
         assert_eq!(draws(5, 2, &guilds), draws(5, 2, &guilds));
         assert_ne!(draws(5, 2, &guilds), draws(6, 2, &guilds));
         assert_ne!(
-            draws(5, 2, &guilds)
-                .iter()
-                .map(|d| d.map(|(_, c)| c))
-                .collect::<Vec<_>>(),
-            draws(5, 3, &guilds)
-                .iter()
-                .map(|d| d.map(|(_, c)| c))
-                .collect::<Vec<_>>()
+            draws(5, 2, &guilds).iter().map(|d| d.map(|(_, c)| c)).collect::<Vec<_>>(),
+            draws(5, 3, &guilds).iter().map(|d| d.map(|(_, c)| c)).collect::<Vec<_>>()
         );
     }
 
@@ -103,15 +94,8 @@ mod tests {
         for shard in 0..4 {
             let drawn: Vec<_> = draws(5, shard, &guilds).into_iter().flatten().collect();
             assert_eq!(drawn.len(), 500);
-            assert!(
-                COMMANDS
-                    .iter()
-                    .all(|name| drawn.iter().any(|(_, command)| command == name))
-            );
-            assert_eq!(
-                drawn.iter().any(|(place, _)| *place == Place::Dm),
-                shard == 0
-            );
+            assert!(COMMANDS.iter().all(|name| drawn.iter().any(|(_, command)| command == name)));
+            assert_eq!(drawn.iter().any(|(place, _)| *place == Place::Dm), shard == 0);
             assert!(drawn.iter().all(|(place, _)| match place {
                 Place::Dm => true,
                 Place::Guild(id) => shard_of(*id, 4) == shard,

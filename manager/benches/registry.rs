@@ -13,7 +13,8 @@ use shardmeter_manager::{
 
 fn apply(c: &mut Criterion) {
     let mut group = c.benchmark_group("apply a delta (throughput in values)");
-    for (name, changed) in [("25 counters", 25), ("120 counters", 120), ("all 185 label sets", 185)] {
+    for (name, changed) in [("25 counters", 25), ("120 counters", 120), ("all 185 label sets", 185)]
+    {
         let mut fleet = workload::fleet(100);
         group.throughput(Throughput::Elements(fleet.shards[0].values_of(changed) as u64));
         let mut next = 0;
@@ -29,7 +30,9 @@ fn apply(c: &mut Criterion) {
 fn render_page(c: &mut Criterion) {
     let fleet = workload::fleet(1_000);
     let mut group = c.benchmark_group("render 1,000 shards x 250 series (throughput in series)");
-    group.throughput(Throughput::Elements(1_000 * workload::SERIES_PER_SHARD as u64)).sample_size(20);
+    group
+        .throughput(Throughput::Elements(1_000 * workload::SERIES_PER_SHARD as u64))
+        .sample_size(20);
     for format in Format::ALL {
         group.bench_function(format.as_str(), |b| {
             b.iter(|| black_box(render(&fleet.registry, &[], workload::now(), format).len()));

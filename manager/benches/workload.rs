@@ -4,7 +4,10 @@
 use shardmeter_manager::{
     clock::UnixTime,
     model::{Bounds, FamilyHead, LabelSet, MetricType, Samples},
-    registry::{FamilyDefinition, Frame, FrameKind, Hello, Outcome, Registry, SeriesDefinition, Settings, Writer},
+    registry::{
+        FamilyDefinition, Frame, FrameKind, Hello, Outcome, Registry, SeriesDefinition, Settings,
+        Writer,
+    },
 };
 
 /// Sample lines of one shard on the page.
@@ -41,7 +44,8 @@ impl Shard {
     fn join(registry: &Registry, shard_id: u32, shard_count: u32) -> Self {
         let mut instance_id = [0; 16];
         instance_id[..4].copy_from_slice(&shard_id.to_be_bytes());
-        let hello = Hello { shard_id, shard_count, instance_id, started_at: now(), client: "bench" };
+        let hello =
+            Hello { shard_id, shard_count, instance_id, started_at: now(), client: "bench" };
         let mut writer = registry.attach(hello, now()).unwrap().writer;
         let mut next = 0;
         let mut starts = vec![0];
@@ -98,13 +102,16 @@ type Labels = Box<dyn Fn(u32) -> Vec<(&'static str, String)>>;
 
 fn families(shard_id: u32) -> Vec<(&'static str, MetricType, u32, Labels)> {
     const COMMANDS: [&str; 6] = ["ping", "shards", "stats", "play", "skip", "help"];
-    let guild = move |i: u32| (u64::from(i) * 7919 + (u64::from(shard_id) << 22) + (1 << 60)).to_string();
+    let guild =
+        move |i: u32| (u64::from(i) * 7919 + (u64::from(shard_id) << 22) + (1 << 60)).to_string();
     let mut families: Vec<(&'static str, MetricType, u32, Labels)> = vec![
         (
             "commands_executed_total",
             MetricType::Counter,
             120,
-            Box::new(move |i| vec![("command_name", COMMANDS[i as usize % 6].into()), ("guild_id", guild(i / 6))]),
+            Box::new(move |i| {
+                vec![("command_name", COMMANDS[i as usize % 6].into()), ("guild_id", guild(i / 6))]
+            }),
         ),
         (
             "command_execution_duration_seconds",
@@ -120,11 +127,29 @@ fn families(shard_id: u32) -> Vec<(&'static str, MetricType, u32, Labels)> {
         ),
     ];
     const GAUGES: [&str; 20] = [
-        "guild_count", "user_count", "unavailable_guilds", "cpu_usage_percent", "gateway_connected",
-        "gateway_latency_seconds", "gateway_heartbeat_ack_age_seconds", "gateway_last_event_timestamp_seconds",
-        "gateway_identify_remaining", "gateway_identify_reset_timestamp_seconds", "g10", "g11", "g12", "g13", "g14",
-        "g15", "g16", "g17", "g18", "g19",
+        "guild_count",
+        "user_count",
+        "unavailable_guilds",
+        "cpu_usage_percent",
+        "gateway_connected",
+        "gateway_latency_seconds",
+        "gateway_heartbeat_ack_age_seconds",
+        "gateway_last_event_timestamp_seconds",
+        "gateway_identify_remaining",
+        "gateway_identify_reset_timestamp_seconds",
+        "g10",
+        "g11",
+        "g12",
+        "g13",
+        "g14",
+        "g15",
+        "g16",
+        "g17",
+        "g18",
+        "g19",
     ];
-    families.extend(GAUGES.map(|name| (name, MetricType::Gauge, 1, Box::new(|_| Vec::new()) as Labels)));
+    families.extend(
+        GAUGES.map(|name| (name, MetricType::Gauge, 1, Box::new(|_| Vec::new()) as Labels)),
+    );
     families
 }

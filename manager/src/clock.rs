@@ -56,13 +56,8 @@ impl Clock {
     /// A clock that agrees with the system's now.
     #[must_use]
     pub fn new() -> Self {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Self {
-            wall: UnixTime(wall),
-            anchor: Instant::now(),
-        }
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { wall: UnixTime(wall), anchor: Instant::now() }
     }
 
     /// The time now.

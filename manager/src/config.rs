@@ -52,10 +52,7 @@ impl Config {
             return Err(ConfigError::NoInterval);
         }
         if stale_after < report_interval * 3 {
-            return Err(ConfigError::StaleTooSoon {
-                stale_after,
-                report_interval,
-            });
+            return Err(ConfigError::StaleTooSoon { stale_after, report_interval });
         }
         Ok(())
     }
@@ -87,10 +84,7 @@ mod tests {
             ..Config::default()
         };
         assert_eq!(config(30, 10).validate(), Ok(()));
-        assert!(matches!(
-            config(29, 10).validate(),
-            Err(ConfigError::StaleTooSoon { .. })
-        ));
+        assert!(matches!(config(29, 10).validate(), Err(ConfigError::StaleTooSoon { .. })));
         assert_eq!(config(30, 0).validate(), Err(ConfigError::NoInterval));
     }
 }

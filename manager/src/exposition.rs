@@ -7,7 +7,7 @@ mod text;
 use bytes::Bytes;
 
 pub use format::Format;
-pub use own::{OwnFamily, reserved};
+pub use own::{OwnFamily, OwnSeries, reserved};
 
 use crate::{clock::UnixTime, registry::Registry};
 use text::Encoder;
@@ -71,18 +71,12 @@ pub fn render(registry: &Registry, own: &[OwnFamily], now: UnixTime, format: For
     }
     let of_shards = own::of_shards(&registry.status(now));
     for family in own.iter().chain(&of_shards) {
-        blocks.push((
-            family.name.as_str(),
-            vec![encoder.own_family(family).into()],
-        ));
+        blocks.push((family.name.as_str(), vec![encoder.own_family(family).into()]));
     }
     blocks.sort_by_key(|(name, _)| *name);
     let mut segments: Vec<Bytes> = blocks.into_iter().flat_map(|(_, block)| block).collect();
     segments.extend(encoder.end());
-    Page {
-        content_type: format.content_type(),
-        segments,
-    }
+    Page { content_type: format.content_type(), segments }
 }
 
 #[cfg(test)]

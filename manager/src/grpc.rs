@@ -17,9 +17,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(8);
 pub(crate) async fn serve(listener: TcpListener, sessions: Arc<Sessions>) -> io::Result<()> {
     let shutdown = sessions.shutdown.clone();
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter
-        .set_serving::<TelemetryServiceServer<Telemetry>>()
-        .await;
+    reporter.set_serving::<TelemetryServiceServer<Telemetry>>().await;
     let telemetry = TelemetryServiceServer::new(Telemetry(sessions))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let describe = || {

@@ -44,11 +44,9 @@ pub(crate) struct Http {
 
 /// All routes.
 pub(crate) fn routes(http: Http) -> Router {
-    let scrape = Router::new().route("/metrics", get(scrape)).layer(
-        CompressionLayer::new()
-            .gzip(true)
-            .quality(CompressionLevel::Fastest),
-    );
+    let scrape = Router::new()
+        .route("/metrics", get(scrape))
+        .layer(CompressionLayer::new().gzip(true).quality(CompressionLevel::Fastest));
     Router::new()
         .route("/", get(|| ready(INDEX)))
         .route("/shard-metrics", post(shard_metrics))
@@ -56,12 +54,7 @@ pub(crate) fn routes(http: Http) -> Router {
         .route("/healthz", get(|| ready("ok\n")))
         .route("/readyz", get(readiness))
         .merge(scrape)
-        .fallback(|| {
-            ready(HttpError::new(
-                StatusCode::NOT_FOUND,
-                "no such page; / lists them",
-            ))
-        })
+        .fallback(|| ready(HttpError::new(StatusCode::NOT_FOUND, "no such page; / lists them")))
         .method_not_allowed_fallback(|| {
             ready(HttpError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -82,9 +75,7 @@ gRPC (telemetry, reflection, health) has a port of its own.
 ";
 
 async fn scrape(State(http): State<Http>, headers: HeaderMap) -> Result<Response, HttpError> {
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok());
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let format = Format::negotiate(accept);
     let metrics = Arc::clone(&http.metrics);
     metrics.count_scrape(format);
@@ -97,16 +88,8 @@ async fn scrape(State(http): State<Http>, headers: HeaderMap) -> Result<Response
     let page = page
         .await
         .map_err(|_| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "rendering failed"))?;
-    let segments = stream::iter(
-        page.segments
-            .into_iter()
-            .map(Ok::<_, std::convert::Infallible>),
-    );
-    Ok((
-        [(header::CONTENT_TYPE, page.content_type)],
-        Body::from_stream(segments),
-    )
-        .into_response())
+    let segments = stream::iter(page.segments.into_iter().map(Ok::<_, std::convert::Infallible>));
+    Ok(([(header::CONTENT_TYPE, page.content_type)], Body::from_stream(segments)).into_response())
 }
 
 /// What bots in other languages post.
@@ -123,14 +106,9 @@ async fn shard_metrics(
     headers: HeaderMap,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Response {
-    let answer = body
-        .map_err(HttpError::from)
-        .and_then(|body| take_shard_metrics(&http, &headers, &body));
-    let outcome = if answer.is_ok() {
-        PostOutcome::Applied
-    } else {
-        PostOutcome::Refused
-    };
+    let answer =
+        body.map_err(HttpError::from).and_then(|body| take_shard_metrics(&http, &headers, &body));
+    let outcome = if answer.is_ok() { PostOutcome::Applied } else { PostOutcome::Refused };
     http.metrics.count_post(outcome);
     answer.into_response()
 }
@@ -143,11 +121,7 @@ fn take_shard_metrics(
     error::expect_json(headers)?;
     let instance = instance_name(headers)?;
     let posted: ShardMetrics<'_> = serde_json::from_slice(body).map_err(HttpError::bad_json)?;
-    let post = Post {
-        shards: posted.shard_id,
-        instance,
-        text: &posted.metrics,
-    };
+    let post = Post { shards: posted.shard_id, instance, text: &posted.metrics };
     let taken = ingest::ingest(&http.registry, post, http.clock.now()).map_err(|error| {
         tracing::debug!(shards = %posted.shard_id, %error, "body refused");
         HttpError::from(error)
@@ -170,10 +144,7 @@ fn instance_name(headers: &HeaderMap) -> Result<Option<&str>, HttpError> {
     let Some(name) = headers.get("x-instance-id") else {
         return Ok(None);
     };
-    let name = name
-        .to_str()
-        .ok()
-        .filter(|n| !n.is_empty() && n.len() <= MAX_INSTANCE_NAME);
+    let name = name.to_str().ok().filter(|n| !n.is_empty() && n.len() <= MAX_INSTANCE_NAME);
     name.map(Some).ok_or_else(|| {
         let what =
             format!("X-Instance-Id must be 1 to {MAX_INSTANCE_NAME} visible ASCII characters");

@@ -75,10 +75,7 @@ impl Manager {
         config.validate()?;
         let metrics = Arc::new(Metrics::new()?);
         let reserved = exposition::reserved(&metrics.gather());
-        let settings = Settings {
-            stale_after: config.stale_after,
-            ..Settings::default()
-        };
+        let settings = Settings { stale_after: config.stale_after, ..Settings::default() };
         let registry = Arc::new(Registry::new(
             settings,
             reserved.iter().map(|(name, kind)| (name.as_str(), *kind)),
@@ -94,13 +91,7 @@ impl Manager {
             idle_gap: config.stale_after,
             shutdown: CancellationToken::new(),
         });
-        Ok(Self {
-            http,
-            http_addr,
-            grpc,
-            grpc_addr,
-            sessions,
-        })
+        Ok(Self { http, http_addr, grpc, grpc_addr, sessions })
     }
 
     /// Where HTTP really listens.
@@ -127,13 +118,7 @@ impl Manager {
     /// # Errors
     /// If a listener fails for good.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self {
-            http,
-            http_addr,
-            grpc,
-            grpc_addr,
-            sessions,
-        } = self;
+        let Self { http, http_addr, grpc, grpc_addr, sessions } = self;
         tracing::info!(%http_addr, %grpc_addr, "manager listens");
         tracing::warn!("counts are kept in memory only: a restart of the manager starts them anew");
         let stop = sessions.shutdown.clone();
@@ -172,7 +157,5 @@ async fn bind(
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
-    bound
-        .await
-        .map_err(|error| BuildError::Bind { what, addr, error })
+    bound.await.map_err(|error| BuildError::Bind { what, addr, error })
 }

@@ -83,13 +83,9 @@ impl Metrics {
             ),
             &["version"],
         )?;
-        add(&own, &info)?
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1);
-        let streams = add(
-            &own,
-            &IntGauge::new("shardmeter_manager_streams", "Report streams open now.")?,
-        )?;
+        add(&own, &info)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let streams =
+            add(&own, &IntGauge::new("shardmeter_manager_streams", "Report streams open now.")?)?;
         let frames = counters(
             &own,
             "shardmeter_manager_frames_total",
@@ -130,15 +126,7 @@ impl Metrics {
                 "Samples applied to the registry.",
             )?,
         )?;
-        Ok(Self {
-            own,
-            streams,
-            frames,
-            posts,
-            scrapes,
-            render_seconds,
-            samples,
-        })
+        Ok(Self { own, streams, frames, posts, scrapes, render_seconds, samples })
     }
 
     pub(crate) fn count_frame(&self, outcome: FrameOutcome) {

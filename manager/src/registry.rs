@@ -12,6 +12,7 @@
 
 mod check;
 mod family;
+mod frame;
 mod instance;
 mod report;
 mod shard;
@@ -25,14 +26,15 @@ use parking_lot::{Mutex, RwLock};
 
 pub use check::BadSample;
 pub use family::Family;
+pub use frame::{
+    Applied, AttachError, DefineError, FamilyDefinition, Frame, FrameError, FrameKind, Hello,
+    NotApplied, Outcome, SeriesDefinition,
+};
 pub use instance::{InstanceKey, Transport};
 pub use report::{Report, ReportError, ReportedFamily, ReportedSeries};
 pub use shard::{SeriesView, ShardView};
 pub use status::{InstanceStatus, ShardState, ShardStatus};
-pub use writer::{
-    Applied, AttachError, Attached, DefineError, FamilyDefinition, Frame, FrameError, FrameKind,
-    Hello, NotApplied, Outcome, SeriesDefinition, Writer,
-};
+pub use writer::{Attached, Writer};
 
 use crate::{clock::UnixTime, model::MetricType};
 use family::FamilyTable;
@@ -62,6 +64,9 @@ impl Default for Settings {
 /// Greatest number of shards of a bot, so that nobody can make the manager list four billion.
 pub const MAX_SHARD_COUNT: u32 = 65_536;
 
+/// Greatest number of families of all shards together, so that names without end fill nothing.
+pub const MAX_FAMILIES: usize = 10_000;
+
 /// Why series were not taken; also the label value of `shard_rejected_samples_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -77,12 +82,8 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 4] = [
-        Self::TypeConflict,
-        Self::NameCollision,
-        Self::DuplicateSeries,
-        Self::Limit,
-    ];
+    pub const ALL: [Self; 4] =
+        [Self::TypeConflict, Self::NameCollision, Self::DuplicateSeries, Self::Limit];
 
     /// The label value.
     #[must_use]
@@ -166,11 +167,14 @@ impl Registry {
             known.insert(view.id(), view.status(now, self.settings.stale_after));
         });
         for id in 0..count {
-            known
-                .entry(id)
-                .or_insert_with(|| ShardStatus::never_seen(id));
+            known.entry(id).or_insert_with(|| ShardStatus::never_seen(id));
         }
-        known.retain(|id, status| *id < count || count == 0 || status.state == ShardState::Up);
+        known.retain(|id, status| match status.state {
+            ShardState::Up => true,
+            // Without a count (HTTP senders say none) what was seen once stays listed.
+            ShardState::Stale => *id < count || count == 0,
+            ShardState::NeverSeen => *id < count,
+        });
         known.into_values().collect()
     }
 
@@ -180,20 +184,14 @@ impl Registry {
             return Arc::clone(shard);
         }
         Arc::clone(
-            self.shards
-                .write()
-                .entry(id)
-                .or_insert_with(|| Arc::new(Mutex::new(Shard::new(id)))),
+            self.shards.write().entry(id).or_insert_with(|| Arc::new(Mutex::new(Shard::new(id)))),
         )
     }
 
     fn note_fleet_size(&self, shard_count: u32, said_at: UnixTime) {
         let mut fleet = self.fleet.lock();
         if said_at >= fleet.said_at {
-            *fleet = FleetSize {
-                shard_count,
-                said_at,
-            };
+            *fleet = FleetSize { shard_count, said_at };
         }
     }
 }

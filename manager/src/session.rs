@@ -13,14 +13,14 @@ use shardmeter_proto::v1::{
     report_response::Message as Answer, telemetry_service_server::TelemetryService,
 };
 use tokio::{sync::mpsc, time::timeout};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
     clock::Clock,
     metrics::{FrameOutcome, Metrics},
-    registry::{Attached, Frame, FrameError, FrameKind, Outcome, Registry, Writer},
+    registry::{Attached, DefineError, Frame, FrameError, FrameKind, Outcome, Registry, Writer},
 };
 use snapshot::{Assembly, Part};
 
@@ -30,6 +30,9 @@ const ANSWERS: usize = 4;
 
 /// How long a new stream may take to say Hello.
 const FIRST_MESSAGE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a peer may take to read why its stream ends.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
 
 /// Longest message on a stream, bytes; a longer snapshot goes in parts.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
@@ -66,18 +69,16 @@ impl TelemetryService for Telemetry {
         request: Request<Streaming<ReportRequest>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
         let (answers, stream) = mpsc::channel(ANSWERS);
-        let peer = request
-            .remote_addr()
-            .map_or_else(String::new, |addr| addr.to_string());
-        tokio::spawn(run(
-            Arc::clone(&self.0),
-            request.into_inner(),
-            answers,
-            peer,
-        ));
+        let peer = request.remote_addr().map_or_else(String::new, |addr| addr.to_string());
+        tokio::spawn(run(Arc::clone(&self.0), request.into_inner(), answers, peer));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
+
+/// What a shard says: a tonic stream, or a test's.
+trait Inbound: Stream<Item = Result<ReportRequest, Status>> + Send + Unpin {}
+
+impl<S: Stream<Item = Result<ReportRequest, Status>> + Send + Unpin> Inbound for S {}
 
 type Answers = mpsc::Sender<Result<ReportResponse, Status>>;
 
@@ -91,36 +92,24 @@ enum End {
     Refused(Status),
 }
 
-async fn run(
-    sessions: Arc<Sessions>,
-    mut inbound: Streaming<ReportRequest>,
-    answers: Answers,
-    peer: String,
-) {
+async fn run(sessions: Arc<Sessions>, mut inbound: impl Inbound, answers: Answers, peer: String) {
     sessions.metrics.streams.inc();
-    let mut session = Session {
-        sessions: &sessions,
-        answers: &answers,
-        attached: None,
-    };
+    let mut session = Session { sessions: &sessions, answers: &answers, attached: None };
     let end = session.serve(&mut inbound).await;
     let shard_id = session.attached.as_ref().map(|a| a.shard_id);
     match &end {
         End::Left(how) => tracing::info!(shard_id, peer, how, "shard left"),
-        End::Broken(status) => tracing::info!(
-            shard_id,
-            peer,
-            reason = status.message(),
-            "shard's stream broke"
-        ),
+        End::Broken(status) => {
+            tracing::info!(shard_id, peer, reason = status.message(), "shard's stream broke");
+        }
         End::Refused(status) => {
             tracing::warn!(shard_id, peer, code = ?status.code(), reason = status.message(), "shard refused");
         }
     }
     drop(session);
     if let End::Refused(status) = end {
-        // The peer may be gone or not reading; it learns it from the end of the stream then.
-        let _ = answers.try_send(Err(status));
+        // A peer that is gone or does not read learns it from the end of the stream.
+        let _ = timeout(FAREWELL_WITHIN, answers.send(Err(status))).await;
     }
     sessions.metrics.streams.dec();
 }
@@ -142,66 +131,83 @@ struct Reporting {
 }
 
 impl Session<'_> {
-    async fn serve(&mut self, inbound: &mut Streaming<ReportRequest>) -> End {
+    /// Takes messages until the stream ends.
+    async fn serve(&mut self, inbound: &mut impl Inbound) -> End {
+        let sessions = self.sessions;
         let mut within = FIRST_MESSAGE_WITHIN;
+        let mut superseded = CancellationToken::new(); // by nobody before Hello
         loop {
-            let message = tokio::select! {
-                () = self.sessions.shutdown.cancelled() => {
-                    return End::Refused(Status::unavailable("the manager is shutting down; reconnect"));
-                }
-                message = timeout(within, inbound.message()) => message,
+            let step = async {
+                let said = self.listen(inbound, within).await?;
+                self.answer(said).await
             };
-            let said = match message {
-                Err(_) => return End::Refused(self.late(within)),
-                Ok(Err(status)) => return self.broken(status),
-                Ok(Ok(None)) => return End::Left("ended its stream"),
-                Ok(Ok(Some(ReportRequest {
-                    message: Some(said),
-                }))) => said,
-                Ok(Ok(Some(ReportRequest { message: None }))) => {
-                    return End::Refused(Status::invalid_argument(
-                        "a ReportRequest without a message",
-                    ));
+            let taken = tokio::select! {
+                () = sessions.shutdown.cancelled() => {
+                    Err(End::Refused(Status::unavailable("the manager is shutting down; reconnect")))
                 }
+                () = superseded.cancelled() => Err(End::Refused(refusal(FrameError::Superseded))),
+                taken = step => taken,
             };
-            match self.take(said) {
-                Ok(Next::Answer(answer)) => {
-                    let answer = ReportResponse {
-                        message: Some(answer),
-                    };
-                    if self.answers.send(Ok(answer)).await.is_err() {
-                        return End::Broken(Status::cancelled("the peer no longer reads"));
-                    }
-                }
-                Ok(Next::Silence) => {}
-                Ok(Next::Goodbye) => return End::Left("said goodbye"),
-                Err(status) => {
-                    self.sessions.metrics.count_frame(FrameOutcome::Invalid);
-                    return End::Refused(status);
-                }
+            if let Err(end) = taken {
+                return end;
             }
-            within = self.sessions.idle_gap;
+            if let Some(reporting) = &self.attached {
+                superseded = reporting.writer.superseded();
+            }
+            within = sessions.idle_gap;
+        }
+    }
+
+    /// The next message, if it comes `within` that time.
+    async fn listen(&self, inbound: &mut impl Inbound, within: Duration) -> Result<Said, End> {
+        match timeout(within, inbound.next()).await {
+            Err(_) => Err(End::Refused(self.late(within))),
+            Ok(Some(Err(status))) => Err(self.broken(status)),
+            Ok(None) => Err(End::Left("ended its stream")),
+            Ok(Some(Ok(request))) => request.message.ok_or_else(|| {
+                End::Refused(Status::invalid_argument("a ReportRequest without a message"))
+            }),
+        }
+    }
+
+    async fn answer(&mut self, said: Said) -> Result<(), End> {
+        let answer = match self.take(said) {
+            Ok(Next::Answer(answer)) => answer,
+            Ok(Next::Silence) => return Ok(()),
+            Ok(Next::Goodbye) => return Err(End::Left("said goodbye")),
+            Err(status) => {
+                self.sessions.metrics.count_frame(FrameOutcome::Invalid);
+                return Err(End::Refused(status));
+            }
+        };
+        let message = Some(answer);
+        let sent = self.answers.send(Ok(ReportResponse { message }));
+        match timeout(self.sessions.idle_gap, sent).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Broken(Status::cancelled("the peer no longer reads"))),
+            Err(_) => {
+                let status = Status::deadline_exceeded("the peer does not read its answers");
+                Err(End::Refused(status))
+            }
         }
     }
 
     fn late(&self, within: Duration) -> Status {
-        let what = if self.attached.is_some() {
-            "frame"
-        } else {
-            "Hello"
-        };
+        let what = if self.attached.is_some() { "frame" } else { "Hello" };
         Status::deadline_exceeded(format!("no {what} within {} s", within.as_secs_f64()))
     }
 
     /// tonic says a message that cannot be decoded, or is too long, like a stream that broke.
     fn broken(&self, status: Status) -> End {
         match status.code() {
-            tonic::Code::OutOfRange | tonic::Code::Internal | tonic::Code::ResourceExhausted => {
+            Code::OutOfRange => {
                 self.sessions.metrics.count_frame(FrameOutcome::Invalid);
-                End::Refused(Status::invalid_argument(format!(
-                    "unreadable message: {}",
-                    status.message()
-                )))
+                End::Refused(Status::resource_exhausted(status.message()))
+            }
+            Code::Internal => {
+                self.sessions.metrics.count_frame(FrameOutcome::Invalid);
+                let message = format!("unreadable message: {}", status.message());
+                End::Refused(Status::invalid_argument(message))
             }
             _ => End::Broken(status),
         }
@@ -231,10 +237,8 @@ impl Session<'_> {
             ));
         }
         let sessions = self.sessions;
-        if let Some(fleet) = sessions
-            .fleet
-            .as_deref()
-            .filter(|f| !hello.fleet.is_empty() && *f != hello.fleet)
+        if let Some(fleet) =
+            sessions.fleet.as_deref().filter(|f| !hello.fleet.is_empty() && *f != hello.fleet)
         {
             let message = format!(
                 "this manager serves fleet {fleet:?}, not {:?}; check the shard's endpoint",
@@ -249,24 +253,11 @@ impl Session<'_> {
             .registry
             .attach(known, now)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let Attached {
-            writer,
-            last_sequence,
-            closed_at,
-        } = attached;
+        let Attached { writer, last_sequence, closed_at } = attached;
         let new = last_sequence == 0;
-        tracing::info!(
-            shard_id = hello.shard_id,
-            client = client.trim(),
-            new,
-            "shard joined"
-        );
-        self.attached = Some(Reporting {
-            shard_id: hello.shard_id,
-            writer,
-            snapshot: None,
-            resyncing: false,
-        });
+        tracing::info!(shard_id = hello.shard_id, client = client.trim(), new, "shard joined");
+        self.attached =
+            Some(Reporting { shard_id: hello.shard_id, writer, snapshot: None, resyncing: false });
         Ok(Answer::Welcome(v1::Welcome {
             report_interval: Some(convert::duration(sessions.report_interval)),
             limits: Some(v1::Limits {
@@ -297,10 +288,12 @@ impl Reporting {
             let message = format!("over {MAX_SERIES_IDS} series ids on one stream; open a new one");
             return Err(Status::resource_exhausted(message));
         }
-        // All are converted before the first is defined, so that a bad one leaves nothing behind.
-        for family in convert::definitions(definitions, self.shard_id)? {
-            let defined = sessions.registry.define(&mut self.writer, family);
-            defined.map_err(|e| Status::invalid_argument(e.to_string()))?;
+        // All are converted and checked before the first is defined, so that a bad one leaves nothing behind.
+        let refuse = |e: DefineError| Status::invalid_argument(e.to_string());
+        let families = convert::definitions(definitions, self.shard_id)?;
+        self.writer.check_definitions(&families).map_err(refuse)?;
+        for family in families {
+            sessions.registry.define(&mut self.writer, family).map_err(refuse)?;
         }
         Ok(Next::Silence)
     }
@@ -327,10 +320,7 @@ impl Reporting {
             return Ok(Next::Silence);
         }
         if self.snapshot.take().is_some() {
-            return Ok(self.resync(
-                sessions,
-                "a delta before the snapshot's last part".to_owned(),
-            ));
+            return Ok(self.resync(sessions, "a delta before the snapshot's last part".to_owned()));
         }
         self.apply(
             sessions,
@@ -344,10 +334,7 @@ impl Reporting {
     }
 
     fn apply(&mut self, sessions: &Sessions, frame: Frame<'_>) -> Result<Next, Status> {
-        let outcome = self
-            .writer
-            .apply(frame, sessions.clock.now())
-            .map_err(refusal)?;
+        let outcome = self.writer.apply(frame, sessions.clock.now()).map_err(refusal)?;
         let rejected = match outcome {
             Outcome::NotApplied(reason) => return Ok(self.resync(sessions, reason.to_string())),
             Outcome::Duplicate => {
@@ -374,19 +361,12 @@ impl Reporting {
         if self.resyncing {
             return Ok(Next::Silence);
         }
-        if self
-            .writer
-            .goodbye(goodbye.sequence, sessions.clock.now())
-            .map_err(refusal)?
-        {
+        if self.writer.goodbye(goodbye.sequence, sessions.clock.now()).map_err(refusal)? {
             return Ok(Next::Goodbye);
         }
         Ok(self.resync(
             sessions,
-            format!(
-                "goodbye at sequence {}, which is not the last applied",
-                goodbye.sequence
-            ),
+            format!("goodbye at sequence {}, which is not the last applied", goodbye.sequence),
         ))
     }
 

@@ -22,11 +22,7 @@ pub(crate) fn every_minute(sessions: Arc<Sessions>) -> JoinHandle<()> {
             let shards = sessions.registry.status(sessions.clock.now());
             let up = shards.iter().filter(|s| s.state == ShardState::Up).count();
             let series: usize = shards.iter().map(|s| s.series).sum();
-            let rejects: u64 = shards
-                .iter()
-                .flat_map(|s| &s.rejected)
-                .map(|(_, n)| n)
-                .sum();
+            let rejects: u64 = shards.iter().flat_map(|s| &s.rejected).map(|(_, n)| n).sum();
             let samples = sessions.metrics.samples.get();
             tracing::info!(up, shards = shards.len(), series, samples, rejects, "fleet");
         }

@@ -59,19 +59,13 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     use clap::{CommandFactory as _, FromArgMatches as _};
-    let command = Cli::<C>::command()
-        .name(name)
-        .version(env!("CARGO_PKG_VERSION"))
-        .about(about);
+    let command = Cli::<C>::command().name(name).version(env!("CARGO_PKG_VERSION")).about(about);
     let cli = match Cli::<C>::from_arg_matches(&command.get_matches()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
     logs::init(&cli.logs);
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "the runtime does not start");

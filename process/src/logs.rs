@@ -39,10 +39,6 @@ pub(crate) fn init(args: &LogArgs) {
         LogFormat::Json => logs.json().flatten_event(true).try_init(),
     };
     if let Some(error) = bad_filter {
-        tracing::warn!(
-            filter = args.log,
-            error,
-            "RUST_LOG cannot be parsed; logging at info"
-        );
+        tracing::warn!(filter = args.log, error, "RUST_LOG cannot be parsed; logging at info");
     }
 }

@@ -13,11 +13,7 @@ fn generated_code_is_current() {
     let fresh = tempfile::tempdir().unwrap();
 
     let descriptors = protox::compile([PROTO], [root]).unwrap();
-    fs::write(
-        fresh.path().join("descriptors.bin"),
-        descriptors.encode_to_vec(),
-    )
-    .unwrap();
+    fs::write(fresh.path().join("descriptors.bin"), descriptors.encode_to_vec()).unwrap();
     tonic_prost_build::configure()
         .build_transport(true)
         .out_dir(fresh.path())
@@ -30,10 +26,7 @@ fn generated_code_is_current() {
         if name == "google.protobuf.rs" {
             continue; // prost-types has these
         }
-        let (new, old) = (
-            fs::read(fresh.path().join(&name)).unwrap(),
-            checked_in.join(&name),
-        );
+        let (new, old) = (fs::read(fresh.path().join(&name)).unwrap(), checked_in.join(&name));
         if std::env::var_os("UPDATE_GENERATED").is_some() {
             fs::write(&old, &new).unwrap();
         }

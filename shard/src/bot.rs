@@ -89,12 +89,7 @@ impl Bot {
             () = shutdown => Ok(()),
             Some(ended) = running.join_next() => flatten(ended),
         };
-        let Shared {
-            commands,
-            publisher,
-            stop,
-            ..
-        } = self.shared;
+        let Shared { commands, publisher, stop, .. } = self.shared;
         stop.cancel();
         let result = close_shards(running, result).await;
         within(ANSWER_DEADLINE, "commands", commands.finish()).await;
@@ -139,9 +134,6 @@ fn flatten(ended: Result<Result<(), FatalClose>, JoinError>) -> Result<(), RunEr
 /// Waits for the end of something, but not for ever.
 async fn within<T>(deadline: Duration, what: &str, end: impl Future<Output = T>) {
     if timeout(deadline, end).await.is_err() {
-        tracing::warn!(
-            ?deadline,
-            "shutting down without waiting any longer for {what}"
-        );
+        tracing::warn!(?deadline, "shutting down without waiting any longer for {what}");
     }
 }

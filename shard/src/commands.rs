@@ -128,9 +128,7 @@ impl CommandMetrics {
     }
 
     fn error(&self, name: &str, error: CommandError) {
-        self.command_errors_total
-            .with_label_values(&[name, error.label()])
-            .inc();
+        self.command_errors_total.with_label_values(&[name, error.label()]).inc();
     }
 }
 
@@ -186,14 +184,7 @@ impl Call {
             return None;
         };
         let command = Command::named(&data.name);
-        Some(Self {
-            interaction,
-            command,
-            place,
-            received: Instant::now(),
-            shard_id,
-            metrics,
-        })
+        Some(Self { interaction, command, place, received: Instant::now(), shard_id, metrics })
     }
 
     fn name(&self) -> &'static str {
@@ -259,8 +250,7 @@ impl Commands {
     ) {
         let commands = Arc::clone(self);
         self.tasks.spawn(async move {
-            stop.run_until_cancelled(commands.register_until_done(application))
-                .await;
+            stop.run_until_cancelled(commands.register_until_done(application)).await;
         });
     }
 
@@ -287,33 +277,19 @@ impl Commands {
         call: &Call,
         answer: twilight_model::http::interaction::InteractionResponse,
     ) {
-        let Interaction {
-            application_id,
-            id,
-            token,
-            ..
-        } = &call.interaction;
+        let Interaction { application_id, id, token, .. } = &call.interaction;
         let deadline = call.received + ANSWER_DEADLINE;
-        let confirmed = self
-            .rest
-            .answer(*application_id, *id, token, &answer, deadline)
-            .await;
+        let confirmed = self.rest.answer(*application_id, *id, token, &answer, deadline).await;
         let took = call.received.elapsed().as_secs_f64();
         let (metrics, name) = (&call.metrics, call.name());
-        metrics
-            .command_execution_duration_seconds
-            .with_label_values(&[name])
-            .observe(took);
+        metrics.command_execution_duration_seconds.with_label_values(&[name]).observe(took);
         if let Err(error) = confirmed {
             call.error(CommandError::from(&error));
             let error = &error as &dyn std::error::Error;
             return tracing::warn!(error, command = name, "a command was not answered");
         }
         metrics.interaction_ack_duration_seconds.observe(took);
-        metrics
-            .commands_executed_total
-            .with_label_values(&[name, &call.place.label()])
-            .inc();
+        metrics.commands_executed_total.with_label_values(&[name, &call.place.label()]).inc();
         self.publisher.publish(BotEvent::CommandExecuted {
             shard_id: call.shard_id,
             command_name: name,

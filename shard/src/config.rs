@@ -21,12 +21,7 @@ pub struct Config {
     #[arg(long, env = "MANAGER_ENDPOINT", value_name = "URL", default_value = DEFAULT_MANAGER_ENDPOINT)]
     pub manager_endpoint: String,
     /// The fleet this bot belongs to; a manager with a fleet name refuses another
-    #[arg(
-        long,
-        env = "SHARDMETER_FLEET",
-        value_name = "NAME",
-        default_value = ""
-    )]
+    #[arg(long, env = "SHARDMETER_FLEET", value_name = "NAME", default_value = "")]
     pub fleet: String,
     /// Redis that gets the bot's events; without it, no events are published
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
@@ -127,19 +122,12 @@ pub struct ShardIds {
 impl ShardIds {
     /// The shards from `first` up to and including `last`, or why there are none.
     pub fn new(first: u32, last: u32) -> Result<Self, ShardIdsError> {
-        if first > last {
-            Err(ShardIdsError::Backwards)
-        } else {
-            Ok(Self { first, last })
-        }
+        if first > last { Err(ShardIdsError::Backwards) } else { Ok(Self { first, last }) }
     }
 
     /// All shards of a bot that has `count` of them; shard 0 if it has none.
     pub(crate) fn all(count: u32) -> Self {
-        Self {
-            first: 0,
-            last: count.saturating_sub(1),
-        }
+        Self { first: 0, last: count.saturating_sub(1) }
     }
 
     /// The lowest shard.
@@ -228,9 +216,7 @@ mod tests {
             ("4294967296", Err(NoNumber)),
             ("all", Err(NoNumber)),
         ] {
-            let parsed = text
-                .parse::<ShardIds>()
-                .map(|ids| (ids.first(), ids.last()));
+            let parsed = text.parse::<ShardIds>().map(|ids| (ids.first(), ids.last()));
             assert_eq!(parsed, expected, "{text:?}");
         }
         assert_eq!("0-3".parse::<ShardIds>().unwrap().to_string(), "0-3");
@@ -241,10 +227,7 @@ mod tests {
     #[test]
     fn shard_counts() {
         assert_eq!("auto".parse(), Ok(ShardCount::Auto));
-        assert_eq!(
-            "16".parse(),
-            Ok(ShardCount::Fixed(NonZeroU32::new(16).unwrap()))
-        );
+        assert_eq!("16".parse(), Ok(ShardCount::Fixed(NonZeroU32::new(16).unwrap())));
         for bad in ["0", "", "-1", "many"] {
             assert_eq!(bad.parse::<ShardCount>(), Err(ShardCountError), "{bad:?}");
         }
@@ -253,20 +236,12 @@ mod tests {
     #[test]
     fn flags_and_defaults_agree_and_secrets_are_hidden() {
         let token = "a-secret-token";
-        let flags = [
-            "shard",
-            "--discord-token",
-            token,
-            "--redis-url",
-            "redis://:a-secret-word@host",
-        ];
+        let flags =
+            ["shard", "--discord-token", token, "--redis-url", "redis://:a-secret-word@host"];
         let parsed = Flags::try_parse_from(flags).unwrap().config;
         let printed = format!("{parsed:?}");
         assert!(!printed.contains("a-secret"), "{printed}");
-        let expected = Config {
-            redis_url: parsed.redis_url.clone(),
-            ..Config::new(token)
-        };
+        let expected = Config { redis_url: parsed.redis_url.clone(), ..Config::new(token) };
         assert_eq!(printed, format!("{expected:?}"));
         assert_eq!(parsed.discord_token.expose(), token);
     }

@@ -18,11 +18,8 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 const BURST: Duration = Duration::from_secs(10);
 
 /// Pauses between the tries at the start; after the last try the start has failed.
-const START_RETRIES: [Duration; 3] = [
-    Duration::from_millis(500),
-    Duration::from_secs(2),
-    Duration::from_secs(5),
-];
+const START_RETRIES: [Duration; 3] =
+    [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
 
 /// Asks at the start. A Discord that cannot be reached or has a bad moment is asked again a few times.
 pub(crate) async fn ask(
@@ -68,9 +65,7 @@ pub(crate) async fn refresh(rest: Arc<Rest>, metrics: IdentifyMetrics, identifie
 }
 
 fn show(limit: &SessionStartLimit, metrics: &IdentifyMetrics) {
-    metrics
-        .gateway_identify_remaining
-        .set(limit.remaining.into());
+    metrics.gateway_identify_remaining.set(limit.remaining.into());
     let reset_after = Duration::from_millis(limit.reset_after);
     metrics
         .gateway_identify_reset_timestamp_seconds

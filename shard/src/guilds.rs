@@ -36,15 +36,8 @@ pub(crate) struct SavedGuilds {
 impl Guilds {
     /// No guilds yet.
     pub(crate) fn new(metrics: GuildMetrics) -> Self {
-        let cache = DefaultInMemoryCache::builder()
-            .resource_types(ResourceType::GUILD)
-            .build();
-        Self {
-            cache,
-            unavailable: HashSet::new(),
-            users: 0,
-            metrics,
-        }
+        let cache = DefaultInMemoryCache::builder().resource_types(ResourceType::GUILD).build();
+        Self { cache, unavailable: HashSet::new(), users: 0, metrics }
     }
 
     /// A new session: these guilds, and no others.
@@ -121,29 +114,19 @@ impl Guilds {
     ) {
         let before = self.members(id);
         self.cache.update(event);
-        self.users = self
-            .users
-            .saturating_sub(before)
-            .saturating_add(self.members(id));
+        self.users = self.users.saturating_sub(before).saturating_add(self.members(id));
         self.count();
     }
 
     fn members(&self, id: Id<GuildMarker>) -> u64 {
-        self.cache
-            .guild(id)
-            .and_then(|guild| guild.member_count())
-            .unwrap_or(0)
+        self.cache.guild(id).and_then(|guild| guild.member_count()).unwrap_or(0)
     }
 
     fn count(&self) {
         let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        self.metrics
-            .guild_count
-            .set(gauge(self.cache.stats().guilds() as u64));
+        self.metrics.guild_count.set(gauge(self.cache.stats().guilds() as u64));
         self.metrics.user_count.set(gauge(self.users));
-        self.metrics
-            .unavailable_guilds
-            .set(gauge(self.unavailable.len() as u64));
+        self.metrics.unavailable_guilds.set(gauge(self.unavailable.len() as u64));
     }
 }
 

@@ -15,17 +15,9 @@ fn main() -> ExitCode {
 
 async fn run(config: Config) -> Result<(), Failure> {
     let bot = Bot::build(config).await.map_err(|error| {
-        if error.is_config() {
-            Failure::config(error)
-        } else {
-            Failure::run(error)
-        }
+        if error.is_config() { Failure::config(error) } else { Failure::run(error) }
     })?;
     bot.run(shutdown_signal()).await.map_err(|error| {
-        if error.is_config() {
-            Failure::config(error)
-        } else {
-            Failure::run(error)
-        }
+        if error.is_config() { Failure::config(error) } else { Failure::run(error) }
     })
 }

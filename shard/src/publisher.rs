@@ -33,21 +33,11 @@ const CONNECTION: &str = "publisher";
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum BotEvent {
     /// Discord confirmed the answer to a command.
-    CommandExecuted {
-        shard_id: u32,
-        command_name: &'static str,
-        guild_id: Option<Id<GuildMarker>>,
-    },
+    CommandExecuted { shard_id: u32, command_name: &'static str, guild_id: Option<Id<GuildMarker>> },
     /// The bot was added to a guild.
-    GuildJoined {
-        shard_id: u32,
-        guild_id: Id<GuildMarker>,
-    },
+    GuildJoined { shard_id: u32, guild_id: Id<GuildMarker> },
     /// The bot was removed from a guild.
-    GuildLeft {
-        shard_id: u32,
-        guild_id: Id<GuildMarker>,
-    },
+    GuildLeft { shard_id: u32, guild_id: Id<GuildMarker> },
 }
 
 impl BotEvent {
@@ -105,16 +95,9 @@ impl Publisher {
             .set_connection_timeout(Some(ANSWER_TIMEOUT))
             .set_response_timeout(Some(ANSWER_TIMEOUT));
         let redis = ConnectionManager::new_lazy_with_config(Client::open(url)?, config)?;
-        metrics
-            .redis_connection_status
-            .with_label_values(&[CONNECTION])
-            .set(0);
+        metrics.redis_connection_status.with_label_values(&[CONNECTION]).set(0);
         let (events, queue) = mpsc::channel(QUEUE);
-        let connection = Connection {
-            redis,
-            metrics: metrics.clone(),
-            up: None,
-        };
+        let connection = Connection { redis, metrics: metrics.clone(), up: None };
         let task = tokio::spawn(connection.run(queue));
         Ok((Self(Some(Queue { events, metrics })), task))
     }
@@ -131,10 +114,7 @@ impl Publisher {
 
 fn count_lost(metrics: &RedisMetrics, event: &BotEvent, reason: Lost) {
     let labels = [event.name(), reason.label()];
-    metrics
-        .redis_pubsub_messages_dropped_total
-        .with_label_values(&labels)
-        .inc();
+    metrics.redis_pubsub_messages_dropped_total.with_label_values(&labels).inc();
 }
 
 /// The task's side: the connection, and what is known of it.
@@ -168,20 +148,14 @@ impl Connection {
         let Ok(json) = serde_json::to_string(event) else {
             return count_lost(&self.metrics, event, Lost::NotConfirmed);
         };
-        let subscribers: redis::RedisResult<u64> = redis::cmd("PUBLISH")
-            .arg(EVENTS_CHANNEL)
-            .arg(json)
-            .query_async(&mut self.redis)
-            .await;
+        let subscribers: redis::RedisResult<u64> =
+            redis::cmd("PUBLISH").arg(EVENTS_CHANNEL).arg(json).query_async(&mut self.redis).await;
         self.answered(&subscribers);
         match subscribers {
             Ok(subscribers) => {
                 let labels = [event.name()];
                 let metrics = &self.metrics;
-                metrics
-                    .redis_pubsub_messages_published_total
-                    .with_label_values(&labels)
-                    .inc();
+                metrics.redis_pubsub_messages_published_total.with_label_values(&labels).inc();
                 metrics
                     .redis_pubsub_messages_delivered_total
                     .with_label_values(&labels)
@@ -194,10 +168,7 @@ impl Connection {
     /// Shows whether Redis is there, and says so when that changes.
     fn answered<T>(&mut self, answer: &redis::RedisResult<T>) {
         let up = answer.is_ok();
-        self.metrics
-            .redis_connection_status
-            .with_label_values(&[CONNECTION])
-            .set(up.into());
+        self.metrics.redis_connection_status.with_label_values(&[CONNECTION]).set(up.into());
         if self.up.replace(up) == Some(up) {
             return;
         }

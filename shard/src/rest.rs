@@ -99,13 +99,7 @@ pub enum RestError {
 impl RestError {
     /// Whether Discord says that the token is no good.
     pub fn is_unauthorized(&self) -> bool {
-        matches!(
-            self,
-            Self::Status {
-                status: StatusCode::UNAUTHORIZED,
-                ..
-            }
-        )
+        matches!(self, Self::Status { status: StatusCode::UNAUTHORIZED, .. })
     }
 
     /// How long to wait before the next try: `pause`, or longer if Discord asks for it.
@@ -152,9 +146,7 @@ impl Rest {
     /// What Discord says about this bot's gateway: its address, the shards it recommends, the identifies it allows.
     pub(crate) async fn gateway_bot(&self) -> Result<BotConnectionInfo, RestError> {
         let request = self.requests.gateway().authed();
-        let answer = self
-            .call(Route::GatewayBot, request, Instant::now() + CALL_TIMEOUT)
-            .await?;
+        let answer = self.call(Route::GatewayBot, request, Instant::now() + CALL_TIMEOUT).await?;
         serde_json::from_slice(&answer).map_err(RestError::Decode)
     }
 
@@ -169,9 +161,7 @@ impl Rest {
     ) -> Result<(), RestError> {
         let client = self.requests.interaction(application);
         let request = client.create_response(interaction, token, response);
-        self.call(Route::InteractionCallback, request, deadline)
-            .await
-            .map(drop)
+        self.call(Route::InteractionCallback, request, deadline).await.map(drop)
     }
 
     /// Makes `commands` the bot's global commands, all others vanish.
@@ -182,9 +172,7 @@ impl Rest {
     ) -> Result<(), RestError> {
         let client = self.requests.interaction(application);
         let request = client.set_global_commands(commands);
-        self.call(Route::Commands, request, Instant::now() + CALL_TIMEOUT)
-            .await
-            .map(drop)
+        self.call(Route::Commands, request, Instant::now() + CALL_TIMEOUT).await.map(drop)
     }
 
     /// Sends a request and counts how it ended. The body of an answer that breaks off is as good as none: only who needs
@@ -195,12 +183,9 @@ impl Rest {
         request: impl TryIntoRequest,
         deadline: Instant,
     ) -> Result<Bytes, RestError> {
-        let request = request
-            .try_into_request()
-            .map_err(|error| RestError::Build(error.into()))?;
-        let request = self
-            .http_request(&request)
-            .map_err(|error| RestError::Build(error.into()))?;
+        let request = request.try_into_request().map_err(|error| RestError::Build(error.into()))?;
+        let request =
+            self.http_request(&request).map_err(|error| RestError::Build(error.into()))?;
         let count = |status: &str| {
             self.metrics
                 .discord_rest_requests_total
@@ -270,9 +255,9 @@ fn method(method: Method) -> http::Method {
 fn is_invalid(status: StatusCode, headers: &HeaderMap) -> bool {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
-        StatusCode::TOO_MANY_REQUESTS => headers
-            .get("x-ratelimit-scope")
-            .is_none_or(|scope| scope.as_bytes() != b"shared"),
+        StatusCode::TOO_MANY_REQUESTS => {
+            headers.get("x-ratelimit-scope").is_none_or(|scope| scope.as_bytes() != b"shared")
+        }
         _ => false,
     }
 }
@@ -305,15 +290,8 @@ fn status_label(status: StatusCode) -> &'static str {
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: f64 = headers
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()?;
-    Duration::try_from_secs_f64(seconds)
-        .ok()
-        .map(|wait| wait.min(LONGEST_RETRY_AFTER))
+    let seconds: f64 = headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok().map(|wait| wait.min(LONGEST_RETRY_AFTER))
 }
 
 /// Discord's words in an error's body.

@@ -60,11 +60,7 @@ impl SessionFile {
     /// The file of `shard`, whose sessions are begun at `gateway`, in the folder `state_dir`.
     pub(crate) fn new(state_dir: &Path, gateway: &str, shard: ShardId) -> Self {
         let path = state_dir.join(format!("shard-{}.json", shard.number()));
-        Self {
-            path,
-            gateway: gateway.to_owned(),
-            shard,
-        }
+        Self { path, gateway: gateway.to_owned(), shard }
     }
 
     /// Takes the saved session out of its file: a session is good for one resume, and a file that outlived a crash would
@@ -155,9 +151,7 @@ mod tests {
     async fn save(file: &SessionFile) {
         let session = Session::new(42, "session".to_owned());
         let resume_url = "wss://resume.example".to_owned();
-        file.save(Id::new(7), session, resume_url, SavedGuilds::default())
-            .await
-            .unwrap();
+        file.save(Id::new(7), session, resume_url, SavedGuilds::default()).await.unwrap();
     }
 
     #[tokio::test]
@@ -171,11 +165,7 @@ mod tests {
         assert_eq!(saved.resume_url, "wss://resume.example");
         assert_eq!(saved.application, Id::new(7));
         assert!(file.take().await.is_none());
-        assert_eq!(
-            std::fs::read_dir(dir.path()).unwrap().count(),
-            0,
-            "nothing is left beside it"
-        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left beside it");
     }
 
     #[tokio::test]
@@ -187,21 +177,12 @@ mod tests {
         for (what, text) in [
             ("cut off", good[..good.len() / 2].to_owned()),
             ("empty", String::new()),
-            (
-                "another gateway",
-                good.replace("wss://gateway.example", "ws://127.0.0.1:9"),
-            ),
+            ("another gateway", good.replace("wss://gateway.example", "ws://127.0.0.1:9")),
             ("another shard", good.replace("[3,8]", "[4,8]")),
             ("another shard count", good.replace("[3,8]", "[3,9]")),
             ("an impossible shard", good.replace("[3,8]", "[9,8]")),
-            (
-                "another format",
-                good.replace(r#""format":1"#, r#""format":2"#),
-            ),
-            (
-                "no address",
-                good.replace("wss://resume.example", "not an address"),
-            ),
+            ("another format", good.replace(r#""format":1"#, r#""format":2"#)),
+            ("no address", good.replace("wss://resume.example", "not an address")),
             (
                 "an address of another kind",
                 good.replace("wss://resume.example", "http://resume.example"),
@@ -222,9 +203,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = file(dir.path());
         save(&file).await;
-        assert_eq!(
-            std::fs::metadata(&file.path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -97,32 +97,23 @@ impl GatewayMetrics {
     /// Shows every outcome from the start, so that a rate sees the first of them.
     fn no_sessions_yet(&self) {
         for outcome in SessionOutcome::ALL {
-            self.gateway_sessions_total
-                .with_label_values(&[outcome.label()]);
+            self.gateway_sessions_total.with_label_values(&[outcome.label()]);
         }
     }
 
     fn session(&self, outcome: SessionOutcome) {
-        self.gateway_sessions_total
-            .with_label_values(&[outcome.label()])
-            .inc();
+        self.gateway_sessions_total.with_label_values(&[outcome.label()]).inc();
     }
 
     fn closed(&self, code: u16) {
-        self.gateway_close_total
-            .with_label_values(&[close_label(code)])
-            .inc();
+        self.gateway_close_total.with_label_values(&[close_label(code)]).inc();
     }
 
     fn event(&self, name: &str) {
         // A closed set: what twilight does not know is not told apart.
-        let label = EventType::try_from(name)
-            .ok()
-            .and_then(EventType::name)
-            .unwrap_or("OTHER");
+        let label = EventType::try_from(name).ok().and_then(EventType::name).unwrap_or("OTHER");
         self.gateway_events_total.with_label_values(&[label]).inc();
-        self.gateway_last_event_timestamp_seconds
-            .set(unix_seconds());
+        self.gateway_last_event_timestamp_seconds.set(unix_seconds());
     }
 }
 
@@ -225,10 +216,7 @@ impl ShardTask {
                 Some(Ok(Message::Close(_))) => {}
                 Some(Err(error)) => self.warn(&error),
                 None => {
-                    return Err(FatalClose {
-                        shard_id: self.id(),
-                        code: self.last_close,
-                    });
+                    return Err(FatalClose { shard_id: self.id(), code: self.last_close });
                 }
             }
         }
@@ -254,13 +242,8 @@ impl ShardTask {
     fn observe(&mut self, polled: &Poll<Option<Result<Message, ReceiveMessageError>>>) {
         let state = self.shard.state();
         let gateway = &self.metrics.gateway;
-        gateway
-            .gateway_connected
-            .set((state == ShardState::Active).into());
-        let open = !matches!(
-            state,
-            ShardState::Disconnected { .. } | ShardState::FatallyClosed
-        );
+        gateway.gateway_connected.set((state == ShardState::Active).into());
+        let open = !matches!(state, ShardState::Disconnected { .. } | ShardState::FatallyClosed);
         if self.open && !open {
             self.last_close = match polled {
                 Poll::Ready(Some(Ok(Message::Close(frame)))) => {
@@ -355,18 +338,14 @@ impl ShardTask {
     fn guild_created(&mut self, guild: &GuildCreate) {
         let (shard_id, guild_id) = (self.id(), guild.id());
         if self.guilds.created(guild) {
-            self.shared
-                .publisher
-                .publish(BotEvent::GuildJoined { shard_id, guild_id });
+            self.shared.publisher.publish(BotEvent::GuildJoined { shard_id, guild_id });
         }
     }
 
     fn guild_deleted(&mut self, guild: &GuildDelete) {
         let (shard_id, guild_id) = (self.id(), guild.id);
         if self.guilds.deleted(guild) {
-            self.shared
-                .publisher
-                .publish(BotEvent::GuildLeft { shard_id, guild_id });
+            self.shared.publisher.publish(BotEvent::GuildLeft { shard_id, guild_id });
         }
     }
 
@@ -385,9 +364,7 @@ impl ShardTask {
     fn register_commands(&mut self) {
         if let Some(application) = self.application.filter(|_| self.registers_commands) {
             self.registers_commands = false;
-            self.shared
-                .commands
-                .register(application, self.shared.stop.clone());
+            self.shared.commands.register(application, self.shared.stop.clone());
         }
     }
 
@@ -442,10 +419,7 @@ impl ShardTask {
         };
         let shard_id = self.id();
         let (session, guilds) = (session.clone(), self.guilds.save());
-        let resume_url = self
-            .shard
-            .resume_url()
-            .or_else(|| self.shard.config().proxy_url());
+        let resume_url = self.shard.resume_url().or_else(|| self.shard.config().proxy_url());
         let resume_url = resume_url.unwrap_or_default().to_owned();
         match file.save(application, session, resume_url, guilds).await {
             Ok(()) => tracing::info!(shard_id, "session saved"),

@@ -17,9 +17,7 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Draws the wait after one more failure.
     pub(crate) fn next_wait(&mut self) -> Duration {
-        let end = BASE
-            .saturating_mul(2_u32.saturating_pow(self.failures))
-            .min(CAP);
+        let end = BASE.saturating_mul(2_u32.saturating_pow(self.failures)).min(CAP);
         self.failures = self.failures.saturating_add(1);
         end.mul_f64(fastrand::f64())
     }
@@ -40,9 +38,7 @@ mod tests {
     use super::*;
 
     fn waits_after(failures: u32) -> Vec<Duration> {
-        (0..1_000)
-            .map(|_| Backoff { failures }.next_wait())
-            .collect()
+        (0..1_000).map(|_| Backoff { failures }.next_wait()).collect()
     }
 
     #[test]
@@ -54,10 +50,7 @@ mod tests {
                 tenths[(wait.as_secs_f64() / end.as_secs_f64() * 10.0) as usize] += 1;
             }
             // 100 expected each; 40 is six standard deviations away.
-            assert!(
-                tenths.iter().all(|count| (40..160).contains(count)),
-                "{tenths:?}"
-            );
+            assert!(tenths.iter().all(|count| (40..160).contains(count)), "{tenths:?}");
         }
     }
 

@@ -31,10 +31,8 @@ impl Connection {
     /// [`BuildError::Endpoint`] when the address is not `http://HOST[:PORT]`, [`BuildError::NoRuntime`] outside a tokio
     /// runtime.
     pub fn new(endpoint: &str) -> Result<Self, BuildError> {
-        let refused = |reason: String| BuildError::Endpoint {
-            endpoint: endpoint.to_owned(),
-            reason,
-        };
+        let refused =
+            |reason: String| BuildError::Endpoint { endpoint: endpoint.to_owned(), reason };
         if Handle::try_current().is_err() {
             return Err(BuildError::NoRuntime);
         }
@@ -43,10 +41,7 @@ impl Connection {
         if parsed.uri().scheme_str() != Some("http") {
             return Err(refused("it must begin with http://".to_owned()));
         }
-        Ok(Self {
-            endpoint: endpoint.to_owned(),
-            channel: with_timeouts(parsed).connect_lazy(),
-        })
+        Ok(Self { endpoint: endpoint.to_owned(), channel: with_timeouts(parsed).connect_lazy() })
     }
 
     pub(crate) fn channel(&self) -> Channel {
@@ -64,8 +59,6 @@ fn with_timeouts(endpoint: Endpoint) -> Endpoint {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("endpoint", &self.endpoint)
-            .finish_non_exhaustive()
+        f.debug_struct("Connection").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }

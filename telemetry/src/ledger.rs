@@ -116,12 +116,9 @@ impl Ledger {
 
     fn gather_family(&mut self, gathered: &MetricFamily) {
         let kind = reading::kind(gathered);
-        let family = self
-            .families
-            .entry(gathered.name().to_owned())
-            .or_insert_with(|| {
-                Family::new(kind.unwrap_or(MetricType::Unspecified), gathered.help())
-            });
+        let family = self.families.entry(gathered.name().to_owned()).or_insert_with(|| {
+            Family::new(kind.unwrap_or(MetricType::Unspecified), gathered.help())
+        });
         let name = gathered.name();
         let kind = match kind {
             Ok(kind) if kind == family.kind => kind,
@@ -191,18 +188,10 @@ impl Ledger {
                     removed,
                 })
             } else {
-                Message::Delta(Delta {
-                    sequence,
-                    samples,
-                    removed,
-                })
+                Message::Delta(Delta { sequence, samples, removed })
             }
         });
-        let messages = definitions
-            .into_iter()
-            .map(Message::Definitions)
-            .chain(frames)
-            .collect();
+        let messages = definitions.into_iter().map(Message::Definitions).chain(frames).collect();
         Ok(Frame { sequence, messages })
     }
 
@@ -211,8 +200,7 @@ impl Ledger {
         if std::mem::take(&mut self.in_flight) {
             let sequence = self.sequence;
             self.acknowledged = sequence;
-            self.series_mut()
-                .for_each(|series| series.acknowledge(sequence));
+            self.series_mut().for_each(|series| series.acknowledge(sequence));
             self.stream.snapshot_due = false;
         }
     }
@@ -224,9 +212,7 @@ impl Ledger {
     }
 
     pub(crate) fn goodbye(&self) -> Goodbye {
-        Goodbye {
-            sequence: self.sequence,
-        }
+        Goodbye { sequence: self.sequence }
     }
 
     /// Whether this is the first rejection of a family that this ledger reports.
@@ -265,10 +251,7 @@ impl Ledger {
             let undefined = |series: &Series| {
                 series.id.is_none() && !matches!(series.presence, Presence::Gone { .. })
             };
-            for (labels, series) in family
-                .series
-                .iter_mut()
-                .filter(|(_, series)| undefined(series))
+            for (labels, series) in family.series.iter_mut().filter(|(_, series)| undefined(series))
             {
                 let definition = definition(stream.next_id, labels, &series.bounds);
                 if !packing::fits(&header, &definition, series.columns(), stream.message_bytes) {
@@ -294,10 +277,7 @@ impl Ledger {
 
     /// Whether ids of this stream belong to series that are gone.
     fn has_idle_ids(&self) -> bool {
-        let mut series = self
-            .families
-            .values()
-            .flat_map(|family| family.series.values());
+        let mut series = self.families.values().flat_map(|family| family.series.values());
         series.any(|series| series.id.is_some() && matches!(series.presence, Presence::Gone { .. }))
     }
 
@@ -319,9 +299,7 @@ impl Ledger {
     }
 
     fn series_mut(&mut self) -> impl Iterator<Item = &mut Series> {
-        self.families
-            .values_mut()
-            .flat_map(|family| family.series.values_mut())
+        self.families.values_mut().flat_map(|family| family.series.values_mut())
     }
 
     /// Keeps the series, and the families, that still matter.
@@ -374,10 +352,7 @@ impl Family {
     fn leave_out(&mut self, name: &str, reason: LeftOut) {
         if !self.left_out.contains(&reason) {
             self.left_out.push(reason);
-            warn!(
-                family = name,
-                "not all of this family is reported: {reason}"
-            );
+            warn!(family = name, "not all of this family is reported: {reason}");
         }
     }
 
@@ -392,15 +367,9 @@ impl Family {
 }
 
 fn definition(id: u32, labels: &Labels, bounds: &[f64]) -> SeriesDefinition {
-    let label = |(name, value): &(String, String)| Label {
-        name: name.clone(),
-        value: value.clone(),
-    };
-    SeriesDefinition {
-        id,
-        labels: labels.iter().map(label).collect(),
-        bounds: bounds.to_vec(),
-    }
+    let label =
+        |(name, value): &(String, String)| Label { name: name.clone(), value: value.clone() };
+    SeriesDefinition { id, labels: labels.iter().map(label).collect(), bounds: bounds.to_vec() }
 }
 
 #[cfg(test)]

@@ -66,10 +66,7 @@ impl Reporter {
     #[must_use]
     pub fn status(&self) -> Status {
         let status = *self.status.borrow();
-        Status {
-            connected: status.connected && !self.task.is_finished(),
-            ..status
-        }
+        Status { connected: status.connected && !self.task.is_finished(), ..status }
     }
 
     /// Reports what is left, says Goodbye, and waits until the manager has confirmed both. Stop counting before.
@@ -135,10 +132,7 @@ impl ReporterBuilder {
 
     /// Name and version of the bot or library that reports, for people who look at the manager. Default: this crate's.
     pub fn client(mut self, name: impl Into<String>, version: impl Into<String>) -> Self {
-        self.client = Client {
-            name: name.into(),
-            version: version.into(),
-        };
+        self.client = Client { name: name.into(), version: version.into() };
         self
     }
 
@@ -172,11 +166,6 @@ impl ReporterBuilder {
         let shutdown_deadline = self.shutdown_deadline;
         let task = Task::new(self, ledger, stop.clone(), status_sender);
         let task = runtime.spawn(task.run().instrument(span));
-        Ok(Reporter {
-            task: AbortOnDropHandle::new(task),
-            stop,
-            status,
-            shutdown_deadline,
-        })
+        Ok(Reporter { task: AbortOnDropHandle::new(task), stop, status, shutdown_deadline })
     }
 }

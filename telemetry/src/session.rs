@@ -43,10 +43,7 @@ pub(crate) enum Lost {
     #[error("the manager ended the stream")]
     Ended,
     #[error("no {what} within {within:?}")]
-    Silent {
-        what: &'static str,
-        within: Duration,
-    },
+    Silent { what: &'static str, within: Duration },
     #[error("the manager sent {0}")]
     Unexpected(&'static str),
     /// Not the manager's doing: the next stream has ids again.
@@ -82,10 +79,7 @@ impl Session {
             // Goes in before the call: a server may wait for it before it answers the call at all.
             let _ = outbox.try_send(request(Request::Hello(hello)));
             let call = ReceiverStream::new(requests);
-            let inbox = TelemetryServiceClient::new(channel)
-                .report(call)
-                .await?
-                .into_inner();
+            let inbox = TelemetryServiceClient::new(channel).report(call).await?.into_inner();
             let mut session = Self { outbox, inbox };
             match session.receive().await? {
                 Response::Welcome(welcome) => Ok((session, welcome)),
@@ -169,15 +163,10 @@ async fn within<T>(
     what: &'static str,
     step: impl Future<Output = Result<T, Lost>>,
 ) -> Result<T, Lost> {
-    let silent = Lost::Silent {
-        what,
-        within: limit,
-    };
+    let silent = Lost::Silent { what, within: limit };
     timeout(limit, step).await.unwrap_or(Err(silent))
 }
 
 fn request(message: Request) -> ReportRequest {
-    ReportRequest {
-        message: Some(message),
-    }
+    ReportRequest { message: Some(message) }
 }

@@ -116,10 +116,7 @@ impl Connection {
         }
         match step {
             Step::Close(code) => {
-                let shard = self
-                    .attached
-                    .as_ref()
-                    .map(|attached| attached.session.shard);
+                let shard = self.attached.as_ref().map(|attached| attached.session.shard);
                 self.shared.change(|state| state.books.close(shard, code));
                 if close::ends_session(code) {
                     self.end_session();
@@ -185,21 +182,14 @@ impl Connection {
         self.expect_heartbeat();
         let mut acked = true;
         if let Some(Attached { session, .. }) = &self.attached {
-            acked = self
-                .shared
-                .change(|state| state.heartbeat(session.shard, &session.id, sequence));
+            acked =
+                self.shared.change(|state| state.heartbeat(session.shard, &session.id, sequence));
             if let Some(sequence) = sequence {
                 // Only makes room; the next heartbeat says it again.
-                let _ = session
-                    .commands
-                    .try_send(SessionCommand::Confirmed(sequence));
+                let _ = session.commands.try_send(SessionCommand::Confirmed(sequence));
             }
         }
-        if acked {
-            self.send(payload::heartbeat_ack()).await
-        } else {
-            Step::Continue
-        }
+        if acked { self.send(payload::heartbeat_ack()).await } else { Step::Continue }
     }
 
     async fn identify(&mut self, data: &Value) -> Step {
@@ -222,11 +212,7 @@ impl Connection {
         let (link, frames) = Link::new(self.cut.clone());
         match session::start(&self.shared, identify, link, &self.url) {
             Ok(session) => {
-                tracing::debug!(
-                    shard = identify.shard,
-                    count = identify.shard_count,
-                    "identified"
-                );
+                tracing::debug!(shard = identify.shard, count = identify.shard_count, "identified");
                 self.attached = Some(Attached { session, frames });
                 Step::Continue
             }
@@ -242,19 +228,13 @@ impl Connection {
         if !self.shared.config.accepts(&resume.token) {
             return Step::Close(close::AUTHENTICATION_FAILED);
         }
-        let Some(session) = self
-            .shared
-            .read(|state| state.sessions.find(&resume.session_id))
+        let Some(session) = self.shared.read(|state| state.sessions.find(&resume.session_id))
         else {
             return self.refuse_resume(None).await;
         };
         let (link, frames) = Link::new(self.cut.clone());
         let (done, resumed) = oneshot::channel();
-        let command = SessionCommand::Resume {
-            sequence: resume.seq,
-            link,
-            done,
-        };
+        let command = SessionCommand::Resume { sequence: resume.seq, link, done };
         // A session that ends meanwhile drops the command, which reads as "no such session".
         let _ = session.commands.send(command).await;
         match resumed.await {
@@ -265,8 +245,7 @@ impl Connection {
             }
             Ok(Resumption::BeyondSequence) => {
                 let (shard, code) = (session.shard, close::INVALID_SEQUENCE);
-                self.shared
-                    .change(|state| state.books.close(Some(shard), code));
+                self.shared.change(|state| state.books.close(Some(shard), code));
                 Step::HangUp(code)
             }
             Ok(Resumption::Expired) | Err(_) => self.refuse_resume(Some(session.shard)).await,
@@ -305,8 +284,7 @@ impl Connection {
     fn end_session(&mut self) {
         if let Some(Attached { session, .. }) = self.attached.take() {
             let SessionHandle { id, shard, .. } = &session;
-            self.shared
-                .change(|state| state.sessions.end(&mut state.books, *shard, id));
+            self.shared.change(|state| state.sessions.end(&mut state.books, *shard, id));
             session.ended.cancel();
         }
     }
@@ -314,10 +292,7 @@ impl Connection {
     async fn hang_up(&mut self, code: u16) {
         // From here on the session has no connection, and the bot may resume elsewhere.
         self.attached = None;
-        let frame = CloseFrame {
-            code,
-            reason: Utf8Bytes::from_static(""),
-        };
+        let frame = CloseFrame { code, reason: Utf8Bytes::from_static("") };
         let sent = self.socket.send(Message::Close(Some(frame)));
         if let Ok(Ok(())) = tokio::time::timeout(WRITE_TIMEOUT, sent).await {
             self.drain().await;

@@ -72,10 +72,7 @@ impl Identify {
         if !data.is_object() || !data.get("properties").is_some_and(Value::is_object) {
             return Err(close::DECODE_ERROR);
         }
-        let token = data
-            .get("token")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let token = data.get("token").and_then(Value::as_str).unwrap_or_default();
         if !config.accepts(token) {
             return Err(close::AUTHENTICATION_FAILED);
         }
@@ -89,11 +86,7 @@ impl Identify {
         if intents & PRIVILEGED != 0 {
             return Err(close::DISALLOWED_INTENTS);
         }
-        Ok(Self {
-            shard,
-            shard_count,
-            intents,
-        })
+        Ok(Self { shard, shard_count, intents })
     }
 }
 
@@ -127,12 +120,7 @@ pub(crate) struct SessionStartLimit {
 
 impl Starts {
     pub(crate) fn new(max_concurrency: u16) -> Self {
-        Self {
-            max_concurrency,
-            buckets: HashMap::new(),
-            used: 0,
-            resets_at: None,
-        }
+        Self { max_concurrency, buckets: HashMap::new(), used: 0, resets_at: None }
     }
 
     /// Counts a session start, unless a limit forbids it.
@@ -155,9 +143,7 @@ impl Starts {
 
     pub(crate) fn limit(&mut self, now: Instant) -> SessionStartLimit {
         self.reset_when_due(now);
-        let left = self
-            .resets_at
-            .map_or(DAY, |at| at.saturating_duration_since(now));
+        let left = self.resets_at.map_or(DAY, |at| at.saturating_duration_since(now));
         SessionStartLimit {
             total: STARTS_PER_DAY,
             remaining: STARTS_PER_DAY - self.used,
@@ -186,14 +172,7 @@ mod tests {
     fn a_wrong_identify_gets_its_close_code() {
         let good =
             json!({"token": "Bot t", "intents": 1, "shard": [1, 4], "properties": {"os": "x"}});
-        assert_eq!(
-            read(&good),
-            Ok(Identify {
-                shard: 1,
-                shard_count: 4,
-                intents: 1
-            })
-        );
+        assert_eq!(read(&good), Ok(Identify { shard: 1, shard_count: 4, intents: 1 }));
         let without = |field: &str, value: Value| {
             let mut data = good.clone();
             data[field] = value;
@@ -218,17 +197,11 @@ mod tests {
         let mut starts = Starts::new(2);
         let now = Instant::now();
         assert!(starts.admit(0, now) && starts.admit(1, now));
-        assert!(
-            !starts.admit(2, now),
-            "shard 2 shares the bucket of shard 0"
-        );
+        assert!(!starts.admit(2, now), "shard 2 shares the bucket of shard 0");
         assert!(starts.admit(2, now + Duration::from_secs(5)));
         assert_eq!(starts.limit(now).remaining, STARTS_PER_DAY - 3);
         let tomorrow = starts.limit(now + DAY);
-        assert_eq!(
-            (tomorrow.remaining, tomorrow.total),
-            (STARTS_PER_DAY, STARTS_PER_DAY)
-        );
+        assert_eq!((tomorrow.remaining, tomorrow.total), (STARTS_PER_DAY, STARTS_PER_DAY));
     }
 
     #[test]

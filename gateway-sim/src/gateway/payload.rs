@@ -22,9 +22,7 @@ const ATTACHMENT_SIZE_LIMIT: u64 = 10 * 1024 * 1024;
 
 /// An operation without sequence.
 fn operation(op: u8, data: &Value) -> Utf8Bytes {
-    json!({"op": op, "d": data, "s": null, "t": null})
-        .to_string()
-        .into()
+    json!({"op": op, "d": data, "s": null, "t": null}).to_string().into()
 }
 
 pub(super) fn hello(config: &Config) -> Utf8Bytes {
@@ -59,12 +57,7 @@ struct Dispatch<'a> {
 /// An event with its sequence.
 pub(super) fn dispatch(event: &'static str, sequence: u64, data: &Value) -> Utf8Bytes {
     // Values serialize without fail; an empty text would be noticed by every client.
-    let dispatch = Dispatch {
-        op: 0,
-        s: sequence,
-        t: event,
-        d: data,
-    };
+    let dispatch = Dispatch { op: 0, s: sequence, t: event, d: data };
     serde_json::to_string(&dispatch).unwrap_or_default().into()
 }
 
@@ -108,18 +101,13 @@ fn user(id: u64, name: &str) -> Value {
 
 /// The id of a command, the same whoever registers it and whenever.
 pub(crate) fn command_id(name: &str) -> u64 {
-    let spread = name
-        .bytes()
-        .fold(0u64, |hash, byte| crate::traffic::mix(hash, byte.into()));
+    let spread = name.bytes().fold(0u64, |hash, byte| crate::traffic::mix(hash, byte.into()));
     APPLICATION_ID | spread >> 20
 }
 
 /// Data of READY.
 pub(super) fn ready(session: &str, url: &str, shard: (u32, u32), guilds: &[Guild]) -> Value {
-    let guilds: Vec<_> = guilds
-        .iter()
-        .map(|guild| unavailable_guild(guild.id))
-        .collect();
+    let guilds: Vec<_> = guilds.iter().map(|guild| unavailable_guild(guild.id)).collect();
     json!({
         "v": 10,
         "user": bot_user(),

@@ -73,10 +73,7 @@ pub(super) fn start(
         if link.is_cut() {
             return Err(StartRefused::ConnectionCut);
         }
-        Ok((
-            state.sessions.start(&mut state.books, &identify, commands),
-            guilds,
-        ))
+        Ok((state.sessions.start(&mut state.books, &identify, commands), guilds))
     });
     let (handle, guilds) = begun?;
     let mut session = Session {
@@ -125,36 +122,20 @@ impl Session {
     /// Ends the session, in the books too; a second time changes nothing.
     fn end(&self) {
         let SessionHandle { id, shard, .. } = &self.handle;
-        self.shared
-            .change(|state| state.sessions.end(&mut state.books, *shard, id));
+        self.shared.change(|state| state.sessions.end(&mut state.books, *shard, id));
         self.handle.ended.cancel();
     }
 
     fn greet(&mut self, url: &str, guilds: &[Guild]) {
-        let SessionHandle {
-            id,
-            shard,
-            shard_count,
-            ..
-        } = self.handle.clone();
+        let SessionHandle { id, shard, shard_count, .. } = self.handle.clone();
         let stubs = |state: &mut State| {
             let books = state.books.shard_mut(shard);
-            books
-                .guilds
-                .extend(guilds.iter().map(|guild| (guild.id, GuildBooks::default())));
+            books.guilds.extend(guilds.iter().map(|guild| (guild.id, GuildBooks::default())));
             Some(())
         };
-        self.dispatch("READY", stubs, |()| {
-            payload::ready(&id, url, (shard, shard_count), guilds)
-        });
-        for guild in guilds
-            .iter()
-            .filter(|guild| guild.presence == Presence::Available)
-        {
-            self.tell(GuildChange::Available {
-                guild: *guild,
-                joined: false,
-            });
+        self.dispatch("READY", stubs, |()| payload::ready(&id, url, (shard, shard_count), guilds));
+        for guild in guilds.iter().filter(|guild| guild.presence == Presence::Available) {
+            self.tell(GuildChange::Available { guild: *guild, joined: false });
         }
     }
 
@@ -162,18 +143,10 @@ impl Session {
     fn apply(&mut self, command: SessionCommand) -> bool {
         // Who asked may have gone; what was asked for is done all the same.
         match command {
-            SessionCommand::Interaction {
-                place,
-                command,
-                done,
-            } => {
+            SessionCommand::Interaction { place, command, done } => {
                 let shard = self.handle.shard;
                 let issued = self.send_interaction(|state| {
-                    Some(
-                        state
-                            .interactions
-                            .issue(&mut state.books, shard, place, &command),
-                    )
+                    Some(state.interactions.issue(&mut state.books, shard, place, &command))
                 });
                 if let Some(issued) = issued {
                     let _ = done.send(issued.id);
@@ -194,11 +167,7 @@ impl Session {
                 let _ = done.send(attached);
                 goes_on
             }
-            SessionCommand::Resume {
-                sequence,
-                link,
-                done,
-            } => {
+            SessionCommand::Resume { sequence, link, done } => {
                 let resumption = self.resume(sequence, link);
                 let goes_on = resumption == Resumption::Resumed;
                 if !goes_on {
@@ -215,16 +184,12 @@ impl Session {
     }
 
     fn send_traffic(&mut self) {
-        let SessionHandle {
-            shard, shard_count, ..
-        } = self.handle;
+        let SessionHandle { shard, shard_count, .. } = self.handle;
         let id = Arc::clone(&self.handle.id);
         // Of two sessions of a shard (a rolling restart), the newer one gets the commands.
         self.send_interaction(|state| {
             let newest = state.books.shard_mut(shard).is_newest(&id);
-            newest
-                .then(|| state.issue_traffic(shard, shard_count))
-                .flatten()
+            newest.then(|| state.issue_traffic(shard, shard_count)).flatten()
         });
     }
 
@@ -241,31 +206,16 @@ impl Session {
         }
         let (event, id, books, data) = match change {
             GuildChange::Available { guild, joined } => {
-                let books = GuildBooks {
-                    available: true,
-                    members: guild.members,
-                };
-                (
-                    "GUILD_CREATE",
-                    guild.id,
-                    Some(books),
-                    payload::guild(&guild, joined),
-                )
+                let books = GuildBooks { available: true, members: guild.members };
+                ("GUILD_CREATE", guild.id, Some(books), payload::guild(&guild, joined))
             }
             GuildChange::Unavailable(id) => {
                 let books = GuildBooks::default();
-                (
-                    "GUILD_DELETE",
-                    id,
-                    Some(books),
-                    payload::unavailable_guild(id),
-                )
+                ("GUILD_DELETE", id, Some(books), payload::unavailable_guild(id))
             }
             GuildChange::Left(id) => ("GUILD_DELETE", id, None, payload::left_guild(id)),
         };
-        let SessionHandle {
-            id: session, shard, ..
-        } = self.handle.clone();
+        let SessionHandle { id: session, shard, .. } = self.handle.clone();
         let book = |state: &mut State| {
             let shard = state.books.shard_mut(shard);
             if shard.is_newest(&session) {
@@ -315,8 +265,7 @@ impl Session {
                 true
             }
             Order::Close(code) => {
-                self.shared
-                    .change(|state| state.books.close(Some(shard), code));
+                self.shared.change(|state| state.books.close(Some(shard), code));
                 self.deliver(Outbound::Close(code));
                 self.detach();
                 !close::ends_session(code)
@@ -331,8 +280,7 @@ impl Session {
                 resumable
             }
             Order::Reconnect => {
-                self.shared
-                    .change(|state| state.books.shard_mut(shard).reconnects += 1);
+                self.shared.change(|state| state.books.shard_mut(shard).reconnects += 1);
                 self.deliver(Outbound::Frame(payload::reconnect()));
                 true
             }
@@ -379,8 +327,7 @@ impl Session {
         let Some(link) = &self.link else { return };
         link.cut();
         let shard = self.handle.shard;
-        self.shared
-            .change(|state| state.books.shard_mut(shard).cuts += 1);
+        self.shared.change(|state| state.books.shard_mut(shard).cuts += 1);
         self.detach();
     }
 
@@ -388,16 +335,13 @@ impl Session {
         self.link = None;
         self.detached_at = Instant::now();
         let SessionHandle { id, shard, .. } = &self.handle;
-        self.shared
-            .change(|state| state.books.shard_mut(*shard).set_connected(id, false));
+        self.shared.change(|state| state.books.shard_mut(*shard).set_connected(id, false));
     }
 }
 
 /// A shard's part of the traffic, out of step with the other shards'.
 fn traffic(commands_per_second: f64, identify: &Identify) -> Option<Interval> {
-    let Identify {
-        shard, shard_count, ..
-    } = *identify;
+    let Identify { shard, shard_count, .. } = *identify;
     let rate = commands_per_second / f64::from(shard_count);
     // No rate is an infinite period, which is no duration.
     let period = Duration::try_from_secs_f64(rate.recip()).ok()?;

@@ -23,20 +23,13 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, 10_002, "Unknown Application");
     pub(crate) const UNKNOWN_INTERACTION: Self =
         Self::new(StatusCode::NOT_FOUND, 10_062, "Unknown interaction");
-    pub(crate) const ALREADY_ACKNOWLEDGED: Self = Self::new(
-        StatusCode::BAD_REQUEST,
-        40_060,
-        "Interaction has already been acknowledged.",
-    );
+    pub(crate) const ALREADY_ACKNOWLEDGED: Self =
+        Self::new(StatusCode::BAD_REQUEST, 40_060, "Interaction has already been acknowledged.");
     pub(crate) const INVALID_BODY: Self =
         Self::new(StatusCode::BAD_REQUEST, 50_035, "Invalid Form Body");
 
     const fn new(status: StatusCode, code: u32, message: &'static str) -> Self {
-        Self {
-            status,
-            code,
-            message,
-        }
+        Self { status, code, message }
     }
 
     /// A status that was injected, whatever it is.

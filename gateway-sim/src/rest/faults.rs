@@ -51,10 +51,7 @@ impl Fault {
     /// The answer in place of the route's; `None` where the route answers.
     pub(super) fn response(self) -> Option<Response> {
         match self {
-            Self::RateLimited {
-                retry_after,
-                global,
-            } => Some(rate_limited(retry_after, global)),
+            Self::RateLimited { retry_after, global } => Some(rate_limited(retry_after, global)),
             Self::Status(status) => StatusCode::from_u16(status)
                 .ok()
                 .filter(|status| status.is_client_error() || status.is_server_error())

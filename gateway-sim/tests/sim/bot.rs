@@ -56,18 +56,13 @@ impl Bot {
             .proxy_url(sim.gateway_url.clone())
             .queue(queue)
             .build();
-        let mut bot = Self {
-            shards: Vec::new(),
-            senders: Vec::new(),
-            http,
-            _tasks: JoinSet::new(),
-        };
+        let mut bot =
+            Self { shards: Vec::new(), senders: Vec::new(), http, _tasks: JoinSet::new() };
         for shard in 0..shard_count {
             let shard = Shard::with_config(ShardId::new(shard, shard_count), config.clone());
             let seen = Arc::new(Mutex::new(Seen::default()));
             bot.senders.push(shard.sender());
-            bot._tasks
-                .spawn(run(shard, Arc::clone(&seen), Arc::clone(&bot.http)));
+            bot._tasks.spawn(run(shard, Arc::clone(&seen), Arc::clone(&bot.http)));
             bot.shards.push(seen);
         }
         bot
@@ -96,10 +91,7 @@ pub(crate) fn http(sim: &Sim, token: &str) -> Client {
 }
 
 pub(crate) fn response() -> InteractionResponse {
-    InteractionResponse {
-        kind: InteractionResponseType::ChannelMessageWithSource,
-        data: None,
-    }
+    InteractionResponse { kind: InteractionResponseType::ChannelMessageWithSource, data: None }
 }
 
 async fn run(mut shard: Shard<InMemoryQueue>, seen: Arc<Mutex<Seen>>, http: Arc<Client>) {
@@ -132,8 +124,7 @@ fn note(seen: &mut Seen, event: Event) -> Option<Interaction> {
         Event::GuildCreate(guild) => {
             if let GuildCreate::Available(guild) = *guild {
                 seen.unavailable.remove(&guild.id.get());
-                seen.guilds
-                    .insert(guild.id.get(), guild.member_count.unwrap());
+                seen.guilds.insert(guild.id.get(), guild.member_count.unwrap());
             }
         }
         Event::GuildDelete(guild) => {
@@ -159,9 +150,7 @@ fn key(interaction: &Interaction) -> (Place, String) {
     };
     assert!(interaction.author().is_some());
     assert_eq!(interaction.is_dm(), interaction.guild_id.is_none());
-    let place = interaction
-        .guild_id
-        .map_or(Place::Dm, |id| Place::Guild(id.get()));
+    let place = interaction.guild_id.map_or(Place::Dm, |id| Place::Guild(id.get()));
     (place, data.name.clone())
 }
 

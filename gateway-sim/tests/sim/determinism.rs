@@ -9,20 +9,13 @@ const COMMANDS: usize = 60;
 
 /// Runs a bot until every shard received some commands; the world, and what the shards received first.
 async fn run(seed: u64) -> (Vec<Guild>, Vec<Vec<(Place, String)>>) {
-    let config = Config {
-        seed,
-        guilds: 12,
-        commands_per_second: 2_000.0,
-        ..Config::default()
-    };
+    let config = Config { seed, guilds: 12, commands_per_second: 2_000.0, ..Config::default() };
     let sim = Sim::start(config).await;
     let bot = Bot::start(&sim, 3);
     let enough = COMMANDS as u64;
     within(sim.control.until(|books| {
         let confirmed = |shard| {
-            books
-                .shard(shard)
-                .is_some_and(|shard| shard.confirmed.values().sum::<u64>() >= enough)
+            books.shard(shard).is_some_and(|shard| shard.confirmed.values().sum::<u64>() >= enough)
         };
         (0..3).all(confirmed)
     }))
@@ -30,14 +23,8 @@ async fn run(seed: u64) -> (Vec<Guild>, Vec<Vec<(Place, String)>>) {
     sim.control.pause();
     let sent = sim.control.books().sent();
     within(sim.control.until(|books| books.confirmed() == books.sent())).await;
-    assert_eq!(
-        sim.control.books().sent(),
-        sent,
-        "nothing is sent after a pause"
-    );
-    let received = (0..3)
-        .map(|shard| bot.seen(shard).received[..COMMANDS].to_vec())
-        .collect();
+    assert_eq!(sim.control.books().sent(), sent, "nothing is sent after a pause");
+    let received = (0..3).map(|shard| bot.seen(shard).received[..COMMANDS].to_vec()).collect();
     bot.assert_read_all();
     (sim.control.guilds(), received)
 }
@@ -54,12 +41,7 @@ async fn two_simulators_of_one_seed_send_the_same() {
 #[tokio::test]
 async fn traffic_goes_on_where_it_stopped_over_cuts_and_new_sessions() {
     let steady = run(11).await;
-    let config = Config {
-        seed: 11,
-        guilds: 12,
-        commands_per_second: 2_000.0,
-        ..Config::default()
-    };
+    let config = Config { seed: 11, guilds: 12, commands_per_second: 2_000.0, ..Config::default() };
     let sim = Sim::start(config).await;
     let bot = Bot::start(&sim, 3);
     let control = &sim.control;
@@ -72,10 +54,7 @@ async fn traffic_goes_on_where_it_stopped_over_cuts_and_new_sessions() {
     control.resume();
     let enough = COMMANDS as u64;
     within(control.until(|books| {
-        books
-            .shards
-            .values()
-            .all(|shard| shard.confirmed.values().sum::<u64>() >= enough)
+        books.shards.values().all(|shard| shard.confirmed.values().sum::<u64>() >= enough)
     }))
     .await;
     for shard in 0..3 {

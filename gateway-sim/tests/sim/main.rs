@@ -45,13 +45,7 @@ impl Sim {
         let running = tokio::spawn(sim.run(async {
             let _ = stopped.await;
         }));
-        Self {
-            control,
-            gateway_url,
-            host,
-            stop,
-            running,
-        }
+        Self { control, gateway_url, host, stop, running }
     }
 
     async fn stop(self) {
@@ -62,7 +56,5 @@ impl Sim {
 
 /// Fails the test when something takes too long.
 async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, what)
-        .await
-        .expect("this should have happened by now")
+    tokio::time::timeout(DEADLINE, what).await.expect("this should have happened by now")
 }

@@ -25,26 +25,11 @@ async fn end_of_session(sim: &Sim, payload: &Value) -> Next {
 
 #[tokio::test]
 async fn bad_payloads_get_their_close_code_and_the_simulator_lives_on() {
-    let sim = Sim::start(Config {
-        guilds: 2,
-        ..Config::default()
-    })
-    .await;
-    for junk in [
-        "",
-        "{",
-        "[]",
-        "null",
-        "{\"op\": \"2\"}",
-        "{\"d\": 1}",
-        "\u{0}",
-    ] {
+    let sim = Sim::start(Config { guilds: 2, ..Config::default() }).await;
+    for junk in ["", "{", "[]", "null", "{\"op\": \"2\"}", "{\"d\": 1}", "\u{0}"] {
         assert_eq!(end_of(&sim, junk).await, Next::Closed(4002), "{junk:?}");
     }
-    assert_eq!(
-        end_of(&sim, Message::binary(vec![0xff; 9])).await,
-        Next::Closed(4002)
-    );
+    assert_eq!(end_of(&sim, Message::binary(vec![0xff; 9])).await, Next::Closed(4002));
     assert_eq!(end_of(&sim, "x".repeat(5_000)).await, Next::Closed(4002));
     for op in [0, 5, 7, 9, 10, 11, 99, -1, i64::MAX] {
         let payload = json!({"op": op, "d": null}).to_string();
@@ -54,14 +39,8 @@ async fn bad_payloads_get_their_close_code_and_the_simulator_lives_on() {
         let payload = json!({"op": op, "d": {}}).to_string();
         assert_eq!(end_of(&sim, payload).await, Next::Closed(4003), "op {op}");
     }
-    assert_eq!(
-        end_of(&sim, r#"{"op": 1, "d": "x"}"#).await,
-        Next::Closed(4002)
-    );
-    assert_eq!(
-        end_of(&sim, r#"{"op": 6, "d": {"token": 1}}"#).await,
-        Next::Closed(4002)
-    );
+    assert_eq!(end_of(&sim, r#"{"op": 1, "d": "x"}"#).await, Next::Closed(4002));
+    assert_eq!(end_of(&sim, r#"{"op": 6, "d": {"token": 1}}"#).await, Next::Closed(4002));
     let nobody = r#"{"op": 6, "d": {"token": "", "session_id": "x", "seq": 1}}"#;
     assert_eq!(end_of(&sim, nobody).await, Next::Closed(4004));
     // Beyond what is read at all, the connection is dropped.
@@ -96,35 +75,18 @@ async fn a_wrong_identify_gets_its_close_code() {
 
 #[tokio::test]
 async fn a_shard_with_too_many_guilds_must_be_split() {
-    let sim = Sim::start(Config {
-        guilds: 2_501,
-        ..Config::default()
-    })
-    .await;
-    assert_eq!(
-        end_of(&sim, identify(0, 1).to_string()).await,
-        Next::Closed(4011)
-    );
+    let sim = Sim::start(Config { guilds: 2_501, ..Config::default() }).await;
+    assert_eq!(end_of(&sim, identify(0, 1).to_string()).await, Next::Closed(4011));
     Raw::identified(&sim, 0, 2).await;
 }
 
 #[tokio::test]
 async fn misuse_of_a_session_closes_its_connection() {
-    let sim = Sim::start(Config {
-        guilds: 2,
-        ..Config::default()
-    })
-    .await;
-    assert_eq!(
-        end_of_session(&sim, &identify(0, 1)).await,
-        Next::Closed(4005)
-    );
+    let sim = Sim::start(Config { guilds: 2, ..Config::default() }).await;
+    assert_eq!(end_of_session(&sim, &identify(0, 1)).await, Next::Closed(4005));
     let resume = json!({"op": 6, "d": {"token": "t", "session_id": "x", "seq": 1}});
     assert_eq!(end_of_session(&sim, &resume).await, Next::Closed(4005));
-    assert_eq!(
-        end_of_session(&sim, &json!({"op": 77})).await,
-        Next::Closed(4001)
-    );
+    assert_eq!(end_of_session(&sim, &json!({"op": 77})).await, Next::Closed(4001));
     let closes = sim.control.books().shards[&0].closes.clone();
     assert_eq!(closes, [(4001, 1), (4005, 2)].into());
 }
@@ -140,11 +102,7 @@ async fn another_api_version_is_refused() {
 
 #[tokio::test]
 async fn too_many_payloads_are_too_many() {
-    let sim = Sim::start(Config {
-        guilds: 0,
-        ..Config::default()
-    })
-    .await;
+    let sim = Sim::start(Config { guilds: 0, ..Config::default() }).await;
     let mut raw = Raw::identified(&sim, 0, 1).await;
     // Heartbeats do not count; the identify was the first of 120.
     for _ in 0..200 {
@@ -160,11 +118,7 @@ async fn too_many_payloads_are_too_many() {
 #[tokio::test]
 async fn a_client_without_heartbeats_is_closed_and_its_session_is_over() {
     let heartbeat_interval = Duration::from_millis(50);
-    let sim = Sim::start(Config {
-        heartbeat_interval,
-        ..Config::default()
-    })
-    .await;
+    let sim = Sim::start(Config { heartbeat_interval, ..Config::default() }).await;
     let mut raw = Raw::identified(&sim, 0, 1).await;
     assert_eq!(within(raw.end()).await, Next::Closed(4009));
     let books = sim.control.books();
@@ -174,11 +128,7 @@ async fn a_client_without_heartbeats_is_closed_and_its_session_is_over() {
 
 #[tokio::test]
 async fn a_resume_replays_what_was_missed_and_nothing_else() {
-    let sim = Sim::start(Config {
-        guilds: 1,
-        ..Config::default()
-    })
-    .await;
+    let sim = Sim::start(Config { guilds: 1, ..Config::default() }).await;
     let control = &sim.control;
     let mut raw = Raw::connect(&sim).await;
     raw.send(&identify(0, 1)).await;
@@ -203,13 +153,7 @@ async fn a_resume_replays_what_was_missed_and_nothing_else() {
         }
     }
     assert_eq!(sequences, [4, 5, 6]);
-    assert_eq!(
-        control.books().shards[&0]
-            .newest_session()
-            .unwrap()
-            .confirmed,
-        3
-    );
+    assert_eq!(control.books().shards[&0].newest_session().unwrap().confirmed, 3);
 
     // A second resume takes over; the first connection goes.
     let mut again = Raw::connect(&sim).await;
@@ -229,19 +173,13 @@ async fn a_resume_replays_what_was_missed_and_nothing_else() {
 
 #[tokio::test]
 async fn a_resume_from_the_future_is_closed() {
-    let sim = Sim::start(Config {
-        guilds: 1,
-        ..Config::default()
-    })
-    .await;
+    let sim = Sim::start(Config { guilds: 1, ..Config::default() }).await;
     let mut raw = Raw::connect(&sim).await;
     raw.send(&identify(0, 1)).await;
     let ready = raw.event("READY").await;
     let mut ahead = Raw::connect(&sim).await;
     let session_id = &ready["session_id"];
-    ahead
-        .send(&json!({"op": 6, "d": {"token": "t", "session_id": session_id, "seq": 99}}))
-        .await;
+    ahead.send(&json!({"op": 6, "d": {"token": "t", "session_id": session_id, "seq": 99}})).await;
     assert_eq!(within(ahead.end()).await, Next::Closed(4007));
     let shard = sim.control.books().shards[&0].clone();
     assert_eq!(shard.closes, [(4007, 1)].into());
@@ -249,34 +187,20 @@ async fn a_resume_from_the_future_is_closed() {
 
 #[tokio::test]
 async fn identifies_above_the_concurrency_get_an_invalid_session() {
-    let sim = Sim::start(Config {
-        max_concurrency: 2,
-        ..Config::default()
-    })
-    .await;
+    let sim = Sim::start(Config { max_concurrency: 2, ..Config::default() }).await;
     let _first = Raw::identified(&sim, 0, 4).await;
     let _second = Raw::identified(&sim, 1, 4).await;
     let mut third = Raw::connect(&sim).await;
     third.send(&identify(2, 4)).await;
     assert_eq!(within(third.operation(9)).await["d"], false);
     let books = sim.control.books();
-    assert_eq!(
-        (
-            books.shards[&2].identifies,
-            books.shards[&2].identifies_refused
-        ),
-        (0, 1)
-    );
+    assert_eq!((books.shards[&2].identifies, books.shards[&2].identifies_refused), (0, 1));
     assert_eq!(books.connected(), [0, 1].into());
 }
 
 #[tokio::test]
 async fn sessions_of_a_shard_are_bounded() {
-    let sim = Sim::start(Config {
-        guilds: 0,
-        ..Config::default()
-    })
-    .await;
+    let sim = Sim::start(Config { guilds: 0, ..Config::default() }).await;
     let mut oldest = Raw::identified(&sim, 0, 1).await;
     let mut others = Vec::new();
     for _ in 0..20 {
@@ -285,20 +209,13 @@ async fn sessions_of_a_shard_are_bounded() {
     assert_eq!(within(oldest.end()).await, Next::Dropped);
     let books = sim.control.books();
     let sessions = &books.shards[&0].sessions;
-    assert_eq!(
-        sessions.iter().filter(|session| session.connected).count(),
-        4
-    );
+    assert_eq!(sessions.iter().filter(|session| session.connected).count(), 4);
     assert_eq!(sessions.len(), 16);
 }
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_dropped_at_once_and_may_resume() {
-    let sim = Sim::start(Config {
-        guilds: 0,
-        ..Config::default()
-    })
-    .await;
+    let sim = Sim::start(Config { guilds: 0, ..Config::default() }).await;
     let mut stuck = Raw::identified(&sim, 0, 1).await;
     // Long names fill the socket's buffers sooner.
     let command = "x".repeat(4_000);
@@ -316,14 +233,6 @@ async fn a_client_that_does_not_read_is_dropped_at_once_and_may_resume() {
     while let Next::Payload(_) = within(stuck.next()).await {
         read += 1;
     }
-    assert!(
-        read < sent / 2,
-        "{read} of {sent} were written: the queue was not thrown away"
-    );
-    assert!(
-        !sim.control.books().shards[&0]
-            .newest_session()
-            .unwrap()
-            .ended
-    );
+    assert!(read < sent / 2, "{read} of {sent} were written: the queue was not thrown away");
+    assert!(!sim.control.books().shards[&0].newest_session().unwrap().ended);
 }

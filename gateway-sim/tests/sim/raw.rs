@@ -35,9 +35,7 @@ impl Raw {
     /// Connects and reads hello.
     pub(crate) async fn connect(sim: &Sim) -> Self {
         let mut raw = Self::connect_with(sim, "?v=10&encoding=json").await;
-        let Next::Payload(hello) = raw.next().await else {
-            panic!("no hello")
-        };
+        let Next::Payload(hello) = raw.next().await else { panic!("no hello") };
         assert_eq!(hello["op"], 10);
         raw
     }

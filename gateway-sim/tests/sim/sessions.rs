@@ -15,11 +15,7 @@ fn of(books: &Books, shard: u32, number: impl Fn(&ShardBooks) -> u64) -> u64 {
 
 fn guild_of(sim: &Sim, shard: u32, shard_count: u32) -> u64 {
     let guilds = sim.control.guilds();
-    guilds
-        .iter()
-        .find(|guild| shard_of(guild.id, shard_count) == shard)
-        .unwrap()
-        .id
+    guilds.iter().find(|guild| shard_of(guild.id, shard_count) == shard).unwrap().id
 }
 
 async fn all_confirmed(sim: &Sim) {
@@ -28,11 +24,7 @@ async fn all_confirmed(sim: &Sim) {
 
 /// Starts a simulator with one guild and a bot with one shard on it.
 async fn one_shard() -> (Sim, Bot, Place) {
-    let sim = Sim::start(Config {
-        guilds: 1,
-        ..Config::default()
-    })
-    .await;
+    let sim = Sim::start(Config { guilds: 1, ..Config::default() }).await;
     let bot = Bot::start(&sim, 1);
     within(sim.control.until_connected(1)).await;
     let place = Place::Guild(sim.control.guilds()[0].id);
@@ -41,19 +33,12 @@ async fn one_shard() -> (Sim, Bot, Place) {
 
 #[tokio::test]
 async fn a_bot_sees_its_guilds_and_confirms_every_command() {
-    let sim = Sim::start(Config {
-        guilds: 41,
-        ..Config::default()
-    })
-    .await;
+    let sim = Sim::start(Config { guilds: 41, ..Config::default() }).await;
     let bot = Bot::start(&sim, 4);
     within(sim.control.until_connected(4)).await;
     for guild in sim.control.guilds() {
         for command in ["ping", "shards", "ping"] {
-            sim.control
-                .interaction(Place::Guild(guild.id), command)
-                .await
-                .unwrap();
+            sim.control.interaction(Place::Guild(guild.id), command).await.unwrap();
         }
     }
     sim.control.interaction(Place::Dm, "stats").await.unwrap();
@@ -72,19 +57,13 @@ async fn a_bot_sees_its_guilds_and_confirms_every_command() {
         })
         .await;
         let seen = bot.seen(shard);
-        let told = booked
-            .guilds
-            .iter()
-            .map(|(id, guild)| (*id, u64::from(guild.members)));
+        let told = booked.guilds.iter().map(|(id, guild)| (*id, u64::from(guild.members)));
         assert_eq!(seen.guilds, told.collect());
         assert!(booked.guilds.keys().all(|id| shard_of(*id, 4) == shard));
         assert_eq!(booked.available_guilds(), seen.guilds.len() as u64);
         assert_eq!(booked.members(), seen.guilds.values().sum::<u64>());
         assert_eq!(booked.events["GUILD_CREATE"], booked.available_guilds());
-        assert_eq!(
-            booked.sent.contains_key(&(Place::Dm, "stats".to_owned())),
-            shard == 0
-        );
+        assert_eq!(booked.sent.contains_key(&(Place::Dm, "stats".to_owned())), shard == 0);
         let dispatched: u64 = booked.events.values().sum();
         let session = booked.newest_session().unwrap();
         assert_eq!((session.sequence, session.shard_count), (dispatched, 4));
@@ -114,10 +93,7 @@ async fn a_cut_loses_no_interaction() {
     }
     let books = control.books();
     let shard = &books.shards[&0];
-    assert_eq!(
-        (shard.identifies, shard.cuts, shard.duplicate_callbacks),
-        (1, 5, 0)
-    );
+    assert_eq!((shard.identifies, shard.cuts, shard.duplicate_callbacks), (1, 5, 0));
     assert!(shard.replayed > 0, "or this tested nothing");
     assert_eq!(shard.events["RESUMED"], 5);
     assert_eq!(books.confirmed(), 5 * 25);
@@ -161,11 +137,7 @@ async fn a_reconnect_request_and_a_harmless_close_are_resumed() {
     let shard = &books.shards[&0];
     assert_eq!((shard.identifies, shard.reconnects), (1, 1));
     assert_eq!(shard.closes, [(4000, 1)].into());
-    assert_eq!(
-        shard.closes_received,
-        [(4000, 1)].into(),
-        "twilight's answer to op 7"
-    );
+    assert_eq!(shard.closes_received, [(4000, 1)].into(), "twilight's answer to op 7");
     assert!(bot.seen(0).closes.contains(&Some(4000)));
 }
 
@@ -173,11 +145,7 @@ async fn a_reconnect_request_and_a_harmless_close_are_resumed() {
 async fn a_close_that_ends_the_session_leads_to_a_new_one() {
     let (sim, _bot, _) = one_shard().await;
     sim.control.close_with(0, 4009).await.unwrap();
-    within(
-        sim.control
-            .until(|books| of(books, 0, |shard| shard.identifies) == 2),
-    )
-    .await;
+    within(sim.control.until(|books| of(books, 0, |shard| shard.identifies) == 2)).await;
     let books = sim.control.books();
     assert_eq!(books.unknown_resumes, 1, "twilight tries to resume first");
     assert_eq!(books.shards[&0].resumes, 0);
@@ -202,12 +170,7 @@ async fn a_fatal_close_ends_the_bot() {
 #[tokio::test]
 async fn a_bot_whose_heartbeats_go_unanswered_reconnects() {
     let heartbeat_interval = Duration::from_millis(400);
-    let sim = Sim::start(Config {
-        guilds: 1,
-        heartbeat_interval,
-        ..Config::default()
-    })
-    .await;
+    let sim = Sim::start(Config { guilds: 1, heartbeat_interval, ..Config::default() }).await;
     let control = &sim.control;
     let _bot = Bot::start(&sim, 1);
     within(control.until(|books| of(books, 0, |shard| shard.acks) >= 2)).await;
@@ -233,28 +196,17 @@ async fn a_requested_heartbeat_confirms_the_sequence() {
         sim.control.interaction(place, "ping").await.unwrap();
     }
     all_confirmed(&sim).await;
-    let sequence = sim.control.books().shards[&0]
-        .newest_session()
-        .unwrap()
-        .sequence;
+    let sequence = sim.control.books().shards[&0].newest_session().unwrap().sequence;
     // READY, a guild, three interactions.
     assert_eq!(sequence, 5);
     sim.control.request_heartbeat(0).await.unwrap();
     let confirmed = |shard: &ShardBooks| shard.newest_session().map_or(0, |s| s.confirmed);
-    within(
-        sim.control
-            .until(|books| of(books, 0, confirmed) == sequence),
-    )
-    .await;
+    within(sim.control.until(|books| of(books, 0, confirmed) == sequence)).await;
 }
 
 #[tokio::test]
 async fn a_restart_forgets_every_session() {
-    let sim = Sim::start(Config {
-        guilds: 8,
-        ..Config::default()
-    })
-    .await;
+    let sim = Sim::start(Config { guilds: 8, ..Config::default() }).await;
     let bot = Bot::start(&sim, 4);
     within(sim.control.until_connected(4)).await;
     sim.control.restart();
@@ -262,22 +214,13 @@ async fn a_restart_forgets_every_session() {
     within(sim.control.until_connected(4)).await;
     let books = sim.control.books();
     assert_eq!(books.unknown_resumes, 4);
-    assert!(
-        books
-            .shards
-            .values()
-            .all(|shard| (shard.identifies, shard.resumes) == (2, 0))
-    );
+    assert!(books.shards.values().all(|shard| (shard.identifies, shard.resumes) == (2, 0)));
     bot.assert_read_all();
 }
 
 #[tokio::test]
 async fn guilds_come_and_go_for_bot_and_books_alike() {
-    let sim = Sim::start(Config {
-        guilds: 6,
-        ..Config::default()
-    })
-    .await;
+    let sim = Sim::start(Config { guilds: 6, ..Config::default() }).await;
     let control = &sim.control;
     let bot = Bot::start(&sim, 2);
     within(control.until_connected(2)).await;
@@ -288,27 +231,16 @@ async fn guilds_come_and_go_for_bot_and_books_alike() {
     assert_eq!(shard_of(joined, 2), 1);
     let refused = control.interaction(Place::Guild(away), "ping").await;
     assert_eq!(refused, Err(ActError::GuildAway(away)));
-    assert_eq!(
-        control.guild_unavailable(left).await,
-        Err(ActError::GuildAway(left))
-    );
+    assert_eq!(control.guild_unavailable(left).await, Err(ActError::GuildAway(left)));
     assert_eq!(control.guild_leave(1).await, Err(ActError::UnknownGuild(1)));
     assert_eq!(control.guild_join(2, 1).await, Err(ActError::CannotJoin));
 
     // A callback from either shard shows that the events before it have arrived.
     let place = Place::Guild(
-        control
-            .guilds()
-            .iter()
-            .map(|g| g.id)
-            .find(|g| shard_of(*g, 2) == 0 && *g != away)
-            .unwrap(),
+        control.guilds().iter().map(|g| g.id).find(|g| shard_of(*g, 2) == 0 && *g != away).unwrap(),
     );
     control.interaction(place, "ping").await.unwrap();
-    control
-        .interaction(Place::Guild(joined), "ping")
-        .await
-        .unwrap();
+    control.interaction(Place::Guild(joined), "ping").await.unwrap();
     all_confirmed(&sim).await;
     let books = control.books();
     assert_eq!(books.shards[&0].unavailable_guilds(), 1);
@@ -317,14 +249,8 @@ async fn guilds_come_and_go_for_bot_and_books_alike() {
     assert!(!bot.seen(1).guilds.contains_key(&left));
     for shard in 0..2 {
         let booked = &books.shards[&shard];
-        assert_eq!(
-            booked.members(),
-            bot.seen(shard).guilds.values().sum::<u64>()
-        );
-        assert_eq!(
-            booked.available_guilds(),
-            bot.seen(shard).guilds.len() as u64
-        );
+        assert_eq!(booked.members(), bot.seen(shard).guilds.values().sum::<u64>());
+        assert_eq!(booked.available_guilds(), bot.seen(shard).guilds.len() as u64);
     }
 
     control.guild_available(away).await.unwrap();
@@ -344,17 +270,10 @@ async fn guilds_come_and_go_for_bot_and_books_alike() {
 async fn in_a_rolling_restart_the_newer_bot_gets_the_commands() {
     let (sim, old, place) = one_shard().await;
     let new = Bot::start(&sim, 1);
-    within(
-        sim.control
-            .until(|books| of(books, 0, |shard| shard.identifies) == 2),
-    )
-    .await;
+    within(sim.control.until(|books| of(books, 0, |shard| shard.identifies) == 2)).await;
     sim.control.interaction(place, "ping").await.unwrap();
     all_confirmed(&sim).await;
-    assert_eq!(
-        (old.seen(0).received.len(), new.seen(0).received.len()),
-        (0, 1)
-    );
+    assert_eq!((old.seen(0).received.len(), new.seen(0).received.len()), (0, 1));
     // The old one still has its connection, and hears of guilds.
     let joined = sim.control.guild_join(0, 5).await.unwrap();
     within(async {
@@ -375,11 +294,7 @@ async fn in_a_rolling_restart_the_newer_bot_gets_the_commands() {
 
 #[tokio::test]
 async fn with_another_shard_count_guilds_move() {
-    let sim = Sim::start(Config {
-        guilds: 12,
-        ..Config::default()
-    })
-    .await;
+    let sim = Sim::start(Config { guilds: 12, ..Config::default() }).await;
     let first = Bot::start(&sim, 2);
     within(sim.control.until_connected(2)).await;
     drop(first);
@@ -387,10 +302,7 @@ async fn with_another_shard_count_guilds_move() {
     let second = Bot::start(&sim, 3);
     within(sim.control.until_connected(3)).await;
     for guild in sim.control.guilds() {
-        sim.control
-            .interaction(Place::Guild(guild.id), "shards")
-            .await
-            .unwrap();
+        sim.control.interaction(Place::Guild(guild.id), "shards").await.unwrap();
     }
     all_confirmed(&sim).await;
     for shard in 0..3 {

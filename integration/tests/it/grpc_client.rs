@@ -13,11 +13,7 @@ use crate::{
 async fn output(command: &mut Command) -> String {
     let output = tools::start(command).wait_with_output().await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}: {said}",
-        output.status
-    );
+    assert!(output.status.success(), "{command:?}: {}: {said}", output.status);
     said
 }
 
@@ -35,39 +31,23 @@ async fn a_python_client_reports_by_the_proto_alone() {
     assert_eq!(said["gap"], "sequence 9 where 4 is next");
     assert_eq!(said["second_hello"]["code"], "INVALID_ARGUMENT");
     assert_eq!(said["last_sequence"], 3);
-    assert_eq!(
-        said["undefined"],
-        "a delta before the stream's first snapshot"
-    );
+    assert_eq!(said["undefined"], "a delta before the stream's first snapshot");
     assert_eq!(said["end"]["code"], "OK");
 
     let page = manager.page().await;
     let samples = crate::scrape::parse(&page);
     let value = |series| samples.get(&series).copied();
     let strange = [("command_name", "say \"hi\"\\\n🦀"), ("shard_id", "2")];
-    assert_eq!(
-        value(series("commands_executed_total", strange)),
-        Some(41.0)
-    );
-    assert_eq!(
-        value(series("commands_executed_total", [("shard_id", "2")])),
-        Some(7.0)
-    );
-    let bucket = |le| {
-        series(
-            "command_execution_duration_seconds_bucket",
-            [("le", le), ("shard_id", "2")],
-        )
-    };
+    assert_eq!(value(series("commands_executed_total", strange)), Some(41.0));
+    assert_eq!(value(series("commands_executed_total", [("shard_id", "2")])), Some(7.0));
+    let bucket =
+        |le| series("command_execution_duration_seconds_bucket", [("le", le), ("shard_id", "2")]);
     assert_eq!(
         [bucket("0.1"), bucket("1"), bucket("inf")].map(value),
         [Some(1.0), Some(3.0), Some(4.0)]
     );
     assert_eq!(
-        value(series(
-            "command_execution_duration_seconds_sum",
-            [("shard_id", "2")]
-        )),
+        value(series("command_execution_duration_seconds_sum", [("shard_id", "2")])),
         Some(2.25)
     );
     assert_eq!(
@@ -76,11 +56,7 @@ async fn a_python_client_reports_by_the_proto_alone() {
         "a gauge that left is not exposed"
     );
     for (shard, up) in [("0", 0.0), ("1", 0.0), ("2", 1.0)] {
-        assert_eq!(
-            value(series("shard_up", [("shard_id", shard)])),
-            Some(up),
-            "shard {shard}"
-        );
+        assert_eq!(value(series("shard_up", [("shard_id", shard)])), Some(up), "shard {shard}");
     }
     promtool::check(&page).await;
     manager.stop().await;
@@ -91,39 +67,20 @@ async fn reflection_and_health_answer_a_generic_client() {
     let manager = RunningManager::start().await;
     let curl = |args: &[&str]| {
         let mut command = Command::new(python("buf"));
-        command
-            .args(["curl", "--protocol", "grpc", "--http2-prior-knowledge"])
-            .args(args);
+        command.args(["curl", "--protocol", "grpc", "--http2-prior-knowledge"]).args(args);
         command
     };
     let base = format!("http://{}", manager.grpc);
-    let methods = output(
-        curl(&["--list-methods", &base])
-            .arg("--reflect-protocol")
-            .arg("grpc-v1"),
-    )
-    .await;
-    assert!(
-        methods.contains("shardmeter.telemetry.v1.TelemetryService/Report"),
-        "{methods}"
-    );
-    let methods = output(
-        curl(&["--list-methods", &base])
-            .arg("--reflect-protocol")
-            .arg("grpc-v1alpha"),
-    )
-    .await;
-    assert!(
-        methods.contains("shardmeter.telemetry.v1.TelemetryService/Report"),
-        "{methods}"
-    );
+    let methods =
+        output(curl(&["--list-methods", &base]).arg("--reflect-protocol").arg("grpc-v1")).await;
+    assert!(methods.contains("shardmeter.telemetry.v1.TelemetryService/Report"), "{methods}");
+    let methods =
+        output(curl(&["--list-methods", &base]).arg("--reflect-protocol").arg("grpc-v1alpha"))
+            .await;
+    assert!(methods.contains("shardmeter.telemetry.v1.TelemetryService/Report"), "{methods}");
     let service = r#"{"service": "shardmeter.telemetry.v1.TelemetryService"}"#;
-    let health = output(&mut curl(&[
-        "-d",
-        service,
-        &format!("{base}/grpc.health.v1.Health/Check"),
-    ]))
-    .await;
+    let health =
+        output(&mut curl(&["-d", service, &format!("{base}/grpc.health.v1.Health/Check")])).await;
     assert!(health.contains("SERVING"), "{health}");
     manager.stop().await;
 }

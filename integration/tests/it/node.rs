@@ -24,29 +24,15 @@ impl Bot {
         let installed = folder.join("node_modules/prom-client").exists();
         assert!(installed, "prom-client is not installed; run scripts/setup");
         let mut command = Command::new("node");
-        command
-            .current_dir(folder)
-            .args(["bot.mjs", &manager.url(""), &shard_id.to_string()]);
-        Self {
-            shard_id,
-            process: tools::start(&mut command),
-        }
+        command.current_dir(folder).args(["bot.mjs", &manager.url(""), &shard_id.to_string()]);
+        Self { shard_id, process: tools::start(&mut command) }
     }
 
     /// Stops it, and returns what prom-client says of itself, with the `shard_id` that the manager adds.
     async fn finish(mut self) -> Samples {
-        self.process
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(b"finish\n")
-            .await
-            .unwrap();
+        self.process.stdin.take().unwrap().write_all(b"finish\n").await.unwrap();
         let mut said = String::new();
-        BufReader::new(self.process.stdout.take().unwrap())
-            .read_line(&mut said)
-            .await
-            .unwrap();
+        BufReader::new(self.process.stdout.take().unwrap()).read_line(&mut said).await.unwrap();
         let said: Value = serde_json::from_str(&said).expect("the bot posted to the end");
         assert!(said["counted"].as_u64().unwrap() > 50, "the bot counted");
         let own = scrape::parse(said["metrics"].as_str().unwrap());
@@ -65,10 +51,8 @@ async fn the_page_says_what_prom_client_says() {
     until("both bots have posted a few times", || async {
         let page = manager.scrape().await;
         let posts = |shard: &str| {
-            let series = scrape::series(
-                "shard_reports_total",
-                [("shard_id", shard), ("transport", "http")],
-            );
+            let series =
+                scrape::series("shard_reports_total", [("shard_id", shard), ("transport", "http")]);
             page.get(&series).copied().unwrap_or(0.0)
         };
         if posts("0").min(posts("7")) >= 4.0 {
@@ -87,10 +71,8 @@ async fn the_page_says_what_prom_client_says() {
     let page = manager.page().await;
     let managers =
         |name: &str| name.starts_with("shardmeter_manager_") || name.starts_with("shard_");
-    let merged = scrape::parse(&page)
-        .into_iter()
-        .filter(|((name, _), _)| !managers(name))
-        .collect();
+    let merged =
+        scrape::parse(&page).into_iter().filter(|((name, _), _)| !managers(name)).collect();
     same(&own, &merged).unwrap();
     assert!(page.contains(
         "# HELP commands_executed_total Commands, \"quoted\", back\\\\slash,\\nsecond line 🦀\n"

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
+use shardmeter_gateway_sim::{Control, ShardBooks};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -34,18 +35,11 @@ impl Prometheus {
         let mut command = Command::new("prometheus");
         command
             .arg(format!("--config.file={}", config.display()))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                data.path().join("data").display()
-            ))
+            .arg(format!("--storage.tsdb.path={}", data.path().join("data").display()))
             .arg(format!("--web.listen-address={addr}"))
             .arg("--log.level=error");
         let process = tools::start(&mut command);
-        let prometheus = Self {
-            addr,
-            _process: process,
-            _data: data,
-        };
+        let prometheus = Self { addr, _process: process, _data: data };
         until("Prometheus is ready", || async {
             let ready = reqwest::get(format!("http://{addr}/-/ready")).await;
             ready
@@ -59,22 +53,33 @@ impl Prometheus {
 
     async fn api(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, String> {
         let url = format!("http://{}/api/v1/{path}", self.addr);
-        let answer = reqwest::Client::new()
-            .get(url)
-            .query(query)
-            .send()
-            .await
-            .map_err(|e| e.to_string())?;
+        let answer =
+            reqwest::Client::new().get(url).query(query).send().await.map_err(|e| e.to_string())?;
         answer.json().await.map_err(|e| e.to_string())
     }
 
     /// The newest sample of every series the query selects.
     async fn query(&self, query: &str) -> Result<Samples, String> {
         let answer = self.api("query", &[("query", query)]).await?;
-        let results = answer["data"]["result"]
-            .as_array()
-            .ok_or_else(|| answer.to_string())?;
+        let results = answer["data"]["result"].as_array().ok_or_else(|| answer.to_string())?;
         Ok(results.iter().map(sample).collect())
+    }
+
+    /// Whether what it has of a shard's guilds, users and connection is what the books say.
+    async fn knows_guilds(&self, shard: u32, books: &ShardBooks) -> Result<(), String> {
+        let booked = [
+            ("guild_count", books.available_guilds() as f64),
+            ("user_count", books.members() as f64),
+            ("gateway_connected", 1.0),
+        ];
+        for (name, booked) in booked {
+            let found = self.query(&format!("{name}{{shard_id=\"{shard}\"}}")).await?;
+            let seen: Vec<_> = found.into_values().collect();
+            if seen != [booked] {
+                return Err(format!("{name} of shard {shard} is {seen:?}, booked {booked}"));
+            }
+        }
+        Ok(())
     }
 
     /// Fails unless the last scrape worked.
@@ -82,11 +87,7 @@ impl Prometheus {
         until("the target is up", || async {
             let answer = self.api("targets", &[]).await?;
             let target = &answer["data"]["activeTargets"][0];
-            if target["health"] == "up" {
-                Ok(())
-            } else {
-                Err(target.to_string())
-            }
+            if target["health"] == "up" { Ok(()) } else { Err(target.to_string()) }
         })
         .await;
     }
@@ -95,15 +96,10 @@ impl Prometheus {
 fn sample(result: &Value) -> (Series, f64) {
     let text = |v: &Value| v.as_str().unwrap().to_owned();
     let labels = result["metric"].as_object().unwrap().iter();
-    let labels = labels
-        .filter(|(n, _)| *n != "__name__")
-        .map(|(n, v)| (n.clone(), text(v)))
-        .collect();
+    let labels =
+        labels.filter(|(n, _)| *n != "__name__").map(|(n, v)| (n.clone(), text(v))).collect();
     let name = text(&result["metric"]["__name__"]);
-    (
-        (name, labels),
-        result["value"][1].as_str().unwrap().parse().unwrap(),
-    )
+    ((name, labels), result["value"][1].as_str().unwrap().parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,33 +111,7 @@ async fn prometheus_finds_what_discords_books_say() {
     let fleet = Fleet::start(SHARDS, 60, 150.0, proxy.addr).await;
     let discord = fleet.discord.clone();
 
-    // Trouble on every side, with traffic between.
-    let traffic = |more: u64| {
-        let (discord, from) = (&discord, discord.books().confirmed());
-        async move {
-            discord
-                .until(|books| books.confirmed() >= from + more)
-                .await
-        }
-    };
-    traffic(100).await;
-    for shard in 0..SHARDS {
-        discord.cut(shard).await.unwrap();
-        discord
-            .until(|books| books.shards[&shard].resumes >= 1)
-            .await;
-        traffic(30).await;
-    }
-    proxy.cut();
-    traffic(100).await;
-    discord.invalidate(1, false).await.unwrap();
-    discord
-        .until(|books| books.shards[&1].identifies >= 2)
-        .await;
-    discord.reconnect(2).await.unwrap();
-    discord.until(|books| books.shards[&2].resumes >= 2).await;
-    let joined = discord.guild_join(3, 77).await.unwrap();
-    traffic(100).await;
+    let joined = trouble(&discord, &proxy, SHARDS).await;
     discord.pause();
 
     // The manager, then Prometheus, agree with the books.
@@ -154,10 +124,7 @@ async fn prometheus_finds_what_discords_books_say() {
     .await;
     until("Prometheus equals the books", || async {
         let seen = prometheus.query("commands_executed_total").await?;
-        same(
-            &confirmed(&discord.books()),
-            &named(&seen, "commands_executed_total"),
-        )
+        same(&confirmed(&discord.books()), &named(&seen, "commands_executed_total"))
     })
     .await;
     assert!(discord.books().confirmed() > 400, "the test had traffic");
@@ -167,44 +134,13 @@ async fn prometheus_finds_what_discords_books_say() {
     let books = discord.books();
     assert!(books.shards[&3].guilds.contains_key(&joined));
     for (shard, books) in &books.shards {
-        let one = |name: &'static str| {
-            let prometheus = &prometheus;
-            async move {
-                let found = prometheus
-                    .query(&format!("{name}{{shard_id=\"{shard}\"}}"))
-                    .await?;
-                found
-                    .into_values()
-                    .next()
-                    .ok_or(format!("{name} of shard {shard} is absent"))
-            }
-        };
-        until("guilds and users equal the books", || async {
-            let seen = (
-                one("guild_count").await?,
-                one("user_count").await?,
-                one("gateway_connected").await?,
-            );
-            let booked = (books.available_guilds() as f64, books.members() as f64, 1.0);
-            if seen == booked {
-                Ok(())
-            } else {
-                Err(format!("shard {shard}: {seen:?}, booked {booked:?}"))
-            }
-        })
-        .await;
+        until("guilds and users equal the books", || prometheus.knows_guilds(*shard, books)).await;
     }
     until("the shards' resumes equal the books", || async {
         let booked: u64 = discord.books().shards.values().map(|s| s.resumes).sum();
-        let seen = prometheus
-            .query("gateway_sessions_total{outcome=\"resumed\"}")
-            .await?;
+        let seen = prometheus.query("gateway_sessions_total{outcome=\"resumed\"}").await?;
         let seen: f64 = seen.values().sum();
-        if seen == booked as f64 {
-            Ok(())
-        } else {
-            Err(format!("{seen}, booked {booked}"))
-        }
+        if seen == booked as f64 { Ok(()) } else { Err(format!("{seen}, booked {booked}")) }
     })
     .await;
 
@@ -219,6 +155,36 @@ async fn prometheus_finds_what_discords_books_say() {
     .await;
     promtool::check(&manager.page().await).await;
     manager.stop().await;
+}
+
+/// Trouble on every side, with traffic between. Returns a guild that the bot joined on shard 3 meanwhile.
+async fn trouble(discord: &Control, proxy: &Proxy, shards: u32) -> u64 {
+    let traffic = |more: u64| {
+        let from = discord.books().confirmed();
+        async move {
+            discord.until(|books| books.confirmed() >= from + more).await;
+        }
+    };
+    traffic(100).await;
+    for shard in 0..shards {
+        discord.cut(shard).await.unwrap();
+        discord.until(|books| books.shards[&shard].resumes >= 1).await;
+        traffic(30).await;
+    }
+    let connections = proxy.connections();
+    proxy.cut();
+    until("the bot reconnects to the manager", || async {
+        if proxy.connections() > connections { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+    traffic(100).await;
+    discord.invalidate(1, false).await.unwrap();
+    discord.until(|books| books.shards[&1].identifies >= 2).await;
+    discord.reconnect(2).await.unwrap();
+    discord.until(|books| books.shards[&2].resumes >= 2).await;
+    let joined = discord.guild_join(3, 77).await.unwrap();
+    traffic(100).await;
+    joined
 }
 
 /// Every series of the page reaches Prometheus with the same value: nothing is lost in its default negotiation.
@@ -239,16 +205,10 @@ async fn prometheus_reads_every_series_of_the_page() {
     })
     .await;
     // Counts of the shards have settled; compare each.
-    for name in [
-        "commands_executed_total",
-        "command_execution_duration_seconds_bucket",
-    ] {
+    for name in ["commands_executed_total", "command_execution_duration_seconds_bucket"] {
         until("settled counts are equal", || async {
             let seen = prometheus.query(name).await?;
-            same(
-                &normal_le(&named(&manager.scrape().await, name)),
-                &normal_le(&named(&seen, name)),
-            )
+            same(&normal_le(&named(&manager.scrape().await, name)), &normal_le(&named(&seen, name)))
         })
         .await;
     }
@@ -258,17 +218,10 @@ async fn prometheus_reads_every_series_of_the_page() {
 }
 
 fn normal_le(samples: &Samples) -> Samples {
-    let spell = |le: &String| {
-        le.replace("+Inf", "inf")
-            .parse::<f64>()
-            .unwrap()
-            .to_string()
-    };
+    let spell = |le: &String| le.replace("+Inf", "inf").parse::<f64>().unwrap().to_string();
     let normal = samples.iter().map(|((name, labels), value)| {
         let mut labels = labels.clone();
-        labels
-            .entry("le".to_owned())
-            .and_modify(|le| *le = spell(le));
+        labels.entry("le".to_owned()).and_modify(|le| *le = spell(le));
         ((name.clone(), labels), *value)
     });
     normal.collect()

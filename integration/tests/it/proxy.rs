@@ -1,6 +1,12 @@
 //! A TCP proxy that can cut its connections.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use tokio::{
     io::copy_bidirectional,
@@ -13,6 +19,7 @@ pub(crate) struct Proxy {
     pub(crate) addr: SocketAddr,
     /// Bumped to cut every connection.
     cuts: watch::Sender<u64>,
+    accepted: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -20,6 +27,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (cuts, cut) = watch::channel(0);
+        let accepted = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&accepted);
         tokio::spawn(async move {
             let mut ended = cut.clone();
             loop {
@@ -33,6 +42,7 @@ impl Proxy {
                 let Ok((mut client, _)) = accepted else {
                     continue;
                 };
+                count.fetch_add(1, Relaxed);
                 let mut cut = cut.clone();
                 cut.mark_unchanged();
                 tokio::spawn(async move {
@@ -46,7 +56,12 @@ impl Proxy {
                 });
             }
         });
-        Self { addr, cuts }
+        Self { addr, cuts, accepted }
+    }
+
+    /// How many connections were made through it.
+    pub(crate) fn connections(&self) -> u64 {
+        self.accepted.load(Relaxed)
     }
 
     /// Drops every connection; new ones are let through.

@@ -11,15 +11,9 @@ pub(crate) type Samples = BTreeMap<Series, f64>;
 /// Reads a page; `le` and `quantile` are compared as numbers, so they are spelled as Rust does.
 pub(crate) fn parse(page: &str) -> Samples {
     let mut samples = Samples::new();
-    for line in page
-        .lines()
-        .filter(|l| !l.is_empty() && !l.starts_with('#'))
-    {
+    for line in page.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
         let (series, value) = parse_line(line);
-        assert!(
-            samples.insert(series, value).is_none(),
-            "a series twice: {line}"
-        );
+        assert!(samples.insert(series, value).is_none(), "a series twice: {line}");
     }
     samples
 }
@@ -34,11 +28,9 @@ fn parse_line(line: &str) -> (Series, f64) {
             let (label, after) = rest.split_once("=\"").unwrap();
             let (value, after) = quoted(after);
             let value = match label {
-                "le" | "quantile" => value
-                    .replace("+Inf", "inf")
-                    .parse::<f64>()
-                    .unwrap()
-                    .to_string(),
+                "le" | "quantile" => {
+                    value.replace("+Inf", "inf").parse::<f64>().unwrap().to_string()
+                }
                 _ => value,
             };
             labels.insert(label.to_owned(), value);
@@ -47,10 +39,7 @@ fn parse_line(line: &str) -> (Series, f64) {
         rest = &rest[1..];
     }
     let value = rest.split_whitespace().next().unwrap();
-    (
-        (name.to_owned(), labels),
-        value.parse().unwrap_or_else(|_| panic!("no value: {line}")),
-    )
+    ((name.to_owned(), labels), value.parse().unwrap_or_else(|_| panic!("no value: {line}")))
 }
 
 /// The text up to the closing quote, unescaped, and what follows the quote.
@@ -72,8 +61,5 @@ fn quoted(text: &str) -> (String, &str) {
 
 /// A series by name and labels.
 pub(crate) fn series<const N: usize>(name: &str, labels: [(&str, &str); N]) -> Series {
-    (
-        name.to_owned(),
-        labels.map(|(n, v)| (n.to_owned(), v.to_owned())).into(),
-    )
+    (name.to_owned(), labels.map(|(n, v)| (n.to_owned(), v.to_owned())).into())
 }

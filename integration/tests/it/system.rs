@@ -32,12 +32,7 @@ impl RunningManager {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let running = tokio::spawn(async move { manager.run(stopped).await.unwrap() });
-        Self {
-            http,
-            grpc,
-            stop,
-            running,
-        }
+        Self { http, grpc, stop, running }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -101,13 +96,7 @@ impl Fleet {
         let stopped = stop_bot.clone().cancelled_owned();
         let bot = tokio::spawn(async move { bot.run(stopped).await.unwrap() });
         discord.until_connected(shards as usize).await;
-        Self {
-            discord,
-            stop_bot,
-            stop_discord,
-            bot,
-            sim,
-        }
+        Self { discord, stop_bot, stop_discord, bot, sim }
     }
 
     /// Ends the bot first, so that its last counts are reported, then Discord.
@@ -125,15 +114,9 @@ pub(crate) fn confirmed(books: &Books) -> BTreeMap<Series, f64> {
         let shard = shard.to_string();
         let counts = books.confirmed.iter().map(|((place, command), count)| {
             let guild = place.to_string();
-            let labels = [
-                ("command_name", command.as_str()),
-                ("guild_id", &guild),
-                ("shard_id", &shard),
-            ];
-            (
-                scrape::series("commands_executed_total", labels),
-                *count as f64,
-            )
+            let labels =
+                [("command_name", command.as_str()), ("guild_id", &guild), ("shard_id", &shard)];
+            (scrape::series("commands_executed_total", labels), *count as f64)
         });
         counts.collect::<Vec<_>>()
     };
@@ -144,16 +127,8 @@ pub(crate) fn confirmed(books: &Books) -> BTreeMap<Series, f64> {
 pub(crate) fn named(samples: &Samples, name: &str) -> BTreeMap<Series, f64> {
     let own = samples.iter().filter(|((n, _), _)| n == name);
     own.map(|((name, labels), value)| {
-        let labels = labels
-            .iter()
-            .filter(|(l, _)| *l != "job" && *l != "instance");
-        (
-            (
-                name.clone(),
-                labels.map(|(l, v)| (l.clone(), v.clone())).collect(),
-            ),
-            *value,
-        )
+        let labels = labels.iter().filter(|(l, _)| *l != "job" && *l != "instance");
+        ((name.clone(), labels.map(|(l, v)| (l.clone(), v.clone())).collect()), *value)
     })
     .collect()
 }
@@ -167,10 +142,7 @@ pub(crate) fn same(
         right.get(*series).map(|v| v.to_bits()) != Some(value.to_bits())
     };
     if let Some((series, value)) = left.iter().find(differ) {
-        return Err(format!(
-            "{series:?} is {value} here and {:?} there",
-            right.get(series)
-        ));
+        return Err(format!("{series:?} is {value} here and {:?} there", right.get(series)));
     }
     match right.keys().find(|series| !left.contains_key(*series)) {
         Some(series) => Err(format!("{series:?} is only there")),

@@ -18,10 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 /// A program of the Python environment that `scripts/setup` makes.
@@ -42,10 +39,7 @@ pub(crate) fn start(command: &mut Command) -> Child {
 
 /// An address nothing listens on, for programs that cannot pick one themselves.
 pub(crate) fn free_addr() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Asks again until there is an answer; fails with the last reason why there is none.

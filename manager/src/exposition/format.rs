@@ -42,9 +42,7 @@ impl Format {
     pub fn negotiate(accept: Option<&str>) -> Self {
         let mut best: Option<(f32, Self)> = None;
         for range in MediaTypeList::new(accept.unwrap_or_default()).filter_map(Result::ok) {
-            let version = range
-                .get_param(VERSION)
-                .map(|v| v.unquoted_str().into_owned());
+            let version = range.get_param(VERSION).map(|v| v.unquoted_str().into_owned());
             let asks_for = |known: &str| version.as_deref().is_none_or(|v| v == known);
             let format = match (range.ty.as_str(), range.subty.as_str()) {
                 ("application", "openmetrics-text") if asks_for("1.0.0") => Self::OpenMetrics,
@@ -52,9 +50,7 @@ impl Format {
                 ("text" | "*", "*") => Self::Text,
                 _ => continue,
             };
-            let q = range
-                .get_param(Q)
-                .map_or(1.0, |q| q.as_str().parse().unwrap_or(0.0));
+            let q = range.get_param(Q).map_or(1.0, |q| q.as_str().parse().unwrap_or(0.0));
             if q > best.map_or(0.0, |(q, _)| q) {
                 best = Some((q, format));
             }
@@ -72,15 +68,9 @@ mod tests {
         let cases = [
             (None, Format::Text),
             (Some("*/*"), Format::Text),
-            (
-                Some("text/html,application/xhtml+xml,*/*;q=0.8"),
-                Format::Text,
-            ),
+            (Some("text/html,application/xhtml+xml,*/*;q=0.8"), Format::Text),
             (Some("application/openmetrics-text"), Format::OpenMetrics),
-            (
-                Some("application/openmetrics-text;version=0.0.1"),
-                Format::Text,
-            ),
+            (Some("application/openmetrics-text;version=0.0.1"), Format::Text),
             (
                 Some("text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.5"),
                 Format::Text,

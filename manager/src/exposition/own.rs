@@ -64,12 +64,8 @@ const OF_SHARDS: [(&str, MetricType, &str); 5] = [
 
 /// Names that shards cannot report, and their types: the manager's own.
 pub fn reserved(own: &[OwnFamily]) -> Vec<(String, MetricType)> {
-    let of_shards = OF_SHARDS
-        .iter()
-        .map(|(name, kind, _)| ((*name).to_owned(), *kind));
-    of_shards
-        .chain(own.iter().map(|f| (f.name.clone(), f.kind)))
-        .collect()
+    let of_shards = OF_SHARDS.iter().map(|(name, kind, _)| ((*name).to_owned(), *kind));
+    of_shards.chain(own.iter().map(|f| (f.name.clone(), f.kind))).collect()
 }
 
 /// What the manager keeps of every shard.
@@ -89,34 +85,21 @@ pub(super) fn of_shards(shards: &[ShardStatus]) -> Vec<OwnFamily> {
             values: vec![value],
         };
         let alive = shard.state == ShardState::Up;
-        up.series
-            .push(series(LabelSet::default(), if alive { 1.0 } else { 0.0 }));
+        up.series.push(series(LabelSet::default(), if alive { 1.0 } else { 0.0 }));
         if let Some(at) = shard.last_report {
-            last_report
-                .series
-                .push(series(LabelSet::default(), at.as_secs_f64()));
+            last_report.series.push(series(LabelSet::default(), at.as_secs_f64()));
         }
         if let Some(at) = shard.instances.last().and_then(|i| i.started_at) {
-            started
-                .series
-                .push(series(LabelSet::default(), at.as_secs_f64()));
+            started.series.push(series(LabelSet::default(), at.as_secs_f64()));
         }
         for (transport, count) in shard.reports.iter().filter(|(_, n)| *n > 0) {
-            reports.series.push(series(
-                label("transport", transport.as_str()),
-                *count as f64,
-            ));
+            reports.series.push(series(label("transport", transport.as_str()), *count as f64));
         }
         for (reason, count) in shard.rejected.iter().filter(|(_, n)| *n > 0) {
-            rejected
-                .series
-                .push(series(label("reason", reason.as_str()), *count as f64));
+            rejected.series.push(series(label("reason", reason.as_str()), *count as f64));
         }
     }
-    families
-        .into_iter()
-        .filter(|f| !f.series.is_empty())
-        .collect()
+    families.into_iter().filter(|f| !f.series.is_empty()).collect()
 }
 
 fn label(name: &str, value: &str) -> LabelSet {
@@ -133,25 +116,13 @@ impl From<&proto::MetricFamily> for OwnFamily {
             proto::MetricType::SUMMARY => MetricType::Summary,
             proto::MetricType::UNTYPED => MetricType::Untyped,
         };
-        let series = family
-            .get_metric()
-            .iter()
-            .map(|metric| own_series(kind, metric))
-            .collect();
-        Self {
-            name: family.name().to_owned(),
-            kind,
-            help: family.help().to_owned(),
-            series,
-        }
+        let series = family.get_metric().iter().map(|metric| own_series(kind, metric)).collect();
+        Self { name: family.name().to_owned(), kind, help: family.help().to_owned(), series }
     }
 }
 
 fn own_series(kind: MetricType, metric: &proto::Metric) -> OwnSeries {
-    let labels = metric
-        .get_label()
-        .iter()
-        .map(|pair| (pair.name(), pair.value()));
+    let labels = metric.get_label().iter().map(|pair| (pair.name(), pair.value()));
     let labels = LabelSet::canonical(labels, u32::MAX, None).unwrap_or_default();
     let mut bounds = Vec::new();
     let values = match kind {
@@ -160,26 +131,14 @@ fn own_series(kind: MetricType, metric: &proto::Metric) -> OwnSeries {
         MetricType::Histogram | MetricType::Summary => {
             let histogram = metric.get_histogram();
             let mut values = Vec::new();
-            for bucket in histogram
-                .get_bucket()
-                .iter()
-                .filter(|b| b.upper_bound().is_finite())
-            {
+            for bucket in histogram.get_bucket().iter().filter(|b| b.upper_bound().is_finite()) {
                 bounds.push(bucket.upper_bound());
                 values.push(bucket.cumulative_count() as f64);
             }
-            values.extend([
-                histogram.get_sample_count() as f64,
-                histogram.get_sample_sum(),
-            ]);
+            values.extend([histogram.get_sample_count() as f64, histogram.get_sample_sum()]);
             values
         }
     };
     let bounds = Bounds::new(&bounds).unwrap_or_else(|_| Bounds::none());
-    OwnSeries {
-        shard_id: None,
-        labels,
-        bounds,
-        values,
-    }
+    OwnSeries { shard_id: None, labels, bounds, values }
 }

@@ -1,1 +1,201 @@
+//! Golden pages, and what holds for every page.
 
+mod every_page;
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    model::{Bounds, FamilyHead, LabelSet, MetricType, Samples},
+    registry::{FamilyDefinition, Frame, FrameKind, Hello, SeriesDefinition, Settings, Writer},
+};
+
+const COUNTER: MetricType = MetricType::Counter;
+const GAUGE: MetricType = MetricType::Gauge;
+const HISTOGRAM: MetricType = MetricType::Histogram;
+const SUMMARY: MetricType = MetricType::Summary;
+const UNTYPED: MetricType = MetricType::Untyped;
+
+fn at(seconds: u64) -> UnixTime {
+    UnixTime::from_duration(Duration::from_secs(1_700_000_000 + seconds))
+}
+
+fn registry() -> Registry {
+    let names = reserved(&[]);
+    Registry::new(Settings::default(), names.iter().map(|(name, kind)| (name.as_str(), *kind)))
+}
+
+/// A shard's stream that sends one snapshot.
+struct Stream<'r> {
+    registry: &'r Registry,
+    shard_id: u32,
+    writer: Writer,
+    ids: Vec<u32>,
+    values: Vec<f64>,
+}
+
+impl<'r> Stream<'r> {
+    fn open(registry: &'r Registry, shard_id: u32, now: UnixTime) -> Self {
+        let hello =
+            Hello { shard_id, shard_count: 3, instance_id: [7; 16], started_at: now, client: "" };
+        Self {
+            registry,
+            shard_id,
+            writer: registry.attach(hello, now).unwrap().writer,
+            ids: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+
+    fn has(
+        &mut self,
+        (kind, name, help, unit): (MetricType, &str, &str, &str),
+        labels: &[(&str, &str)],
+        bounds: &[f64],
+        values: &[f64],
+    ) -> &mut Self {
+        let id = self.ids.len() as u32;
+        let series = vec![SeriesDefinition {
+            id,
+            labels: LabelSet::canonical(labels.iter().copied(), self.shard_id, None).unwrap(),
+            bounds: Bounds::new(bounds).unwrap(),
+        }];
+        let head = FamilyHead { name, kind, help, unit };
+        let definition = FamilyDefinition { head, series };
+        self.registry.define(&mut self.writer, definition).unwrap();
+        self.ids.push(id);
+        self.values.extend(values);
+        self
+    }
+
+    fn report(&mut self, now: UnixTime) {
+        let frame = Frame {
+            kind: FrameKind::Snapshot,
+            sequence: 1,
+            samples: Samples { ids: &self.ids, values: &self.values },
+            removed: Samples::default(),
+        };
+        self.writer.apply(frame, now).unwrap();
+    }
+}
+
+fn render_text(registry: &Registry, own: &[OwnFamily], now: UnixTime, format: Format) -> String {
+    String::from_utf8(render(registry, own, now, format).to_vec()).unwrap()
+}
+
+/// Every type, every escape; shard 0 lives, shard 2 has died.
+fn golden_registry() -> Registry {
+    let registry = registry();
+    let commands =
+        (COUNTER, "commands_executed_total", "Commands by \"name\", \\ and\nanother line 🦀", "");
+    let summary = (SUMMARY, "gc_duration_seconds", "GC pauses.", "seconds");
+    let mut dead = Stream::open(&registry, 2, at(0));
+    dead.has(commands, &[("command_name", "ping")], &[], &[4.0])
+        .has((GAUGE, "guild_count", "", ""), &[], &[], &[99.0])
+        .has(summary, &[], &[0.5, 0.99], &[0.1, 0.2, 3.0, 0.75]);
+    dead.report(at(0));
+    let mut alive = Stream::open(&registry, 0, at(40));
+    let histogram = (HISTOGRAM, "ack_seconds", "Time to acknowledge.", "seconds");
+    alive
+        .has((GAUGE, "guild_count", "ignored", ""), &[], &[], &[-7.0])
+        .has(histogram, &[("a", "x")], &[0.25, 1.0, 1e6], &[1.0, 2.0, 2.0, 3.0, 1e7])
+        .has(histogram, &[], &[], &[0.0, 0.0])
+        .has(commands, &[("guild_id", "dm"), ("command_name", "q\"b\\n\nü🦀")], &[], &[1e15])
+        .has((COUNTER, "uptime_seconds", "No suffix.", "seconds"), &[], &[], &[0.5])
+        .has((COUNTER, "cpu_seconds_total", "", "seconds"), &[], &[], &[1e300])
+        .has((GAUGE, "memory_bytes", "", "seconds"), &[], &[], &[f64::NAN])
+        .has((GAUGE, "bytes", "", "bytes"), &[("le", "kept")], &[], &[f64::INFINITY])
+        .has((UNTYPED, "mystery", "Who knows.", ""), &[], &[], &[f64::NEG_INFINITY])
+        .has(summary, &[], &[0.5, 0.99], &[f64::NAN, 0.2, 3.0, 0.75]);
+    alive.report(at(40));
+    registry
+}
+
+fn own() -> [OwnFamily; 1] {
+    let one = |labels: &[(&str, &str)], value| OwnSeries {
+        shard_id: None,
+        labels: LabelSet::canonical(labels.iter().copied(), 0, None).unwrap(),
+        bounds: Bounds::none(),
+        values: vec![value],
+    };
+    [OwnFamily {
+        name: "shardmeter_manager_frames_total".into(),
+        kind: COUNTER,
+        help: "Frames.".into(),
+        series: vec![one(&[("outcome", "applied")], 2.0), one(&[], 0.0)],
+    }]
+}
+
+#[test]
+fn golden_pages() {
+    let registry = golden_registry();
+    for (format, golden) in [
+        (Format::Text, include_str!("../../tests/golden/page.txt")),
+        (Format::OpenMetrics, include_str!("../../tests/golden/page.openmetrics.txt")),
+    ] {
+        let page = render(&registry, &own(), at(40), format);
+        assert_eq!(page.content_type, format.content_type());
+        assert_eq!(page.len(), page.to_vec().len());
+        let page = String::from_utf8(page.to_vec()).unwrap();
+        let differs = page.lines().zip(golden.lines()).find(|(a, b)| a != b);
+        assert_eq!(differs, None, "{page}");
+        assert_eq!(page, golden);
+    }
+}
+
+#[test]
+fn an_empty_registry_is_a_valid_page() {
+    let registry = registry();
+    assert!(render(&registry, &[], at(0), Format::Text).is_empty());
+    assert_eq!(render_text(&registry, &[], at(0), Format::OpenMetrics), "# EOF\n");
+}
+
+#[test]
+fn a_family_without_exposed_series_has_no_block() {
+    let registry = registry();
+    let mut stream = Stream::open(&registry, 0, at(0));
+    stream.has((GAUGE, "g", "Help.", ""), &[], &[], &[1.0]);
+    assert!(!render_text(&registry, &[], at(0), Format::Text).contains("TYPE g "));
+    stream.report(at(0));
+    assert!(render_text(&registry, &[], at(0), Format::Text).contains("\ng{shard_id=\"0\"} 1\n"));
+    assert!(!render_text(&registry, &[], at(31), Format::Text).contains("TYPE g "));
+}
+
+#[test]
+fn the_managers_own_metrics_convert_as_they_are() {
+    let own = prometheus::Registry::new();
+    let opts = prometheus::HistogramOpts::new("h_seconds", "Help.").buckets(vec![0.5, 1.0]);
+    let histogram = prometheus::HistogramVec::new(opts, &["job"]).unwrap();
+    own.register(Box::new(histogram.clone())).unwrap();
+    for value in [0.1, 0.7, 9.0] {
+        histogram.with_label_values(&["x"]).observe(value);
+    }
+    let families: Vec<_> = own.gather().iter().map(OwnFamily::from).collect();
+    let page = render_text(&registry(), &families, at(0), Format::Text);
+    assert_eq!(
+        page,
+        "# HELP h_seconds Help.\n\
+         # TYPE h_seconds histogram\n\
+         h_seconds_bucket{exported_job=\"x\",le=\"0.5\"} 1\n\
+         h_seconds_bucket{exported_job=\"x\",le=\"1.0\"} 2\n\
+         h_seconds_bucket{exported_job=\"x\",le=\"+Inf\"} 3\n\
+         h_seconds_sum{exported_job=\"x\"} 9.8\n\
+         h_seconds_count{exported_job=\"x\"} 3\n"
+    );
+}
+
+#[test]
+fn the_managers_metrics_of_shards_are_on_the_page() {
+    let registry = golden_registry();
+    let page = render_text(&registry, &[], at(40), Format::Text);
+    for line in [
+        "shard_up{shard_id=\"0\"} 1",
+        "shard_up{shard_id=\"1\"} 0",
+        "shard_up{shard_id=\"2\"} 0",
+        "shard_last_report_timestamp_seconds{shard_id=\"0\"} 1700000040",
+        "shard_instance_start_timestamp_seconds{shard_id=\"2\"} 1700000000",
+        "shard_reports_total{shard_id=\"0\",transport=\"grpc\"} 1",
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line}\n{page}");
+    }
+}

@@ -45,11 +45,7 @@ impl Encoder {
         shard_id: Option<u32>,
         series: &SeriesView<'_>,
     ) {
-        let line = Line {
-            name,
-            shard_id,
-            labels: series.labels,
-        };
+        let line = Line { name, shard_id, labels: series.labels };
         match kind {
             MetricType::Counter | MetricType::Gauge | MetricType::Untyped => {
                 for value in series.values {
@@ -135,10 +131,7 @@ impl Line<'_> {
         put(out, &[self.name, suffix]);
         let mut open = "{";
         if let Some(id) = self.shard_id {
-            put(
-                out,
-                &[open, "shard_id=\"", itoa::Buffer::new().format(id), "\""],
-            );
+            put(out, &[open, "shard_id=\"", itoa::Buffer::new().format(id), "\""]);
             open = ",";
         }
         if !self.labels.is_empty() {

@@ -19,10 +19,7 @@ pub(super) struct HttpError {
 
 impl HttpError {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-        }
+        Self { status, message: message.into() }
     }
 
     /// serde says line and column.
@@ -36,11 +33,7 @@ impl HttpError {
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        (
-            self.status,
-            Json(serde_json::json!({ "error": self.message })),
-        )
-            .into_response()
+        (self.status, Json(serde_json::json!({ "error": self.message }))).into_response()
     }
 }
 
@@ -56,11 +49,7 @@ impl From<IngestError> for HttpError {
                 StatusCode::CONFLICT
             }
         };
-        let place = if status == StatusCode::BAD_REQUEST {
-            "metrics: "
-        } else {
-            ""
-        };
+        let place = if status == StatusCode::BAD_REQUEST { "metrics: " } else { "" };
         Self::new(status, format!("{place}{error}"))
     }
 }
@@ -73,10 +62,8 @@ impl From<BytesRejection> for HttpError {
 
 /// Refuses a body that does not say it is JSON.
 pub(super) fn expect_json(headers: &HeaderMap) -> Result<(), HttpError> {
-    let stated = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default();
+    let stated =
+        headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let is_json =
         MediaType::parse(stated).is_ok_and(|t| t.ty == "application" && t.subty == "json");
     if is_json {

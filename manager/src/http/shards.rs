@@ -45,9 +45,7 @@ struct Instance {
 
 pub(super) async fn list(State(http): State<Http>) -> Json<Shards> {
     let status = http.registry.status(http.clock.now());
-    Json(Shards {
-        shards: status.into_iter().map(Shard::from).collect(),
-    })
+    Json(Shards { shards: status.into_iter().map(Shard::from).collect() })
 }
 
 impl From<ShardStatus> for Shard {
@@ -61,11 +59,7 @@ impl From<ShardStatus> for Shard {
             },
             last_report: status.last_report.map(UnixTime::as_secs_f64),
             series: status.series,
-            reports: status
-                .reports
-                .into_iter()
-                .map(|(t, n)| (t.as_str(), n))
-                .collect(),
+            reports: status.reports.into_iter().map(|(t, n)| (t.as_str(), n)).collect(),
             rejected_samples: status
                 .rejected
                 .into_iter()

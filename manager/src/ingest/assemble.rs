@@ -44,8 +44,8 @@ pub enum AssembleProblem {
         /// The label it needs.
         label: &'static str,
     },
-    /// A bound that is no number.
-    #[error("{label}={text:?} is no number")]
+    /// A bound that is no number, or a quantile that is none from 0 to 1.
+    #[error("{label}={text:?} is no {}", if *label == "le" { "number" } else { "number from 0 to 1" })]
     Bound {
         /// `le` or `quantile`.
         label: &'static str,
@@ -59,7 +59,7 @@ pub enum AssembleProblem {
     #[error("a {} has no sample of this name", .0.as_str())]
     SampleName(MetricType),
     /// The same sample twice.
-    #[error("this sample is already there on line {0}")]
+    #[error("this sample is already there; its series begins on line {0}")]
     Twice(usize),
     /// A part that must be there.
     #[error("a {} without {part}", kind.as_str())]
@@ -81,23 +81,15 @@ pub enum AssembleProblem {
 
 /// Reads a body of shards `ids`.
 pub(super) fn assemble(body: &str, ids: ShardIds) -> Result<Body, IngestError> {
-    let mut assembly = Assembly {
-        ids,
-        drafts: Vec::new(),
-        by_name: HashMap::new(),
-        process_start: None,
-    };
+    let mut assembly =
+        Assembly { ids, drafts: Vec::new(), by_name: HashMap::new(), process_start: None };
     for line in text::lines(body) {
         let (number, line) = line?;
         let name = match &line {
             Line::Help { name, .. } | Line::Type { name, .. } => *name,
             Line::Sample(sample) => sample.name,
         };
-        let at = |problem| AssembleError {
-            line: number,
-            name: name.to_owned(),
-            problem,
-        };
+        let at = |problem| AssembleError { line: number, name: name.to_owned(), problem };
         match line {
             Line::Help { name, text } => assembly.help(name, &text),
             Line::Type { name, kind } => assembly.kind(name, kind),
@@ -195,10 +187,13 @@ impl<'a> Assembly<'a> {
             Part::Bounded(label) => Some(bound(kind, label, sample)?),
             _ => None,
         };
-        let of_series = sample
-            .labels
-            .iter()
-            .filter(|(name, _)| bound.is_none() || Some(*name) != bound_label);
+        // Without the one label that gave the bound; another of that name is refused below.
+        let bound_at = bound.and_then(|_| {
+            let labels = &mut sample.labels.iter();
+            labels.position(|(name, _)| Some(*name) == bound_label)
+        });
+        let of_series = (0..).zip(&sample.labels);
+        let of_series = of_series.filter(|(at, _)| Some(*at) != bound_at);
         let shard_id = sample
             .labels
             .iter()
@@ -206,7 +201,7 @@ impl<'a> Assembly<'a> {
             .find_map(|(_, value)| value.parse().ok().filter(|id| ids.contains(*id)))
             .unwrap_or(ids.lowest());
         let labels = LabelSet::canonical(
-            of_series.map(|(n, v)| (*n, v.as_ref())),
+            of_series.map(|(_, (name, value))| (*name, value.as_ref())),
             shard_id,
             bound_label,
         )?;
@@ -216,9 +211,7 @@ impl<'a> Assembly<'a> {
             Part::Count => &mut series.count,
             Part::Sum => &mut series.sum,
             Part::Bounded(_) => {
-                series
-                    .bounded
-                    .extend(bound.map(|bound| (bound, sample.value)));
+                series.bounded.extend(bound.map(|bound| (bound, sample.value)));
                 return Ok(());
             }
         };
@@ -230,22 +223,15 @@ impl<'a> Assembly<'a> {
 
     /// Which family a sample name belongs to, and as what.
     fn place(&self, name: &'a str) -> Result<(&'a str, Part), AssembleProblem> {
-        let typed = |name: &str| {
-            self.by_name
-                .get(name)
-                .and_then(|at| self.drafts.get(*at)?.kind)
-        };
+        let typed = |name: &str| self.by_name.get(name).and_then(|at| self.drafts.get(*at)?.kind);
         match typed(name) {
             Some(MetricType::Summary) => return Ok((name, Part::Bounded("quantile"))),
             Some(kind @ MetricType::Histogram) => return Err(AssembleProblem::SampleName(kind)),
             Some(_) => return Ok((name, Part::Plain)),
             None => {}
         }
-        let suffixes = [
-            ("_bucket", Part::Bounded("le")),
-            ("_sum", Part::Sum),
-            ("_count", Part::Count),
-        ];
+        let suffixes =
+            [("_bucket", Part::Bounded("le")), ("_sum", Part::Sum), ("_count", Part::Count)];
         for (suffix, part) in suffixes {
             let Some(stem) = name.strip_suffix(suffix) else {
                 continue;
@@ -262,21 +248,14 @@ impl<'a> Assembly<'a> {
     }
 
     fn finish(self) -> Result<Body, AssembleError> {
-        let mut body = Body {
-            process_start: self.process_start,
-            ..Body::default()
-        };
+        let mut body = Body { process_start: self.process_start, ..Body::default() };
         body.shards.entry(self.ids.lowest()).or_default();
         for draft in self.drafts {
             let kind = draft.kind.unwrap_or(MetricType::Untyped);
             let (name, help) = (draft.name, draft.help.unwrap_or_default());
             for series in draft.series {
                 let (shard_id, line) = (series.shard_id, series.line);
-                let at = |problem| AssembleError {
-                    line,
-                    name: name.to_owned(),
-                    problem,
-                };
+                let at = |problem| AssembleError { line, name: name.to_owned(), problem };
                 let series = series.finish(kind).map_err(at)?;
                 let families = body.shards.entry(shard_id).or_default();
                 match families.last_mut().filter(|f| f.name == name) {
@@ -332,10 +311,8 @@ impl DraftSeries {
         self.bounded.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut count = self.count;
         if kind == MetricType::Histogram {
-            let inf = self
-                .bounded
-                .pop_if(|(bound, _)| *bound == f64::INFINITY)
-                .map(|(_, count)| count);
+            let inf =
+                self.bounded.pop_if(|(bound, _)| *bound == f64::INFINITY).map(|(_, count)| count);
             if let (Some(inf), Some(count)) = (inf, count)
                 && inf != count
             {
@@ -361,14 +338,11 @@ fn bound(
     label: &'static str,
     sample: &Sample<'_>,
 ) -> Result<f64, AssembleProblem> {
-    let text = sample
-        .labels
-        .iter()
-        .find(|(name, _)| *name == label)
-        .map(|(_, value)| value.as_ref());
+    let text =
+        sample.labels.iter().find(|(name, _)| *name == label).map(|(_, value)| value.as_ref());
     let text = text.ok_or(AssembleProblem::NoBound { kind, label })?;
-    text.parse().map_err(|_| AssembleProblem::Bound {
-        label,
-        text: text.to_owned(),
-    })
+    let bound = text.parse().ok();
+    bound
+        .filter(|bound| kind != MetricType::Summary || (0.0..=1.0).contains(bound))
+        .ok_or_else(|| AssembleProblem::Bound { label, text: text.to_owned() })
 }

@@ -44,10 +44,7 @@ impl FromStr for ShardIds {
 
     fn from_str(text: &str) -> Result<Self, ShardIdError> {
         let digits = |t: &str| {
-            t.bytes()
-                .all(|b| b.is_ascii_digit())
-                .then(|| t.parse::<u64>().ok())
-                .flatten()
+            t.bytes().all(|b| b.is_ascii_digit()).then(|| t.parse::<u64>().ok()).flatten()
         };
         let (lowest, highest) = text.split_once('-').unwrap_or((text, text));
         digits(lowest)
@@ -104,13 +101,9 @@ mod tests {
     #[test]
     fn numbers_strings_and_ranges_are_shard_ids() {
         let parsed = |json: &str| serde_json::from_str::<ShardIds>(json).map(|ids| ids.to_string());
-        for (json, ids) in [
-            ("3", "3"),
-            ("\"3\"", "3"),
-            ("\"0-3\"", "0-3"),
-            ("0", "0"),
-            ("65535", "65535"),
-        ] {
+        for (json, ids) in
+            [("3", "3"), ("\"3\"", "3"), ("\"0-3\"", "0-3"), ("0", "0"), ("65535", "65535")]
+        {
             assert_eq!(parsed(json).unwrap(), ids, "{json}");
         }
         for json in [

@@ -71,21 +71,14 @@ pub enum Problem {
 /// The lines of a body with their numbers, from 1; blank lines and comments are passed over.
 pub(super) fn lines(body: &str) -> impl Iterator<Item = Result<(usize, Line<'_>), ParseError>> {
     (1..).zip(body.split('\n')).filter_map(|(number, text)| {
-        let text = text
-            .strip_suffix('\r')
-            .unwrap_or(text)
-            .trim_start_matches(BLANK);
+        let text = text.strip_suffix('\r').unwrap_or(text).trim_start_matches(BLANK);
         let line = match text.strip_prefix('#') {
             Some(comment) => about_family(comment).transpose(),
             None if text.is_empty() => None,
             None => Some(sample(text).map(Line::Sample)),
         }?;
         Some(
-            line.map(|line| (number, line))
-                .map_err(|problem| ParseError {
-                    line: number,
-                    problem,
-                }),
+            line.map(|line| (number, line)).map_err(|problem| ParseError { line: number, problem }),
         )
     })
 }
@@ -110,10 +103,7 @@ fn about_family(comment: &str) -> Result<Option<Line<'_>>, Problem> {
         return Err(Problem::MetricName(name.to_owned()));
     }
     if keyword == "HELP" {
-        return Ok(Some(Line::Help {
-            name,
-            text: unescape_help(rest),
-        }));
+        return Ok(Some(Line::Help { name, text: unescape_help(rest) }));
     }
     let kind = match rest.trim_end_matches(BLANK) {
         "counter" => MetricType::Counter,
@@ -127,9 +117,7 @@ fn about_family(comment: &str) -> Result<Option<Line<'_>>, Problem> {
 }
 
 fn sample(text: &str) -> Result<Sample<'_>, Problem> {
-    let end = text
-        .find(|c| c == '{' || BLANK.contains(&c))
-        .unwrap_or(text.len());
+    let end = text.find(|c| c == '{' || BLANK.contains(&c)).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     if !is_metric_name(name) {
         return Err(Problem::MetricName(name.to_owned()));
@@ -143,9 +131,7 @@ fn sample(text: &str) -> Result<Sample<'_>, Problem> {
     if value.is_empty() {
         return Err(Problem::NoValue(name.to_owned()));
     }
-    let value = value
-        .parse()
-        .map_err(|_| Problem::Value(value.to_owned()))?;
+    let value = value.parse().map_err(|_| Problem::Value(value.to_owned()))?;
     let (timestamp, rest) = word(rest);
     if !timestamp.is_empty() && timestamp.parse::<i64>().is_err() {
         return Err(Problem::Timestamp(timestamp.to_owned()));
@@ -153,11 +139,7 @@ fn sample(text: &str) -> Result<Sample<'_>, Problem> {
     if !rest.is_empty() {
         return Err(Problem::Trailing(rest.to_owned()));
     }
-    Ok(Sample {
-        name,
-        labels,
-        value,
-    })
+    Ok(Sample { name, labels, value })
 }
 
 type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;
@@ -170,9 +152,8 @@ fn labels(mut text: &str) -> Result<(Labels<'_>, &str), Problem> {
         if let Some(rest) = text.strip_prefix('}') {
             return Ok((labels, rest));
         }
-        let end = text
-            .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-            .unwrap_or(text.len());
+        let end =
+            text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
         let (name, rest) = text.split_at(end);
         if !is_label_name(name) {
             let shown: String = text.chars().take(40).collect();
@@ -184,10 +165,7 @@ fn labels(mut text: &str) -> Result<(Labels<'_>, &str), Problem> {
         let end = closing_quote(value).ok_or_else(|| Problem::OpenLabelValue(name.to_owned()))?;
         let (value, rest) = value.split_at(end);
         labels.push((name, unescape_label(value)?));
-        text = rest
-            .strip_prefix('"')
-            .unwrap_or(rest)
-            .trim_start_matches(BLANK);
+        text = rest.strip_prefix('"').unwrap_or(rest).trim_start_matches(BLANK);
         match text.strip_prefix(',') {
             Some(rest) => text = rest,
             None if text.starts_with('}') => {}

@@ -40,10 +40,7 @@ impl Bounds {
     /// No bounds: what a counter or gauge has.
     #[must_use]
     pub fn none() -> Self {
-        Self {
-            values: Box::default(),
-            text: Box::default(),
-        }
+        Self { values: Box::default(), text: Box::default() }
     }
 
     /// The bounds, rising.
@@ -81,9 +78,7 @@ fn spell(value: f64) -> Box<str> {
         write!(text, "{value:?}")
     };
     if let Some((mantissa, exponent)) = text.split_once('e') {
-        let (sign, digits) = exponent
-            .strip_prefix('-')
-            .map_or(('+', exponent), |d| ('-', d));
+        let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |d| ('-', d));
         return format!("{mantissa}e{sign}{digits:0>2}").into();
     }
     text.into()
@@ -128,17 +123,8 @@ mod tests {
 
     #[test]
     fn bounds_rise_and_are_finite() {
-        assert_eq!(
-            Bounds::new(&[1.0, 1.0]),
-            Err(BoundsError::NotRising(1.0, 1.0))
-        );
-        assert!(matches!(
-            Bounds::new(&[f64::NAN]),
-            Err(BoundsError::NotFinite(_))
-        ));
-        assert_eq!(
-            Bounds::new(&[1.0, f64::INFINITY]),
-            Err(BoundsError::NotFinite(f64::INFINITY))
-        );
+        assert_eq!(Bounds::new(&[1.0, 1.0]), Err(BoundsError::NotRising(1.0, 1.0)));
+        assert!(matches!(Bounds::new(&[f64::NAN]), Err(BoundsError::NotFinite(_))));
+        assert_eq!(Bounds::new(&[1.0, f64::INFINITY]), Err(BoundsError::NotFinite(f64::INFINITY)));
     }
 }

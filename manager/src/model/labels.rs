@@ -84,9 +84,7 @@ impl fmt::Debug for LabelSet {
 #[must_use]
 pub fn is_label_name(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes
-        .next()
-        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
@@ -135,31 +133,19 @@ mod tests {
 
     #[test]
     fn order_and_empty_values_make_no_difference() {
-        assert_eq!(
-            canonical(&[("b", "2"), ("a", "1"), ("c", "")]).unwrap(),
-            r#"a="1",b="2""#
-        );
-        assert_eq!(
-            canonical(&[("a", "1"), ("b", "2")]).unwrap(),
-            r#"a="1",b="2""#
-        );
+        assert_eq!(canonical(&[("b", "2"), ("a", "1"), ("c", "")]).unwrap(), r#"a="1",b="2""#);
+        assert_eq!(canonical(&[("a", "1"), ("b", "2")]).unwrap(), r#"a="1",b="2""#);
     }
 
     #[test]
     fn values_are_escaped() {
-        assert_eq!(
-            canonical(&[("a", "q\"b\\n\nü🦀")]).unwrap(),
-            "a=\"q\\\"b\\\\n\\nü🦀\""
-        );
+        assert_eq!(canonical(&[("a", "q\"b\\n\nü🦀")]).unwrap(), "a=\"q\\\"b\\\\n\\nü🦀\"");
     }
 
     #[test]
     fn the_managers_labels_are_kept_free() {
         assert_eq!(canonical(&[("shard_id", "3")]).unwrap(), "");
-        assert_eq!(
-            canonical(&[("shard_id", "4")]).unwrap(),
-            r#"exported_shard_id="4""#
-        );
+        assert_eq!(canonical(&[("shard_id", "4")]).unwrap(), r#"exported_shard_id="4""#);
         assert_eq!(
             canonical(&[("job", "x"), ("exported_job", "y"), ("instance", "z")]).unwrap(),
             r#"exported_exported_job="x",exported_instance="z",exported_job="y""#
@@ -168,21 +154,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_label_is_refused() {
-        assert_eq!(
-            canonical(&[("a-b", "")]),
-            Err(LabelError::Name("a-b".into()))
-        );
-        assert_eq!(
-            canonical(&[("le", "1")]),
-            Err(LabelError::Reserved("le".into()))
-        );
-        assert_eq!(
-            canonical(&[("__name__", "x")]),
-            Err(LabelError::Reserved("__name__".into()))
-        );
-        assert_eq!(
-            canonical(&[("a", "1"), ("a", "2")]),
-            Err(LabelError::Twice("a".into()))
-        );
+        assert_eq!(canonical(&[("a-b", "")]), Err(LabelError::Name("a-b".into())));
+        assert_eq!(canonical(&[("le", "1")]), Err(LabelError::Reserved("le".into())));
+        assert_eq!(canonical(&[("__name__", "x")]), Err(LabelError::Reserved("__name__".into())));
+        assert_eq!(canonical(&[("a", "1"), ("a", "2")]), Err(LabelError::Twice("a".into())));
     }
 }

@@ -5,7 +5,7 @@ use crate::model::{Bounds, MetricType};
 /// What is wrong with a sample's values.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum BadSample {
-    /// A count below zero or not a number.
+    /// A count below zero, infinite or not a number.
     #[error("a count is {0}, not a number from 0 up")]
     NotACount(f64),
     /// A count below what the same instance reported before.
@@ -26,7 +26,7 @@ pub(super) fn check(
 ) -> Result<(), BadSample> {
     let counts = counts(kind, bounds, values);
     for (at, &count) in counts.iter().enumerate() {
-        if count.is_nan() || count < 0.0 {
+        if !count.is_finite() || count < 0.0 {
             return Err(BadSample::NotACount(count));
         }
         let last = before.and_then(|before| self::counts(kind, bounds, before).get(at).copied());
@@ -66,14 +66,8 @@ mod tests {
         assert_eq!(counter(Some(&[2.0]), 2.0), Ok(()));
         assert_eq!(counter(Some(&[2.0]), 1.0), Err(BadSample::Fell(2.0, 1.0)));
         assert_eq!(counter(None, -1.0), Err(BadSample::NotACount(-1.0)));
-        assert!(matches!(
-            counter(None, f64::NAN),
-            Err(BadSample::NotACount(_))
-        ));
-        assert_eq!(
-            check(MetricType::Gauge, &none, Some(&[2.0]), &[f64::NAN]),
-            Ok(())
-        );
+        assert!(matches!(counter(None, f64::NAN), Err(BadSample::NotACount(_))));
+        assert_eq!(check(MetricType::Gauge, &none, Some(&[2.0]), &[f64::NAN]), Ok(()));
     }
 
     #[test]
@@ -82,20 +76,10 @@ mod tests {
         let histogram = |before: Option<&[f64]>, now: &[f64]| {
             check(MetricType::Histogram, &bounds, before, now)
         };
-        assert_eq!(
-            histogram(Some(&[1.0, 1.0, 1.0, 5.0]), &[1.0, 1.0, 2.0, -5.0]),
-            Ok(())
-        );
-        assert_eq!(
-            histogram(None, &[1.0, 3.0, 2.0, 0.0]),
-            Err(BadSample::BucketsFall(3.0, 2.0))
-        );
-        let summary = check(
-            MetricType::Summary,
-            &bounds,
-            Some(&[9.0, 9.0, 1.0, 5.0]),
-            &[1.0, 2.0, 1.0, 4.0],
-        );
+        assert_eq!(histogram(Some(&[1.0, 1.0, 1.0, 5.0]), &[1.0, 1.0, 2.0, -5.0]), Ok(()));
+        assert_eq!(histogram(None, &[1.0, 3.0, 2.0, 0.0]), Err(BadSample::BucketsFall(3.0, 2.0)));
+        let summary =
+            check(MetricType::Summary, &bounds, Some(&[9.0, 9.0, 1.0, 5.0]), &[1.0, 2.0, 1.0, 4.0]);
         assert_eq!(summary, Ok(()));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use parking_lot::RwLock;
 
-use super::{Reason, Rejected};
+use super::{MAX_FAMILIES, Reason, Rejected};
 use crate::model::{Bounds, FamilyHead, MetricType};
 
 /// A metric family as it is exposed.
@@ -47,9 +47,7 @@ impl FamilyTable {
                 known.claimed.insert(claim, "the manager".into());
             }
         }
-        Self {
-            known: RwLock::new(known),
-        }
+        Self { known: RwLock::new(known) }
     }
 
     /// The family that `head` names, made now if it is new.
@@ -73,6 +71,14 @@ impl FamilyTable {
                 series: 0,
             });
         }
+        if known.in_order.len() >= MAX_FAMILIES {
+            return Err(Rejected {
+                family: head.name.into(),
+                reason: Reason::Limit,
+                message: format!("the fleet has {MAX_FAMILIES} families, its limit"),
+                series: 0,
+            });
+        }
         let family = Arc::new(Family {
             id: known.in_order.len(),
             name: head.name.into(),
@@ -81,9 +87,7 @@ impl FamilyTable {
             unit: fitting_unit(head).into(),
         });
         let owner: Box<str> = format!("family {}", head.name).into();
-        known
-            .claimed
-            .extend(claims.into_iter().map(|claim| (claim, owner.clone())));
+        known.claimed.extend(claims.into_iter().map(|claim| (claim, owner.clone())));
         known.by_name.insert(head.name.into(), Arc::clone(&family));
         known.in_order.push(Arc::clone(&family));
         Ok(family)
@@ -145,14 +149,8 @@ fn fitting_unit(head: FamilyHead<'_>) -> &str {
         MetricType::Counter => head.name.strip_suffix("_total").unwrap_or(head.name),
         _ => head.name,
     };
-    let fits = stem
-        .strip_suffix(head.unit)
-        .is_some_and(|rest| rest.ends_with('_'));
-    if fits && !head.unit.is_empty() {
-        head.unit
-    } else {
-        ""
-    }
+    let fits = stem.strip_suffix(head.unit).is_some_and(|rest| rest.ends_with('_'));
+    if fits && !head.unit.is_empty() { head.unit } else { "" }
 }
 
 /// Bounds hashed by their bits: they are finite and have no `-0`, so equal means equal bits.

@@ -1,6 +1,8 @@
 //! One instance of a shard: one metrics registry in one process run, and what it counted.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
 
 use super::store::SeriesId;
 use crate::clock::UnixTime;
@@ -65,8 +67,12 @@ pub(super) struct Instance {
     pub(super) started_at: Option<UnixTime>,
     /// When its last frame or post was applied; its first Hello before that.
     pub(super) last_report: UnixTime,
+    /// A frame or post of it was applied; a Hello alone makes no owner of gauges.
+    pub(super) has_reported: bool,
     /// The stream that may write it; 0 if none is open. A newer stream takes over.
     pub(super) stream: u64,
+    /// Cancelled when a newer stream takes over from that one.
+    pub(super) taken_over: CancellationToken,
     /// Last sequence applied; 0 before the first.
     pub(super) last_sequence: u64,
     /// It said goodbye: counts stay, gauges go, and it is folded once it is the oldest.
@@ -88,13 +94,28 @@ impl Instance {
             client: Box::default(),
             started_at: None,
             last_report: now,
+            has_reported: false,
             stream: 0,
+            taken_over: CancellationToken::new(),
             last_sequence: 0,
             closed: false,
             values: Vec::new(),
             has: Vec::new(),
             carried: Vec::new(),
         }
+    }
+
+    /// Whether it reported within `stale_after`, and may again.
+    pub(super) fn is_alive(&self, now: UnixTime, stale_after: Duration) -> bool {
+        !self.closed && self.has_reported && now.since(self.last_report) <= stale_after
+    }
+
+    /// Gives `stream` the right to write it. The stream that had it learns so by its token; the new one's is returned.
+    pub(super) fn hand_over(&mut self, stream: u64) -> CancellationToken {
+        self.stream = stream;
+        self.taken_over.cancel();
+        self.taken_over = CancellationToken::new();
+        self.taken_over.clone()
     }
 
     /// What it counted in `slot`.
@@ -131,10 +152,7 @@ impl Instance {
         if let Some(values) = self.values.get_mut(slot..slot + reported.len()) {
             values.copy_from_slice(reported);
             let carried = self.carried.get(slot..).unwrap_or_default();
-            values
-                .iter_mut()
-                .zip(carried)
-                .for_each(|(value, carried)| *value += carried);
+            values.iter_mut().zip(carried).for_each(|(value, carried)| *value += carried);
         }
         if let Some(has) = self.has.get_mut(series.index()) {
             *has = true;
@@ -146,10 +164,9 @@ impl Instance {
         if self.carried.len() < slot + width {
             self.carried.resize(slot + width, 0.0);
         }
-        if let (Some(carried), Some(values)) = (
-            self.carried.get_mut(slot..slot + width),
-            self.values.get(slot..slot + width),
-        ) {
+        if let (Some(carried), Some(values)) =
+            (self.carried.get_mut(slot..slot + width), self.values.get(slot..slot + width))
+        {
             carried.copy_from_slice(values);
         }
     }

@@ -102,10 +102,7 @@ impl Registry {
         for report in reports {
             check_body(report.families)?;
         }
-        let shared: Vec<_> = reports
-            .iter()
-            .map(|report| self.shard(report.shard_id))
-            .collect();
+        let shared: Vec<_> = reports.iter().map(|report| self.shard(report.shard_id)).collect();
         // All at once, so that a body of several shards is applied as a whole. In order of id, so that two such bodies
         // cannot wait for each other.
         let mut shards: Vec<_> = shared.iter().map(|shard| shard.lock()).collect();
@@ -124,14 +121,11 @@ impl Registry {
         let stale_after = self.settings.stale_after;
         let mut known = shard.position(&report.sender);
         let mut rejected = Vec::new();
-        let newest = known.is_none_or(|at| at + 1 == shard.instances.len());
-        let placed = self.place_all(shard, report.families, newest, &mut rejected);
+        let placed = self.place_all(shard, report.families, &mut rejected);
 
         if report.sender == InstanceKey::Anonymous
             && let Some(at) = known
-            && placed
-                .iter()
-                .any(|(id, series)| fell(shard, at, *id, &series.values))
+            && placed.iter().any(|(id, series)| fell(shard, at, *id, &series.values))
         {
             shard.close(at, now, stale_after);
             known = None;
@@ -141,10 +135,7 @@ impl Registry {
         });
         assign_all(shard, at, report, &placed);
         shard.reported(at, now, stale_after);
-        Applied {
-            samples: placed.len(),
-            rejected,
-        }
+        Applied { samples: placed.len(), rejected }
     }
 
     /// Finds or makes the series of a body.
@@ -152,7 +143,6 @@ impl Registry {
         &self,
         shard: &mut Shard,
         families: &'a [ReportedFamily],
-        newest: bool,
         rejected: &mut Vec<Rejected>,
     ) -> Vec<(SeriesId, &'a ReportedSeries)> {
         let mut placed = Vec::new();
@@ -175,13 +165,8 @@ impl Registry {
                 }
             };
             for series in &reported.series {
-                match self.place(
-                    shard,
-                    &family,
-                    series.labels.clone(),
-                    series.bounds.clone(),
-                    newest,
-                ) {
+                let (labels, bounds) = (series.labels.clone(), series.bounds.clone());
+                match self.place(shard, &family, labels, bounds) {
                     Ok(id) => placed.push((id, series)),
                     Err(refused) => refuse(shard, refused, 1),
                 }
@@ -197,28 +182,17 @@ impl Registry {
         family: &Arc<Family>,
         labels: LabelSet,
         bounds: Bounds,
-        newest: bool,
     ) -> Result<SeriesId, Rejected> {
-        let id = match shard.store.find(family, &labels, &bounds) {
-            Some(id) => id,
-            None => {
-                self.check_room(shard, family)?;
-                shard.store.add(family, labels, self.families.share(bounds))
-            }
-        };
-        if newest {
-            shard.store.show(id);
+        if let Some(id) = shard.store.find(family, &labels, &bounds) {
+            return Ok(id);
         }
-        Ok(id)
+        self.check_room(shard, family)?;
+        Ok(shard.store.add(family, labels, self.families.share(bounds)))
     }
 
     fn check_room(&self, shard: &Shard, family: &Family) -> Result<(), Rejected> {
         let message = if shard.store.len() >= self.settings.max_series_per_shard {
-            format!(
-                "shard {} has {} series, its limit",
-                shard.id,
-                shard.store.len()
-            )
+            format!("shard {} has {} series, its limit", shard.id, shard.store.len())
         } else if shard.store.len_of(family) >= self.settings.max_series_per_family {
             format!(
                 "shard {} has {} series of this family, its limit",
@@ -228,12 +202,7 @@ impl Registry {
         } else {
             return Ok(());
         };
-        Err(Rejected {
-            family: family.name.clone(),
-            reason: Reason::Limit,
-            message,
-            series: 0,
-        })
+        Err(Rejected { family: family.name.clone(), reason: Reason::Limit, message, series: 0 })
     }
 }
 
@@ -265,9 +234,7 @@ fn check_sender(report: &Report<'_>, shard: &Shard) -> Result<(), ReportError> {
     if shard.closed_at(&report.sender).is_some() {
         return Err(ReportError::Closed);
     }
-    let known = shard
-        .position(&report.sender)
-        .and_then(|at| shard.instances.get(at));
+    let known = shard.position(&report.sender).and_then(|at| shard.instances.get(at));
     match known {
         Some(instance) if instance.transport == Transport::Grpc => Err(ReportError::AlsoGrpc),
         _ => Ok(()),
@@ -318,10 +285,7 @@ fn check_body(families: &[ReportedFamily]) -> Result<(), ReportError> {
 
 /// Adds to the list of what was rejected, one entry a family and reason.
 fn note(list: &mut Vec<Rejected>, rejected: Rejected, series: u32) {
-    match list
-        .iter_mut()
-        .find(|r| r.family == rejected.family && r.reason == rejected.reason)
-    {
+    match list.iter_mut().find(|r| r.family == rejected.family && r.reason == rejected.reason) {
         Some(said) => said.series += series,
         None => list.push(Rejected { series, ..rejected }),
     }

@@ -83,16 +83,10 @@ impl Shard {
 
     /// The last sequence of an instance that was folded, or said goodbye and waits for it.
     pub(super) fn closed_at(&self, key: &InstanceKey) -> Option<u64> {
-        let folded = self
-            .tombstones
-            .iter()
-            .find(|t| t.key == *key)
-            .map(|t| t.last_sequence);
+        let folded = self.tombstones.iter().find(|t| t.key == *key).map(|t| t.last_sequence);
         folded.or_else(|| {
             let closed = self.instances.iter().find(|i| i.closed && i.key == *key);
-            closed
-                .filter(|_| *key != InstanceKey::Anonymous)
-                .map(|i| i.last_sequence)
+            closed.filter(|_| *key != InstanceKey::Anonymous).map(|i| i.last_sequence)
         })
     }
 
@@ -110,8 +104,7 @@ impl Shard {
     ) -> usize {
         self.fold(now, stale_after);
         self.ordinals += 1;
-        self.instances
-            .push(Instance::new(self.ordinals, key, transport, now));
+        self.instances.push(Instance::new(self.ordinals, key, transport, now));
         self.instances.len() - 1
     }
 
@@ -132,6 +125,9 @@ impl Shard {
             return;
         };
         instance.assign(id, slot, values);
+        if at + 1 == self.instances.len() {
+            self.store.show(id); // the newest instance's bounds
+        }
         self.refresh(id);
     }
 
@@ -174,6 +170,7 @@ impl Shard {
     pub(super) fn reported(&mut self, at: usize, now: UnixTime, stale_after: Duration) {
         if let Some(instance) = self.instances.get_mut(at) {
             instance.last_report = now;
+            instance.has_reported = true;
             self.tally.count_report(instance.transport, now);
         }
         self.settle(now, stale_after);
@@ -181,8 +178,8 @@ impl Shard {
 
     /// What time alone changes: who owns the gauges (E3).
     pub(super) fn settle(&mut self, now: UnixTime, stale_after: Duration) {
-        let alive = |i: &&Instance| !i.closed && now.since(i.last_report) <= stale_after;
-        let owner = self.instances.iter().rfind(alive).map(|i| i.ordinal);
+        let alive = self.instances.iter().rfind(|i| i.is_alive(now, stale_after));
+        let owner = alive.map(|i| i.ordinal);
         if owner != self.owner {
             self.owner = owner;
             let owned: Vec<_> = self.store.with_owned().map(|(id, _)| id).collect();
@@ -205,14 +202,12 @@ impl Shard {
     fn fold(&mut self, now: UnixTime, stale_after: Duration) {
         while let Some(oldest) = self.instances.first() {
             let silent = now.since(oldest.last_report);
-            let waiting = self
-                .instances
-                .iter()
-                .filter(|i| now.since(i.last_report) > stale_after)
-                .count();
+            let waiting =
+                self.instances.iter().filter(|i| now.since(i.last_report) > stale_after).count();
+            let dead = silent > FOLD_AFTER || (silent > stale_after && waiting > MAX_WAITING);
+            // One without identity could not be told that it was folded, and would count everything again on its return.
             let ended = oldest.closed
-                || silent > FOLD_AFTER
-                || (silent > stale_after && waiting > MAX_WAITING)
+                || (dead && oldest.key != InstanceKey::Anonymous)
                 || self.instances.len() >= MAX_INSTANCES;
             if !ended {
                 return;
@@ -223,10 +218,8 @@ impl Shard {
             }
             // Gauge slots of the base are never read.
             if oldest.key != InstanceKey::Anonymous {
-                self.tombstones.push_back(Tombstone {
-                    key: oldest.key,
-                    last_sequence: oldest.last_sequence,
-                });
+                self.tombstones
+                    .push_back(Tombstone { key: oldest.key, last_sequence: oldest.last_sequence });
             }
             if self.tombstones.len() > MAX_TOMBSTONES {
                 self.tombstones.pop_front();
@@ -236,9 +229,8 @@ impl Shard {
 
     /// Computes anew what is exposed of a series, or of the one shown in its place.
     fn refresh(&mut self, id: SeriesId) {
-        let owner = self
-            .owner
-            .and_then(|ordinal| self.instances.iter().find(|i| i.ordinal == ordinal));
+        let owner =
+            self.owner.and_then(|ordinal| self.instances.iter().find(|i| i.ordinal == ordinal));
         let Some(series) = self.store.get_mut(id) else {
             return;
         };
@@ -248,53 +240,43 @@ impl Shard {
             return;
         };
         if owned > 0 {
-            let of_owner = owner
-                .filter(|i| i.has(id))
-                .and_then(|i| i.values(slot, owned));
+            let of_owner = owner.filter(|i| i.has(id)).and_then(|i| i.values(slot, owned));
             series.owned = of_owner.is_some();
             if let (Some(values), Some(exposed)) = (of_owner, exposed.get_mut(..owned)) {
                 exposed.copy_from_slice(values);
             }
         }
+        let shows_owner = series.owned;
         for (at, exposed) in exposed.iter_mut().enumerate().skip(owned) {
-            let base = self.base.get(slot + at).copied().unwrap_or(0.0);
-            *exposed = self
-                .instances
-                .iter()
-                .fold(base, |sum, i| sum + i.value(slot + at));
+            *exposed = total(&self.base, &self.instances, slot + at);
+        }
+        if shows_owner {
+            self.store.show(id); // of a summary the owner's quantiles, whoever else is newer
         }
         self.merge_group(id);
     }
 
-    /// Where instances of the shard count one label set in different buckets: the shown series adds what the others
-    /// counted. `refresh` left in each member's slots what its own instances counted.
+    /// Where instances of the shard count one label set in different buckets: the shown series adds up all of its group.
     fn merge_group(&mut self, changed: SeriesId) {
-        let Some((shown, others)) = self.store.group(changed) else {
+        let Some((shown, members)) = self.store.group(changed) else {
             return;
         };
-        let others: Vec<_> = others.collect();
         let Some(series) = self.store.get(shown) else {
             return;
         };
         let owned = series.kind.owned(series.bounds.len());
-        let mut sum: Vec<f64> = (series.slot..series.slot + series.width())
-            .map(|slot| {
-                let base = self.base.get(slot).copied().unwrap_or(0.0);
-                self.instances
-                    .iter()
-                    .fold(base, |sum, i| sum + i.value(slot))
-            })
-            .collect();
-        let mut counted = series.counted;
-        for other in others.iter().filter_map(|id| self.store.get(*id)) {
-            if let Some(values) = self.exposed.get(other.slot..other.slot + other.width()) {
-                add_other_bounds(series.kind, &series.bounds, &mut sum, &other.bounds, values);
-                counted |= other.counted;
-            }
+        let mut sum = vec![0.0; series.width()];
+        let mut counted = false;
+        // In the order the members came, whichever is shown: else a sum's last bit would move when another is.
+        for member in members.iter().filter_map(|id| self.store.get(*id)) {
+            let slots = member.slot..member.slot + member.width();
+            let values: Vec<_> =
+                slots.map(|slot| total(&self.base, &self.instances, slot)).collect();
+            add_counts(series.kind, (&series.bounds, &mut sum), (&member.bounds, &values));
+            counted |= member.counted;
         }
         if let (Some(exposed), Some(sum)) = (
-            self.exposed
-                .get_mut(series.slot + owned..series.slot + series.width()),
+            self.exposed.get_mut(series.slot + owned..series.slot + series.width()),
             sum.get(owned..),
         ) {
             exposed.copy_from_slice(sum);
@@ -310,24 +292,23 @@ impl Shard {
     }
 }
 
+/// What all instances counted in `slot`, added in order of first Hello (E2: no re-ordering moves the last bit).
+fn total(base: &[f64], instances: &[Instance], slot: usize) -> f64 {
+    let base = base.get(slot).copied().unwrap_or(0.0);
+    instances.iter().fold(base, |sum, i| sum + i.value(slot))
+}
+
 /// Adds to `sum`, which has `bounds`, what was counted in `other_bounds`: at bound b all up to the greatest other bound
 /// that is no greater. Count and sum, the last two, are exact.
-fn add_other_bounds(
+fn add_counts(
     kind: MetricType,
-    bounds: &Bounds,
-    sum: &mut [f64],
-    other_bounds: &Bounds,
-    values: &[f64],
+    (bounds, sum): (&Bounds, &mut [f64]),
+    (other_bounds, values): (&Bounds, &[f64]),
 ) {
     if kind == MetricType::Histogram {
         for (bound, sum) in bounds.values().iter().zip(sum.iter_mut()) {
-            let within = other_bounds
-                .values()
-                .partition_point(|other| other <= bound);
-            *sum += within
-                .checked_sub(1)
-                .and_then(|at| values.get(at))
-                .unwrap_or(&0.0);
+            let within = other_bounds.values().partition_point(|other| other <= bound);
+            *sum += within.checked_sub(1).and_then(|at| values.get(at)).unwrap_or(&0.0);
         }
     }
     let tail = sum.iter_mut().rev().zip(values.iter().rev()).take(2);
@@ -373,10 +354,7 @@ impl<'a> ShardView<'a> {
         shard.store.blocks().iter().map(move |block| {
             let series = block.series.iter().filter_map(move |id| {
                 let series = shard.store.get(*id)?;
-                let hidden = shard
-                    .store
-                    .group(*id)
-                    .is_some_and(|(shown, _)| shown != *id);
+                let hidden = shard.store.group(*id).is_some_and(|(shown, _)| shown != *id);
                 (!hidden && is_exposed(series)).then(|| SeriesView {
                     labels: series.labels.as_str(),
                     bounds: &series.bounds,

@@ -127,16 +127,10 @@ impl Default for Tally {
 impl Tally {
     pub(super) fn count_report(&mut self, transport: Transport, now: UnixTime) {
         self.last_report = Some(now);
-        self.reports
-            .iter_mut()
-            .filter(|(t, _)| *t == transport)
-            .for_each(|(_, n)| *n += 1);
+        self.reports.iter_mut().filter(|(t, _)| *t == transport).for_each(|(_, n)| *n += 1);
     }
 
     pub(super) fn count_rejected(&mut self, reason: Reason, samples: u64) {
-        self.rejected
-            .iter_mut()
-            .filter(|(r, _)| *r == reason)
-            .for_each(|(_, n)| *n += samples);
+        self.rejected.iter_mut().filter(|(r, _)| *r == reason).for_each(|(_, n)| *n += samples);
     }
 }

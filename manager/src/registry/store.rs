@@ -84,10 +84,8 @@ impl Store {
 
     /// How many series `family` has.
     pub(super) fn len_of(&self, family: &Family) -> usize {
-        let block = self
-            .block_of
-            .get(&family.id)
-            .and_then(|block| self.blocks.get(*block as usize));
+        let block =
+            self.block_of.get(&family.id).and_then(|block| self.blocks.get(*block as usize));
         block.map_or(0, |block| block.series.len())
     }
 
@@ -101,10 +99,7 @@ impl Store {
 
     /// All series of which a part belongs to the living instance.
     pub(super) fn with_owned(&self) -> impl Iterator<Item = (SeriesId, &Series)> {
-        (0..)
-            .map(SeriesId)
-            .zip(&self.series)
-            .filter(|(_, s)| s.kind.owned(s.bounds.len()) > 0)
+        (0..).map(SeriesId).zip(&self.series).filter(|(_, s)| s.kind.owned(s.bounds.len()) > 0)
     }
 
     /// The series of `family` with these labels and bounds, if it is known.
@@ -122,8 +117,7 @@ impl Store {
             .iter()
             .copied()
             .find(|id| {
-                self.get(*id)
-                    .is_some_and(|series| series.bounds.values() == bounds.values())
+                self.get(*id).is_some_and(|series| series.bounds.values() == bounds.values())
             })
     }
 
@@ -144,12 +138,9 @@ impl Store {
         self.slots += family.kind.width(bounds.len());
         if twin.is_none() {
             let (hasher, series) = (&self.hasher, &self.series);
-            self.index
-                .insert_unique(hasher.hash_one((block, &labels)), id, |known| {
-                    series
-                        .get(known.index())
-                        .map_or(0, |s| hasher.hash_one((s.block, &s.labels)))
-                });
+            self.index.insert_unique(hasher.hash_one((block, &labels)), id, |known| {
+                series.get(known.index()).map_or(0, |s| hasher.hash_one((s.block, &s.labels)))
+            });
         }
         self.series.push(Series {
             kind: family.kind,
@@ -174,31 +165,29 @@ impl Store {
         }
     }
 
-    /// The series that stands on the page for `id`'s labels, and the others of its group.
-    pub(super) fn group(&self, id: SeriesId) -> Option<(SeriesId, impl Iterator<Item = SeriesId>)> {
+    /// The series that stands on the page for `id`'s labels, and all of its group in the order they came.
+    pub(super) fn group(&self, id: SeriesId) -> Option<(SeriesId, &[SeriesId])> {
         let group = self.groups.get(self.get(id)?.group? as usize)?;
-        Some((
-            group.shown,
-            group.members.iter().copied().filter(|m| *m != group.shown),
-        ))
+        Some((group.shown, &group.members))
+    }
+
+    /// Name of the family that `series` belongs to.
+    pub(super) fn family_of(&self, series: &Series) -> &str {
+        self.blocks.get(series.block as usize).map_or("", |block| &block.family.name)
     }
 
     fn find_any(&self, family: &Family, labels: &LabelSet) -> Option<SeriesId> {
         let block = *self.block_of.get(&family.id)?;
         self.index
             .find(self.hasher.hash_one((block, labels)), |id| {
-                self.get(*id)
-                    .is_some_and(|s| s.block == block && s.labels == *labels)
+                self.get(*id).is_some_and(|s| s.block == block && s.labels == *labels)
             })
             .copied()
     }
 
     fn block(&mut self, family: &Arc<Family>) -> u32 {
         *self.block_of.entry(family.id).or_insert_with(|| {
-            self.blocks.push(Block {
-                family: Arc::clone(family),
-                series: Vec::new(),
-            });
+            self.blocks.push(Block { family: Arc::clone(family), series: Vec::new() });
             self.blocks.len() as u32 - 1
         })
     }
@@ -207,10 +196,7 @@ impl Store {
         let group = match self.get(twin).and_then(|s| s.group) {
             Some(group) => group,
             None => {
-                self.groups.push(Group {
-                    shown: twin,
-                    members: vec![twin],
-                });
+                self.groups.push(Group { shown: twin, members: vec![twin] });
                 self.groups.len() as u32 - 1
             }
         };

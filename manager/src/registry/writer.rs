@@ -4,46 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use hashbrown::HashSet;
 use parking_lot::{Mutex, MutexGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    BadSample, MAX_SHARD_COUNT, Reason, Registry, Rejected, Transport, UnixTime, check,
-    instance::InstanceKey, shard::Shard, store::SeriesId,
+    Applied, AttachError, DefineError, FamilyDefinition, Frame, FrameError, FrameKind, Hello,
+    MAX_SHARD_COUNT, NotApplied, Outcome, Reason, Registry, Rejected, SeriesDefinition, Transport,
+    UnixTime, check, instance::InstanceKey, shard::Shard, store::SeriesId,
 };
-use crate::model::{Bounds, FamilyHead, LabelSet, MetricType, Samples};
-
-/// How an instance introduces itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Hello<'a> {
-    /// The shard it reports for.
-    pub shard_id: u32,
-    /// How many shards the bot has.
-    pub shard_count: u32,
-    /// Its id.
-    pub instance_id: [u8; 16],
-    /// When it began to count, by its own clock.
-    pub started_at: UnixTime,
-    /// Name and version of its client library.
-    pub client: &'a str,
-}
-
-/// Why an instance cannot report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AttachError {
-    /// The shard is none of the bot's.
-    #[error("shard_id {shard_id} is not below shard_count {shard_count}")]
-    IdOutOfRange {
-        /// The id given.
-        shard_id: u32,
-        /// The count given.
-        shard_count: u32,
-    },
-    /// More shards than the manager believes.
-    #[error("shard_count {0} is over {MAX_SHARD_COUNT}")]
-    TooManyShards(u32),
-    /// The instance reports by HTTP.
-    #[error("this instance already reports by HTTP; report one way only")]
-    AlsoHttp,
-}
+use crate::model::Samples;
 
 /// The answer to a [`Hello`].
 #[derive(Debug)]
@@ -56,147 +24,6 @@ pub struct Attached {
     pub closed_at: Option<u64>,
 }
 
-/// A family and some of its series, as a stream introduces them.
-#[derive(Debug)]
-pub struct FamilyDefinition<'a> {
-    /// What the family is.
-    pub head: FamilyHead<'a>,
-    /// Its series, in the order of their ids.
-    pub series: Vec<SeriesDefinition>,
-}
-
-/// A series and the id its stream gives it.
-#[derive(Debug)]
-pub struct SeriesDefinition {
-    /// The number of series the stream defined before.
-    pub id: u32,
-    /// Its labels.
-    pub labels: LabelSet,
-    /// Its bounds or quantiles.
-    pub bounds: Bounds,
-}
-
-/// Why a definition was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DefineError {
-    /// Ids count up from 0 without holes.
-    #[error(
-        "family {family}: series id {got} where {expected} is next; ids count up from 0 without holes"
-    )]
-    Id {
-        /// The family.
-        family: Box<str>,
-        /// The next id.
-        expected: u32,
-        /// The id given.
-        got: u32,
-    },
-    /// A type without bounds was given some.
-    #[error("family {family}: a {} has no bounds", kind.as_str())]
-    UnexpectedBounds {
-        /// The family.
-        family: Box<str>,
-        /// Its type.
-        kind: MetricType,
-    },
-}
-
-/// Whether a frame holds everything or what changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FrameKind {
-    /// Every series of the instance.
-    Snapshot,
-    /// The series that changed since the frame before.
-    Delta,
-}
-
-/// One frame of a stream.
-#[derive(Debug, Clone, Copy)]
-pub struct Frame<'a> {
-    /// What it holds.
-    pub kind: FrameKind,
-    /// Its number, from 1.
-    pub sequence: u64,
-    /// New values.
-    pub samples: Samples<'a>,
-    /// Final values of series that left.
-    pub removed: Samples<'a>,
-}
-
-/// What became of a frame that broke no rule.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is in the registry now.
-    Applied(Applied),
-    /// It was before; nothing changed.
-    Duplicate,
-    /// It cannot be placed; nothing changed, and a snapshot is needed.
-    NotApplied(NotApplied),
-}
-
-/// What was applied.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Applied {
-    /// Samples applied.
-    pub samples: usize,
-    /// What was not; each is named once per stream.
-    pub rejected: Vec<Rejected>,
-}
-
-/// Why a frame cannot be placed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotApplied {
-    /// Frames are missing before it.
-    #[error("sequence {got} where {expected} is next")]
-    Gap {
-        /// The sequence that could be applied.
-        expected: u64,
-        /// The frame's.
-        got: u64,
-    },
-    /// It names a series the stream did not define.
-    #[error("series id {0} is not defined on this stream")]
-    UndefinedId(u32),
-    /// A stream begins with a snapshot.
-    #[error("a delta before the stream's first snapshot")]
-    NoSnapshotYet,
-}
-
-/// A frame that breaks a rule; nothing of it was applied, and the stream ends.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum FrameError {
-    /// Sequences start at 1.
-    #[error("sequence 0; sequences start at 1")]
-    SequenceZero,
-    /// A series twice in one frame.
-    #[error("series id {0} stands twice in one frame")]
-    Twice(u32),
-    /// The columns do not fit each other.
-    #[error("{got} values where the named series have {expected}")]
-    ValueCount {
-        /// What the series have together.
-        expected: usize,
-        /// The length of the column.
-        got: usize,
-    },
-    /// A sample that cannot be.
-    #[error("series id {id} ({labels}): {problem}")]
-    Bad {
-        /// The series.
-        id: u32,
-        /// Its labels.
-        labels: String,
-        /// What is wrong.
-        problem: BadSample,
-    },
-    /// Another stream of the instance writes it now.
-    #[error("a newer stream of this instance took over")]
-    Superseded,
-    /// The instance is folded into its shard's base.
-    #[error("this instance was closed; start a new one")]
-    Closed,
-}
-
 /// The right of one stream to write one instance, until a newer stream of that instance takes it. Dropped when the
 /// stream ends.
 #[derive(Debug)]
@@ -205,6 +32,7 @@ pub struct Writer {
     stale_after: Duration,
     ordinal: u64,
     stream: u64,
+    taken_over: CancellationToken,
     /// What the stream's ids mean.
     targets: Vec<Target>,
     /// Series the stream's ids have taken.
@@ -214,6 +42,8 @@ pub struct Writer {
     checks: u64,
     has_snapshot: bool,
     unsaid: Vec<Rejected>,
+    /// Families and reasons an [`Applied`] named already.
+    said: HashSet<(Box<str>, Reason)>,
 }
 
 /// What an id of the stream means.
@@ -243,16 +73,9 @@ impl Registry {
     /// # Errors
     /// If the Hello makes no sense.
     pub fn attach(&self, hello: Hello<'_>, now: UnixTime) -> Result<Attached, AttachError> {
-        let Hello {
-            shard_id,
-            shard_count,
-            ..
-        } = hello;
+        let Hello { shard_id, shard_count, .. } = hello;
         if shard_id >= shard_count {
-            return Err(AttachError::IdOutOfRange {
-                shard_id,
-                shard_count,
-            });
+            return Err(AttachError::IdOutOfRange { shard_id, shard_count });
         }
         if shard_count > MAX_SHARD_COUNT {
             return Err(AttachError::TooManyShards(shard_count));
@@ -271,6 +94,7 @@ impl Registry {
         }
         let stream = shard.next_stream();
         let mut ordinal = 0;
+        let mut taken_over = CancellationToken::new();
         let mut last_sequence = closed_at.unwrap_or(0);
         if closed_at.is_none() {
             if known.is_none() {
@@ -278,7 +102,7 @@ impl Registry {
             }
             let at = known.unwrap_or_else(|| shard.join(key, Transport::Grpc, now, stale_after));
             if let Some(instance) = shard.instances.get_mut(at) {
-                instance.stream = stream;
+                taken_over = instance.hand_over(stream);
                 instance.started_at = Some(hello.started_at);
                 instance.client = hello.client.into();
                 ordinal = instance.ordinal;
@@ -291,18 +115,16 @@ impl Registry {
             stale_after,
             ordinal,
             stream,
+            taken_over,
             targets: Vec::new(),
             taken: HashSet::new(),
             seen: Vec::new(),
             checks: 0,
             has_snapshot: false,
             unsaid: Vec::new(),
+            said: HashSet::new(),
         };
-        Ok(Attached {
-            writer,
-            last_sequence,
-            closed_at,
-        })
+        Ok(Attached { writer, last_sequence, closed_at })
     }
 
     /// Introduces a family's series on a stream. What conflicts with other shards, or is over a limit, is rejected in
@@ -315,8 +137,11 @@ impl Registry {
         writer: &mut Writer,
         definition: FamilyDefinition<'_>,
     ) -> Result<(), DefineError> {
+        writer.check_definitions(std::slice::from_ref(&definition))?;
         let FamilyDefinition { head, series } = definition;
-        writer.check_definition(head, &series)?;
+        if series.is_empty() {
+            return Ok(());
+        }
         let family = match self.families.resolve(head) {
             Ok(family) => family,
             Err(rejected) => {
@@ -327,20 +152,13 @@ impl Registry {
         };
         let shared = Arc::clone(&writer.shard);
         let mut shard = shared.lock();
-        let newest = shard
-            .instances
-            .last()
-            .is_some_and(|i| i.ordinal == writer.ordinal);
         for SeriesDefinition { labels, bounds, .. } in series {
             let width = head.kind.width(bounds.len());
-            match self.place(&mut shard, &family, labels, bounds, newest) {
+            match self.place(&mut shard, &family, labels, bounds) {
                 Ok(id) if writer.taken.insert(id) => writer.push(Target::Series { id, width }),
                 Ok(id) => {
-                    let labels = shard
-                        .store
-                        .get(id)
-                        .map(|s| format!("{:?}", s.labels))
-                        .unwrap_or_default();
+                    let labels =
+                        shard.store.get(id).map(|s| format!("{:?}", s.labels)).unwrap_or_default();
                     let message = format!(
                         "a series with the labels {labels} is already defined on this stream"
                     );
@@ -364,6 +182,40 @@ impl Writer {
     #[must_use]
     pub fn ids(&self) -> usize {
         self.targets.len()
+    }
+
+    /// Whether families can be defined next, one after the other; defines nothing.
+    ///
+    /// # Errors
+    /// What [`Registry::define`] would say of the first that cannot.
+    pub fn check_definitions(&self, families: &[FamilyDefinition<'_>]) -> Result<(), DefineError> {
+        let mut next = self.targets.len() as u32;
+        for FamilyDefinition { head, series } in families {
+            for definition in series {
+                if definition.id != next {
+                    return Err(DefineError::Id {
+                        family: head.name.into(),
+                        expected: next,
+                        got: definition.id,
+                    });
+                }
+                next += 1;
+                let bounds = definition.bounds.len();
+                if bounds > 0 && head.kind.width(bounds) == head.kind.width(0) {
+                    return Err(DefineError::UnexpectedBounds {
+                        family: head.name.into(),
+                        kind: head.kind,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Cancelled once a newer stream of the instance has taken over.
+    #[must_use]
+    pub fn superseded(&self) -> CancellationToken {
+        self.taken_over.clone()
     }
 
     /// Applies a frame, or says why it changes nothing.
@@ -399,10 +251,7 @@ impl Writer {
             }
         }
         let samples = self.commit(&mut shard, at, &frame, now);
-        Ok(Outcome::Applied(Applied {
-            samples,
-            rejected: std::mem::take(&mut self.unsaid),
-        }))
+        Ok(Outcome::Applied(Applied { samples, rejected: self.say_rejected() }))
     }
 
     /// Ends the instance: counts stay, gauges go. Returns whether `sequence` was the last one applied; if not, nothing
@@ -462,24 +311,18 @@ impl Writer {
                 check::check(series.kind, &series.bounds, before, values).map_err(|problem| {
                     FrameError::Bad {
                         id: wire_id,
+                        family: shard.store.family_of(series).into(),
                         labels: format!("{:?}", series.labels),
                         problem,
                     }
                 })?;
             }
         }
-        if rest.is_empty() {
-            Ok(None)
-        } else {
-            Err(self.value_count(samples))
-        }
+        if rest.is_empty() { Ok(None) } else { Err(self.value_count(samples)) }
     }
 
     fn value_count(&self, samples: Samples<'_>) -> FrameError {
-        let widths = samples
-            .ids
-            .iter()
-            .filter_map(|id| self.targets.get(*id as usize));
+        let widths = samples.ids.iter().filter_map(|id| self.targets.get(*id as usize));
         FrameError::ValueCount {
             expected: widths.map(|t| t.width()).sum(),
             got: samples.values.len(),
@@ -529,36 +372,10 @@ impl Writer {
     }
 
     fn series_of(&self, ids: &[u32]) -> impl Iterator<Item = SeriesId> {
-        ids.iter()
-            .filter_map(|id| match self.targets.get(*id as usize) {
-                Some(Target::Series { id, .. }) => Some(*id),
-                _ => None,
-            })
-    }
-
-    fn check_definition(
-        &self,
-        head: FamilyHead<'_>,
-        series: &[SeriesDefinition],
-    ) -> Result<(), DefineError> {
-        for (expected, definition) in (self.targets.len() as u32..).zip(series) {
-            if definition.id != expected {
-                return Err(DefineError::Id {
-                    family: head.name.into(),
-                    expected,
-                    got: definition.id,
-                });
-            }
-            if head.kind.width(definition.bounds.len()) == head.kind.width(0)
-                && !definition.bounds.is_empty()
-            {
-                return Err(DefineError::UnexpectedBounds {
-                    family: head.name.into(),
-                    kind: head.kind,
-                });
-            }
-        }
-        Ok(())
+        ids.iter().filter_map(|id| match self.targets.get(*id as usize) {
+            Some(Target::Series { id, .. }) => Some(*id),
+            _ => None,
+        })
     }
 
     fn push(&mut self, target: Target) {
@@ -570,18 +387,23 @@ impl Writer {
     fn reject(&mut self, rejected: Rejected, widths: impl IntoIterator<Item = usize>) {
         let reason = rejected.reason;
         let before = self.targets.len();
-        widths
-            .into_iter()
-            .for_each(|width| self.push(Target::Rejected { reason, width }));
+        widths.into_iter().for_each(|width| self.push(Target::Rejected { reason, width }));
         let series = (self.targets.len() - before) as u32;
-        match self
-            .unsaid
-            .iter_mut()
-            .find(|r| r.family == rejected.family && r.reason == reason)
-        {
-            Some(said) => said.series += series,
+        let of_family = (rejected.family.clone(), reason);
+        if self.said.contains(&of_family) {
+            return;
+        }
+        match self.unsaid.iter_mut().find(|r| r.family == rejected.family && r.reason == reason) {
+            Some(unsaid) => unsaid.series += series,
             None => self.unsaid.push(Rejected { series, ..rejected }),
         }
+    }
+
+    /// What was rejected and not said yet: each family and reason once per stream.
+    fn say_rejected(&mut self) -> Vec<Rejected> {
+        let unsaid = std::mem::take(&mut self.unsaid);
+        self.said.extend(unsaid.iter().map(|r| (r.family.clone(), r.reason)));
+        unsaid
     }
 }
 

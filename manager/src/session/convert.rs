@@ -11,6 +11,9 @@ use crate::{
     registry::{FamilyDefinition, Hello, Reason, Rejected, SeriesDefinition},
 };
 
+/// Longest name and version of a client library together; they are kept as long as the instance.
+const MAX_CLIENT_BYTES: usize = 128;
+
 pub(super) fn hello<'a>(
     hello: &v1::Hello,
     client: &'a str,
@@ -23,6 +26,11 @@ pub(super) fn hello<'a>(
                 "Hello.instance_id has {got} bytes, not {INSTANCE_ID_LEN}"
             ))
         })?;
+    if client.len() > MAX_CLIENT_BYTES {
+        return Err(Status::invalid_argument(format!(
+            "Hello.client_name and client_version have over {MAX_CLIENT_BYTES} bytes"
+        )));
+    }
     Ok(Hello {
         shard_id: hello.shard_id,
         shard_count: hello.shard_count,
@@ -33,10 +41,8 @@ pub(super) fn hello<'a>(
 }
 
 fn time(timestamp: &prost_types::Timestamp) -> Option<UnixTime> {
-    let since_epoch = Duration::new(
-        timestamp.seconds.try_into().ok()?,
-        timestamp.nanos.try_into().ok()?,
-    );
+    let since_epoch =
+        Duration::new(timestamp.seconds.try_into().ok()?, timestamp.nanos.try_into().ok()?);
     Some(UnixTime::from_duration(since_epoch))
 }
 
@@ -48,21 +54,14 @@ pub(super) fn duration(duration: Duration) -> prost_types::Duration {
 }
 
 pub(super) fn samples(samples: Option<&v1::Samples>) -> Samples<'_> {
-    samples.map_or_else(Samples::default, |s| Samples {
-        ids: &s.series,
-        values: &s.values,
-    })
+    samples.map_or_else(Samples::default, |s| Samples { ids: &s.series, values: &s.values })
 }
 
 pub(super) fn definitions(
     definitions: &v1::Definitions,
     shard_id: u32,
 ) -> Result<Vec<FamilyDefinition<'_>>, Status> {
-    definitions
-        .families
-        .iter()
-        .map(|f| family(f, shard_id))
-        .collect()
+    definitions.families.iter().map(|f| family(f, shard_id)).collect()
 }
 
 fn family(family: &v1::FamilyDefinition, shard_id: u32) -> Result<FamilyDefinition<'_>, Status> {
@@ -70,16 +69,11 @@ fn family(family: &v1::FamilyDefinition, shard_id: u32) -> Result<FamilyDefiniti
     let refuse =
         |what: String| Status::invalid_argument(format!("definition of family {name:?}: {what}"));
     if !is_metric_name(name) {
-        return Err(refuse(
-            "the name does not match [a-zA-Z_:][a-zA-Z0-9_:]*".to_owned(),
-        ));
+        return Err(refuse("the name does not match [a-zA-Z_:][a-zA-Z0-9_:]*".to_owned()));
     }
     let kind = match family.r#type() {
         v1::MetricType::Unspecified => {
-            return Err(refuse(format!(
-                "no metric type has number {}",
-                family.r#type
-            )));
+            return Err(refuse(format!("no metric type has number {}", family.r#type)));
         }
         v1::MetricType::Counter => MetricType::Counter,
         v1::MetricType::Gauge => MetricType::Gauge,
@@ -92,12 +86,7 @@ fn family(family: &v1::FamilyDefinition, shard_id: u32) -> Result<FamilyDefiniti
             .map_err(|what| refuse(format!("series {}: {what}", series.id)))
     });
     Ok(FamilyDefinition {
-        head: FamilyHead {
-            name,
-            kind,
-            help: &family.help,
-            unit: &family.unit,
-        },
+        head: FamilyHead { name, kind, help: &family.help, unit: &family.unit },
         series: series.collect::<Result<_, _>>()?,
     })
 }
@@ -112,21 +101,14 @@ fn series(
         MetricType::Summary => Some("quantile"),
         MetricType::Counter | MetricType::Gauge | MetricType::Untyped => None,
     };
-    let labels = series
-        .labels
-        .iter()
-        .map(|label| (label.name.as_str(), label.value.as_str()));
+    let labels = series.labels.iter().map(|label| (label.name.as_str(), label.value.as_str()));
     let labels = LabelSet::canonical(labels, shard_id, bound_label).map_err(|e| e.to_string())?;
     let bounds = Bounds::new(&series.bounds).map_err(|e| e.to_string())?;
     let quantiles = bounds.values().iter().all(|q| (0.0..=1.0).contains(q));
     if kind == MetricType::Summary && !quantiles {
         return Err("quantiles are within 0 and 1".to_owned());
     }
-    Ok(SeriesDefinition {
-        id: series.id,
-        labels,
-        bounds,
-    })
+    Ok(SeriesDefinition { id: series.id, labels, bounds })
 }
 
 pub(super) fn rejected(rejected: Rejected) -> v1::Rejected {

@@ -33,10 +33,7 @@ pub(super) enum Part {
 impl Assembly {
     /// Adds a part to those before it.
     pub(super) fn add(before: Option<Self>, part: v1::Snapshot) -> Result<Part, Status> {
-        let mut all = before.unwrap_or(Self {
-            sequence: part.sequence,
-            ..Self::default()
-        });
+        let mut all = before.unwrap_or(Self { sequence: part.sequence, ..Self::default() });
         if (part.sequence, part.part) != (all.sequence, all.next) {
             return Ok(Part::Misplaced(format!(
                 "snapshot part {} of sequence {} where part {} of sequence {} is next",
@@ -53,11 +50,7 @@ impl Assembly {
                 format!("a snapshot of over {MAX_SERIES_IDS} series or {MAX_VALUES} values");
             return Err(Status::resource_exhausted(message));
         }
-        Ok(if part.last {
-            Part::Complete(all)
-        } else {
-            Part::More(all)
-        })
+        Ok(if part.last { Part::Complete(all) } else { Part::More(all) })
     }
 
     /// The whole snapshot.
@@ -65,14 +58,8 @@ impl Assembly {
         Frame {
             kind: FrameKind::Snapshot,
             sequence: self.sequence,
-            samples: Samples {
-                ids: &self.samples.series,
-                values: &self.samples.values,
-            },
-            removed: Samples {
-                ids: &self.removed.series,
-                values: &self.removed.values,
-            },
+            samples: Samples { ids: &self.samples.series, values: &self.samples.values },
+            removed: Samples { ids: &self.removed.series, values: &self.removed.values },
         }
     }
 }

@@ -94,11 +94,7 @@ pub(super) async fn build(config: Config) -> Result<Bot, BuildError> {
     let identify = IdentifyMetrics::register(&process)?;
     let rest = Arc::new(rest(&config, &token, &process)?);
     let info = gateway_bot::ask(&rest, &identify).await.map_err(|error| {
-        if error.is_unauthorized() {
-            BuildError::TokenRefused
-        } else {
-            BuildError::Discord(error)
-        }
+        if error.is_unauthorized() { BuildError::TokenRefused } else { BuildError::Discord(error) }
     })?;
     let ids = shard_ids(&config, info.shards)?;
     let (publisher, publisher_task) = publisher(&config, &process)?;
@@ -134,11 +130,7 @@ fn token(config: &Config) -> Result<String, BuildError> {
     let token = config.discord_token.expose().trim();
     let token = token.strip_prefix("Bot ").unwrap_or(token);
     let plausible = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-    if plausible {
-        Ok(format!("Bot {token}"))
-    } else {
-        Err(BuildError::Token)
-    }
+    if plausible { Ok(format!("Bot {token}")) } else { Err(BuildError::Token) }
 }
 
 fn rest(config: &Config, token: &str, process: &Registry) -> Result<Rest, BuildError> {
@@ -149,17 +141,10 @@ fn rest(config: &Config, token: &str, process: &Registry) -> Result<Rest, BuildE
             && uri.query().is_none()
     });
     if !is_api {
-        return Err(BuildError::Address(
-            "DISCORD_API_URL",
-            "https://HOST[:PORT]",
-        ));
+        return Err(BuildError::Address("DISCORD_API_URL", "https://HOST[:PORT]"));
     }
     let authorization = HeaderValue::from_str(token).map_err(|_| BuildError::Token)?;
-    Ok(Rest::new(
-        api,
-        authorization,
-        RestMetrics::register(process)?,
-    )?)
+    Ok(Rest::new(api, authorization, RestMetrics::register(process)?)?)
 }
 
 /// Where to connect: where the configuration says, else where Discord says.
@@ -170,11 +155,7 @@ fn gateway_url(config: &Config, info: &BotConnectionInfo) -> Result<String, Buil
     };
     let url = url.trim_end_matches('/').to_owned();
     // twilight takes the address on trust and would panic.
-    if is_gateway_url(&url) {
-        Ok(url)
-    } else {
-        Err(BuildError::Address(name, "wss://HOST[:PORT]"))
-    }
+    if is_gateway_url(&url) { Ok(url) } else { Err(BuildError::Address(name, "wss://HOST[:PORT]")) }
 }
 
 /// The shards of this process.
@@ -238,11 +219,8 @@ fn reporters(
     let reporters = registries.shards.iter().map(|(id, registry)| {
         let shard = shardmeter_telemetry::Shard { id: *id, count };
         let builder = Reporter::builder(&connection, shard).registry(registry.clone());
-        let builder = if config.fleet.is_empty() {
-            builder
-        } else {
-            builder.fleet(config.fleet.as_str())
-        };
+        let builder =
+            if config.fleet.is_empty() { builder } else { builder.fleet(config.fleet.as_str()) };
         match process.take() {
             Some(process) => builder.registry(process).build(),
             None => builder.build(),
@@ -269,12 +247,7 @@ impl<'a> Shards<'a> {
             Duration::from_millis(limit.reset_after),
             limit.total,
         );
-        Self {
-            config,
-            token,
-            gateway,
-            queue,
-        }
+        Self { config, token, gateway, queue }
     }
 
     async fn tasks(
@@ -284,27 +257,19 @@ impl<'a> Shards<'a> {
         count: u32,
     ) -> Result<Vec<ShardTask>, BuildError> {
         if let Some(dir) = &self.config.state_dir {
-            tokio::fs::create_dir_all(dir)
-                .await
-                .map_err(BuildError::StateDir)?;
+            tokio::fs::create_dir_all(dir).await.map_err(BuildError::StateDir)?;
         }
         let mut tasks = Vec::with_capacity(metrics.len());
         for (id, metrics) in metrics {
-            tasks.push(
-                self.task(shared.clone(), metrics, ShardId::new(id, count))
-                    .await,
-            );
+            tasks.push(self.task(shared.clone(), metrics, ShardId::new(id, count)).await);
         }
         Ok(tasks)
     }
 
     /// A shard that resumes its saved session, if it has one.
     async fn task(&self, shared: Shared, metrics: ShardMetrics, id: ShardId) -> ShardTask {
-        let file = self
-            .config
-            .state_dir
-            .as_ref()
-            .map(|dir| SessionFile::new(dir, self.gateway, id));
+        let file =
+            self.config.state_dir.as_ref().map(|dir| SessionFile::new(dir, self.gateway, id));
         let mut builder = ConfigBuilder::new(self.token.clone(), INTENTS)
             .proxy_url(self.gateway.to_owned())
             .queue(self.queue.clone());

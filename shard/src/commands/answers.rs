@@ -25,10 +25,7 @@ pub(crate) struct Standing {
 impl Standing {
     /// A process that starts now, with these shards in ascending order.
     pub(crate) fn new(shards: Vec<(u32, ShardMetrics)>) -> Self {
-        Self {
-            started: Instant::now(),
-            shards,
-        }
+        Self { started: Instant::now(), shards }
     }
 
     /// What `command` says when it is called on shard `shard_id`.
@@ -44,10 +41,9 @@ impl Standing {
         let shard = self.shards.iter().find(|(id, _)| *id == shard_id);
         let latency = shard.and_then(|(_, metrics)| metrics.gateway.latency());
         match latency {
-            Some(latency) => format!(
-                "Pong! Shard {shard_id} hears Discord after {} ms.",
-                latency.as_millis()
-            ),
+            Some(latency) => {
+                format!("Pong! Shard {shard_id} hears Discord after {} ms.", latency.as_millis())
+            }
             None => format!("Pong from shard {shard_id}!"),
         }
     }
@@ -55,36 +51,22 @@ impl Standing {
     fn shards(&self) -> String {
         let mut text = String::new();
         for (id, metrics) in self.shards.iter().take(MAX_LINES) {
-            let connected = if metrics.gateway.is_connected() {
-                "connected"
-            } else {
-                "not connected"
-            };
+            let connected =
+                if metrics.gateway.is_connected() { "connected" } else { "not connected" };
             let guilds = metrics.guilds.guild_count.get();
             let users = metrics.guilds.user_count.get();
             // Writing to a String cannot fail.
-            let _ = writeln!(
-                text,
-                "Shard {id}: {connected}, {guilds} guilds, {users} users"
-            );
+            let _ = writeln!(text, "Shard {id}: {connected}, {guilds} guilds, {users} users");
         }
-        if let Some(more) = self
-            .shards
-            .len()
-            .checked_sub(MAX_LINES)
-            .filter(|more| *more > 0)
-        {
+        if let Some(more) = self.shards.len().checked_sub(MAX_LINES).filter(|more| *more > 0) {
             let _ = writeln!(text, "and {more} more");
         }
         text
     }
 
     fn stats(&self) -> String {
-        let connected = self
-            .shards
-            .iter()
-            .filter(|(_, metrics)| metrics.gateway.is_connected())
-            .count();
+        let connected =
+            self.shards.iter().filter(|(_, metrics)| metrics.gateway.is_connected()).count();
         let sum = |count: fn(&ShardMetrics) -> i64| -> i64 {
             self.shards.iter().map(|(_, metrics)| count(metrics)).sum()
         };
@@ -103,12 +85,7 @@ impl GatewayMetrics {
     fn latency(&self) -> Option<Duration> {
         use prometheus::core::Collector as _;
         let families = self.gateway_latency_seconds.collect();
-        let seconds = families
-            .first()?
-            .get_metric()
-            .first()?
-            .get_gauge()
-            .get_value();
+        let seconds = families.first()?.get_metric().first()?.get_gauge().get_value();
         Duration::try_from_secs_f64(seconds).ok()
     }
 
@@ -128,10 +105,7 @@ pub(super) fn unknown_command() -> InteractionResponse {
 }
 
 fn message(text: String) -> InteractionResponse {
-    response(InteractionResponseData {
-        content: Some(text),
-        ..InteractionResponseData::default()
-    })
+    response(InteractionResponseData { content: Some(text), ..InteractionResponseData::default() })
 }
 
 /// An answer only the caller sees.
@@ -152,9 +126,7 @@ fn response(data: InteractionResponseData) -> InteractionResponse {
 
 /// The commands as Discord is told of them.
 pub(super) fn registration() -> Vec<Registration> {
-    Command::ALL
-        .map(|command| registration_of(command.name(), description(command)))
-        .into()
+    Command::ALL.map(|command| registration_of(command.name(), description(command))).into()
 }
 
 fn description(command: Command) -> &'static str {
@@ -165,10 +137,7 @@ fn description(command: Command) -> &'static str {
     }
 }
 
-#[expect(
-    deprecated,
-    reason = "`dm_permission` has to be named to build the struct"
-)]
+#[expect(deprecated, reason = "`dm_permission` has to be named to build the struct")]
 fn registration_of(name: &str, description: &str) -> Registration {
     Registration {
         application_id: None,

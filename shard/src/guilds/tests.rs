@@ -30,19 +30,12 @@ fn create(id: u64, members: u64) -> GuildCreate {
 }
 
 fn delete(id: u64, unavailable: Option<bool>) -> GuildDelete {
-    GuildDelete {
-        id: Id::new(id),
-        unavailable,
-    }
+    GuildDelete { id: Id::new(id), unavailable }
 }
 
 fn counts(guilds: &Guilds) -> (i64, i64, i64) {
     let metrics = &guilds.metrics;
-    (
-        metrics.guild_count.get(),
-        metrics.user_count.get(),
-        metrics.unavailable_guilds.get(),
-    )
+    (metrics.guild_count.get(), metrics.user_count.get(), metrics.unavailable_guilds.get())
 }
 
 #[test]
@@ -55,10 +48,7 @@ fn guilds_of_ready_are_not_joined_and_later_ones_are() {
     assert_eq!(counts(&guilds), (2, 15, 0));
     assert!(guilds.created(&create(3, 7)));
     assert_eq!(counts(&guilds), (3, 22, 0));
-    assert!(
-        !guilds.created(&create(3, 8)),
-        "described again, not joined again"
-    );
+    assert!(!guilds.created(&create(3, 8)), "described again, not joined again");
     assert_eq!(counts(&guilds), (3, 23, 0));
 }
 

@@ -15,9 +15,8 @@ use prometheus::{
 use tokio::time::Instant;
 
 /// Bucket bounds of every duration: Discord's deadline of 3 s is one of them.
-const DURATION_BUCKETS: &[f64] = &[
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0,
-];
+const DURATION_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 5.0];
 
 /// A struct of metric families: the field's name is the family's, the field's doc its HELP, in brackets its labels.
 macro_rules! families {
@@ -98,10 +97,7 @@ impl Family for Histogram {
 
 impl Family for HistogramVec {
     fn new(opts: Opts, labels: &[&str]) -> prometheus::Result<Self> {
-        Self::new(
-            HistogramOpts::from(opts).buckets(DURATION_BUCKETS.to_vec()),
-            labels,
-        )
+        Self::new(HistogramOpts::from(opts).buckets(DURATION_BUCKETS.to_vec()), labels)
     }
 }
 
@@ -124,11 +120,7 @@ impl AckAge {
 
 impl Family for AckAge {
     fn new(opts: Opts, _labels: &[&str]) -> prometheus::Result<Self> {
-        Ok(Self {
-            gauge: Gauge::with_opts(opts)?,
-            started: Instant::now(),
-            acked: Arc::default(),
-        })
+        Ok(Self { gauge: Gauge::with_opts(opts)?, started: Instant::now(), acked: Arc::default() })
     }
 }
 
@@ -139,8 +131,7 @@ impl Collector for AckAge {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let acked = std::time::Duration::from_millis(self.acked.load(Ordering::Relaxed));
-        self.gauge
-            .set(self.started.elapsed().saturating_sub(acked).as_secs_f64());
+        self.gauge.set(self.started.elapsed().saturating_sub(acked).as_secs_f64());
         self.gauge.collect()
     }
 }

@@ -31,20 +31,12 @@ impl MemoryUsage {
         };
         let set = |kind: &str, kilobytes: Option<u64>| {
             if let Some(kilobytes) = kilobytes {
-                self.0
-                    .with_label_values(&[kind])
-                    .set((kilobytes * KILOBYTE) as f64);
+                self.0.with_label_values(&[kind]).set((kilobytes * KILOBYTE) as f64);
             }
         };
         set("rss", status.vmrss);
         set("heap", status.rssanon);
-        set(
-            "external",
-            status
-                .rssfile
-                .zip(status.rssshmem)
-                .map(|(file, shared)| file + shared),
-        );
+        set("external", status.rssfile.zip(status.rssshmem).map(|(file, shared)| file + shared));
     }
 }
 
@@ -89,10 +81,7 @@ impl CpuUsage {
 impl Family for CpuUsage {
     fn new(opts: Opts, _labels: &[&str]) -> prometheus::Result<Self> {
         let last = Arc::new(Mutex::new((Instant::now(), cpu_ticks())));
-        Ok(Self {
-            gauge: Gauge::with_opts(opts)?,
-            last,
-        })
+        Ok(Self { gauge: Gauge::with_opts(opts)?, last })
     }
 }
 
@@ -109,7 +98,5 @@ impl Collector for CpuUsage {
 
 /// Clock ticks this process has run, in user and kernel mode.
 fn cpu_ticks() -> u64 {
-    Process::myself()
-        .and_then(|process| process.stat())
-        .map_or(0, |stat| stat.utime + stat.stime)
+    Process::myself().and_then(|process| process.stat()).map_or(0, |stat| stat.utime + stat.stime)
 }

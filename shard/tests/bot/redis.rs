@@ -23,26 +23,14 @@ impl Redis {
     async fn start(port: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let process = Command::new("redis-server")
-            .args([
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--port",
-            ])
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
             .arg(port.to_string())
             .arg("--dir")
             .arg(dir.path())
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed (Debian: apt-get install redis-server)");
-        let redis = Self {
-            process,
-            port,
-            _dir: dir,
-        };
+        let redis = Self { process, port, _dir: dir };
         let client = redis::Client::open(redis.url()).unwrap();
         let up = async {
             while client.get_multiplexed_async_connection().await.is_err() {
@@ -67,25 +55,15 @@ impl Drop for Redis {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn redis_value(bot: &Running, family: &str, event: &str) -> f64 {
-    bot.process_value(
-        &format!("redis_pubsub_messages_{family}_total"),
-        &[("event_type", event)],
-    )
+    bot.process_value(&format!("redis_pubsub_messages_{family}_total"), &[("event_type", event)])
 }
 
 fn status(bot: &Running) -> f64 {
-    bot.process_value(
-        "redis_connection_status",
-        &[("connection_type", "publisher")],
-    )
+    bot.process_value("redis_connection_status", &[("connection_type", "publisher")])
 }
 
 #[tokio::test]
@@ -102,10 +80,7 @@ async fn events_are_published_and_a_redis_that_is_away_costs_only_events() {
     };
 
     let discord = Discord::start(quiet_world()).await;
-    let config = Config {
-        redis_url: Some(redis.url().into()),
-        ..discord.config()
-    };
+    let config = Config { redis_url: Some(redis.url().into()), ..discord.config() };
     let bot = Running::start(config).await;
     bot.until_guilds(&discord.control).await;
     eventually("connected", || status(&bot) == 1.0).await;
@@ -114,11 +89,7 @@ async fn events_are_published_and_a_redis_that_is_away_costs_only_events() {
     let joined = discord.control.guild_join(1, 5).await.unwrap();
     let expected = |kind: &str| serde_json::json!({"type": kind, "shard_id": 1, "guild_id": joined.to_string()});
     assert_eq!(message().await, expected("guild_joined"));
-    discord
-        .control
-        .interaction(Place::Guild(joined), "stats")
-        .await
-        .unwrap();
+    discord.control.interaction(Place::Guild(joined), "stats").await.unwrap();
     let mut executed = expected("command_executed");
     executed["command_name"] = "stats".into();
     assert_eq!(message().await, executed);
@@ -131,35 +102,18 @@ async fn events_are_published_and_a_redis_that_is_away_costs_only_events() {
 
     let port = redis.port;
     drop(redis);
-    discord
-        .control
-        .interaction(Place::Dm, "ping")
-        .await
-        .unwrap();
-    soon(
-        "an answer without Redis",
-        discord.control.until(|books| books.confirmed() == 2),
-    )
-    .await;
-    let lost = [
-        ("event_type", "command_executed"),
-        ("reason", "not_confirmed"),
-    ];
+    discord.control.interaction(Place::Dm, "ping").await.unwrap();
+    soon("an answer without Redis", discord.control.until(|books| books.confirmed() == 2)).await;
+    let lost = [("event_type", "command_executed"), ("reason", "not_confirmed")];
     let dropped = || bot.process_value("redis_pubsub_messages_dropped_total", &lost);
     eventually("a lost event", || dropped() == 1.0 && status(&bot) == 0.0).await;
     assert_eq!(redis_value(&bot, "published", "command_executed"), 1.0);
 
     let redis = Redis::start(port).await;
     eventually("connected again", || status(&bot) == 1.0).await;
-    discord
-        .control
-        .interaction(Place::Dm, "ping")
-        .await
-        .unwrap();
-    eventually("published again", || {
-        redis_value(&bot, "published", "command_executed") == 2.0
-    })
-    .await;
+    discord.control.interaction(Place::Dm, "ping").await.unwrap();
+    eventually("published again", || redis_value(&bot, "published", "command_executed") == 2.0)
+        .await;
     bot.stop().await;
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let subscribers: u64 = connection.publish(EVENTS_CHANNEL, "end").await.unwrap();
@@ -172,11 +126,7 @@ async fn without_redis_there_are_no_redis_families() {
     let discord = Discord::start(quiet_world()).await;
     let bot = discord.bot().await;
     let families = bot.registries.process.gather();
-    assert!(
-        families
-            .iter()
-            .all(|family| !family.name().starts_with("redis_"))
-    );
+    assert!(families.iter().all(|family| !family.name().starts_with("redis_")));
     assert!(!family(&bot.registries.process, "discord_rest_requests_total").is_empty());
     bot.stop().await;
 }

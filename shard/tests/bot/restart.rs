@@ -9,30 +9,17 @@ use crate::support::{Discord, Running, booked_guilds, eventually, quiet_world, s
 
 #[tokio::test]
 async fn a_saved_session_is_resumed_and_nothing_in_between_is_lost() {
-    let world = World {
-        interaction_deadline: Duration::from_secs(60),
-        ..quiet_world()
-    };
+    let world = World { interaction_deadline: Duration::from_secs(60), ..quiet_world() };
     let discord = Discord::start(world).await;
     let control = &discord.control;
     let dir = tempfile::tempdir().unwrap();
-    let config = Config {
-        state_dir: Some(dir.path().join("state")),
-        ..discord.config()
-    };
+    let config = Config { state_dir: Some(dir.path().join("state")), ..discord.config() };
     let first = Running::start(config.clone()).await;
     first.until_guilds(control).await;
-    soon(
-        "a registration",
-        control.until(|books| books.registrations == 1),
-    )
-    .await;
+    soon("a registration", control.until(|books| books.registrations == 1)).await;
     let guilds = [first.guilds(0), first.guilds(1)];
     first.stop().await;
-    assert_eq!(
-        std::fs::read_dir(dir.path().join("state")).unwrap().count(),
-        2
-    );
+    assert_eq!(std::fs::read_dir(dir.path().join("state")).unwrap().count(), 2);
 
     control.interaction(Place::Dm, "ping").await.unwrap();
     control.guild_join(1, 9).await.unwrap();
@@ -45,10 +32,7 @@ async fn a_saved_session_is_resumed_and_nothing_in_between_is_lost() {
         assert_eq!((books.identifies, books.resumes), (1, 1), "shard {shard}");
     }
     soon("the answer", control.until(|books| books.confirmed() == 1)).await;
-    eventually("counted", || {
-        total(second.shard(0), "commands_executed_total") == 1.0
-    })
-    .await;
+    eventually("counted", || total(second.shard(0), "commands_executed_total") == 1.0).await;
     assert_eq!(second.guilds(0), guilds[0]);
     let [count, users, _] = guilds[1];
     eventually("the guild joined meanwhile", || {
@@ -57,11 +41,7 @@ async fn a_saved_session_is_resumed_and_nothing_in_between_is_lost() {
     .await;
     assert_eq!(second.guilds(1), booked_guilds(control, 1));
     // RESUMED does not say who the bot is; it was saved.
-    soon(
-        "a registration",
-        control.until(|books| books.registrations == 2),
-    )
-    .await;
+    soon("a registration", control.until(|books| books.registrations == 2)).await;
     second.stop().await;
 }
 
@@ -69,17 +49,11 @@ async fn a_saved_session_is_resumed_and_nothing_in_between_is_lost() {
 async fn commands_called_during_the_close_are_answered_by_one_run_or_the_next() {
     // Fewer than are answered at once, so that none is declined.
     const SENT: u64 = 60;
-    let world = World {
-        interaction_deadline: Duration::from_secs(60),
-        ..quiet_world()
-    };
+    let world = World { interaction_deadline: Duration::from_secs(60), ..quiet_world() };
     let discord = Discord::start(world).await;
     let control = discord.control.clone();
     let dir = tempfile::tempdir().unwrap();
-    let config = Config {
-        state_dir: Some(dir.path().to_owned()),
-        ..discord.config()
-    };
+    let config = Config { state_dir: Some(dir.path().to_owned()), ..discord.config() };
     let mut executed = 0.0;
     for round in 1..=10 {
         let bot = Running::start(config.clone()).await;
@@ -92,21 +66,14 @@ async fn commands_called_during_the_close_are_answered_by_one_run_or_the_next() 
                 }
             }
         });
-        soon(
-            "the first commands",
-            control.until(|books| books.sent() >= SENT * (round - 1) + 10),
-        )
-        .await;
+        soon("the first commands", control.until(|books| books.sent() >= SENT * (round - 1) + 10))
+            .await;
         let registry = bot.shard(0).clone();
         bot.stop().await;
         calls.await.unwrap();
         executed += total(&registry, "commands_executed_total");
         let rest = Running::start(config.clone()).await;
-        soon(
-            "all answers",
-            control.until(|books| books.confirmed() == SENT * round),
-        )
-        .await;
+        soon("all answers", control.until(|books| books.confirmed() == SENT * round)).await;
         let registry = rest.shard(0).clone();
         rest.stop().await;
         executed += total(&registry, "commands_executed_total");
@@ -121,10 +88,7 @@ async fn commands_called_during_the_close_are_answered_by_one_run_or_the_next() 
 async fn a_session_discord_forgot_is_replaced() {
     let discord = Discord::start(quiet_world()).await;
     let dir = tempfile::tempdir().unwrap();
-    let config = Config {
-        state_dir: Some(dir.path().to_owned()),
-        ..discord.config()
-    };
+    let config = Config { state_dir: Some(dir.path().to_owned()), ..discord.config() };
     let first = Running::start(config.clone()).await;
     first.until_guilds(&discord.control).await;
     first.stop().await;
@@ -141,10 +105,7 @@ async fn a_session_discord_forgot_is_replaced() {
 async fn a_broken_session_file_costs_an_identify_and_no_more() {
     let discord = Discord::start(quiet_world()).await;
     let dir = tempfile::tempdir().unwrap();
-    let config = Config {
-        state_dir: Some(dir.path().to_owned()),
-        ..discord.config()
-    };
+    let config = Config { state_dir: Some(dir.path().to_owned()), ..discord.config() };
     let first = Running::start(config.clone()).await;
     first.until_guilds(&discord.control).await;
     first.stop().await;

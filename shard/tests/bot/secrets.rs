@@ -58,14 +58,9 @@ const WRONG: &str = "d3Jvbmc.wrong-token";
 async fn a_refused_token_ends_the_start_and_stays_secret() {
     let (logs, _guard) = log_all();
     let discord = Discord::start(quiet_world()).await;
-    let config = Config {
-        discord_token: WRONG.to_owned().into(),
-        ..discord.config()
-    };
+    let config = Config { discord_token: WRONG.to_owned().into(), ..discord.config() };
     assert!(!format!("{config:?}").contains(WRONG));
-    let Err(error) = Bot::build(config).await else {
-        panic!("a wrong token was accepted")
-    };
+    let Err(error) = Bot::build(config).await else { panic!("a wrong token was accepted") };
     assert!(matches!(error, BuildError::TokenRefused), "{error}");
     assert!(error.is_config());
     assert!(error.to_string().contains("DISCORD_TOKEN"));
@@ -78,34 +73,18 @@ async fn no_token_is_logged_at_any_level() {
     let (logs, _guard) = log_all();
     let discord = Discord::start(quiet_world()).await;
     let bot = discord.bot().await;
-    discord
-        .control
-        .inject(Route::Callback, Fault::Status(500), 1);
+    discord.control.inject(Route::Callback, Fault::Status(500), 1);
     for _ in 0..2 {
-        discord
-            .control
-            .interaction(Place::Dm, "ping")
-            .await
-            .unwrap();
+        discord.control.interaction(Place::Dm, "ping").await.unwrap();
     }
-    soon(
-        "an answer",
-        discord.control.until(|books| books.confirmed() == 1),
-    )
-    .await;
+    soon("an answer", discord.control.until(|books| books.confirmed() == 1)).await;
     discord.control.cut(0).await.unwrap();
-    eventually("an error", || {
-        total(bot.shard(0), "command_errors_total") == 1.0
-    })
-    .await;
+    eventually("an error", || total(bot.shard(0), "command_errors_total") == 1.0).await;
     bot.until_connected().await;
     bot.stop().await;
     let logs = logs.text();
     assert!(logs.contains("session identified"), "the logs are read");
-    for line in logs
-        .lines()
-        .filter(|line| !line.contains("shardmeter_gateway_sim"))
-    {
+    for line in logs.lines().filter(|line| !line.contains("shardmeter_gateway_sim")) {
         assert!(!line.contains(crate::support::TOKEN), "{line}");
     }
 }
@@ -114,15 +93,9 @@ async fn no_token_is_logged_at_any_level() {
 async fn a_token_that_cannot_be_one_is_not_sent() {
     let discord = Discord::start(quiet_world()).await;
     for token in ["", "  ", "line\nbreak", "t\u{f6}ken"] {
-        let config = Config {
-            discord_token: token.to_owned().into(),
-            ..discord.config()
-        };
+        let config = Config { discord_token: token.to_owned().into(), ..discord.config() };
         let error = Bot::build(config).await.err();
-        assert!(
-            matches!(error, Some(BuildError::Token)),
-            "{token:?}: {error:?}"
-        );
+        assert!(matches!(error, Some(BuildError::Token)), "{token:?}: {error:?}");
     }
 }
 
@@ -130,20 +103,11 @@ async fn a_token_that_cannot_be_one_is_not_sent() {
 async fn addresses_that_are_none_are_refused() {
     let discord = Discord::start(quiet_world()).await;
     let config = || discord.config();
-    let gateway = |url: &str| Config {
-        discord_gateway_url: Some(url.to_owned()),
-        ..config()
-    };
-    let api = |url: &str| Config {
-        discord_api_url: Some(url.to_owned()),
-        ..config()
-    };
-    for config in [
-        gateway("http://127.0.0.1:1"),
-        gateway("nowhere"),
-        api("ws://127.0.0.1:1"),
-        api(""),
-    ] {
+    let gateway = |url: &str| Config { discord_gateway_url: Some(url.to_owned()), ..config() };
+    let api = |url: &str| Config { discord_api_url: Some(url.to_owned()), ..config() };
+    for config in
+        [gateway("http://127.0.0.1:1"), gateway("nowhere"), api("ws://127.0.0.1:1"), api("")]
+    {
         let error = Bot::build(config).await.err();
         assert!(matches!(error, Some(BuildError::Address(..))), "{error:?}");
     }
@@ -152,22 +116,10 @@ async fn addresses_that_are_none_are_refused() {
 #[tokio::test]
 async fn shards_the_bot_does_not_have_are_refused() {
     let discord = Discord::start(quiet_world()).await;
-    let config = Config {
-        shard_ids: Some("1-2".parse().unwrap()),
-        ..discord.config()
-    };
+    let config = Config { shard_ids: Some("1-2".parse().unwrap()), ..discord.config() };
     let error = Bot::build(config).await.err();
-    assert!(
-        matches!(error, Some(BuildError::ShardIds { count: 2, .. })),
-        "{error:?}"
-    );
-    let config = Config {
-        shard_count: "100000".parse().unwrap(),
-        ..discord.config()
-    };
+    assert!(matches!(error, Some(BuildError::ShardIds { count: 2, .. })), "{error:?}");
+    let config = Config { shard_count: "100000".parse().unwrap(), ..discord.config() };
     let error = Bot::build(config).await.err();
-    assert!(
-        matches!(error, Some(BuildError::TooManyShards(100_000))),
-        "{error:?}"
-    );
+    assert!(matches!(error, Some(BuildError::TooManyShards(100_000))), "{error:?}");
 }

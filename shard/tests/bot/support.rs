@@ -60,12 +60,7 @@ impl Discord {
         let (control, addr) = (sim.control(), sim.addr());
         let stop = CancellationToken::new();
         let task = tokio::spawn(sim.run(stop.clone().cancelled_owned()));
-        Self {
-            control,
-            addr,
-            stop,
-            task,
-        }
+        Self { control, addr, stop, task }
     }
 
     /// Ends it, as a crash would.
@@ -92,11 +87,7 @@ impl Discord {
     }
 
     pub(crate) fn shard_books(&self, shard: u32) -> sim::ShardBooks {
-        self.control
-            .books()
-            .shard(shard)
-            .cloned()
-            .unwrap_or_default()
+        self.control.books().shard(shard).cloned().unwrap_or_default()
     }
 }
 
@@ -113,11 +104,7 @@ impl Running {
         let registries = bot.registries();
         let stop = CancellationToken::new();
         let task = tokio::spawn(bot.run(stop.clone().cancelled_owned()));
-        Self {
-            registries,
-            stop,
-            task,
-        }
+        Self { registries, stop, task }
     }
 
     /// Shuts it down.
@@ -132,13 +119,7 @@ impl Running {
     }
 
     pub(crate) fn shard(&self, id: u32) -> &Registry {
-        &self
-            .registries
-            .shards
-            .iter()
-            .find(|(shard, _)| *shard == id)
-            .unwrap()
-            .1
+        &self.registries.shards.iter().find(|(shard, _)| *shard == id).unwrap().1
     }
 
     /// A gauge or a counter of a shard; 0 if it is not there.
@@ -169,10 +150,7 @@ impl Running {
 
     pub(crate) async fn until_connected(&self) {
         eventually("all shards connected", || {
-            self.registries
-                .shards
-                .iter()
-                .all(|(id, _)| self.connected(*id))
+            self.registries.shards.iter().all(|(id, _)| self.connected(*id))
         })
         .await;
     }
@@ -192,14 +170,10 @@ impl Running {
 /// Guilds, users and unavailable guilds of a shard, as its world has them.
 pub(crate) fn booked_guilds(control: &sim::Control, shard: u32) -> [f64; 3] {
     let books = control.books().shard(shard).cloned().unwrap_or_default();
-    let shard_count = books
-        .newest_session()
-        .map_or(0, |session| session.shard_count);
+    let shard_count = books.newest_session().map_or(0, |session| session.shard_count);
     let mut world = [0.0; 3];
-    for guild in control
-        .guilds()
-        .iter()
-        .filter(|guild| sim::shard_of(guild.id, shard_count) == shard)
+    for guild in
+        control.guilds().iter().filter(|guild| sim::shard_of(guild.id, shard_count) == shard)
     {
         match guild.presence {
             sim::Presence::Available => {
@@ -244,9 +218,7 @@ pub(crate) fn total(registry: &Registry, name: &str) -> f64 {
 }
 
 fn value(registry: &Registry, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-    let labels: Labels = labels
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
+    let labels: Labels =
+        labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     family(registry, name).get(&labels).copied()
 }

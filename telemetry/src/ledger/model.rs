@@ -42,8 +42,7 @@ impl Receiver {
                 assert!(part.sequence > self.last_sequence, "snapshots go forward");
                 assert_eq!(part.part as usize, self.parts.len(), "parts count up");
                 let taken = |samples: &Option<Samples>| samples.clone().unwrap_or_default();
-                self.parts
-                    .push((taken(&part.samples), taken(&part.removed)));
+                self.parts.push((taken(&part.samples), taken(&part.removed)));
                 if part.last {
                     let parts = std::mem::take(&mut self.parts);
                     let before = self.series.clone();
@@ -60,11 +59,7 @@ impl Receiver {
             }
             Message::Delta(delta) => {
                 assert!(self.parts.is_empty(), "a delta within a snapshot");
-                assert_eq!(
-                    delta.sequence,
-                    self.last_sequence + 1,
-                    "a delta without a gap"
-                );
+                assert_eq!(delta.sequence, self.last_sequence + 1, "a delta without a gap");
                 let before = self.series.clone();
                 self.named = (0, 0);
                 self.store(&before, &delta.samples.clone().unwrap_or_default(), true);
@@ -86,12 +81,8 @@ impl Receiver {
                     .collect();
                 labels.sort();
                 let key = (family.name.clone(), labels);
-                assert!(
-                    self.ids.values().all(|known| known.0 != key),
-                    "{key:?} defined twice"
-                );
-                self.ids
-                    .insert(series.id, (key, family.r#type(), series.bounds.clone()));
+                assert!(self.ids.values().all(|known| known.0 != key), "{key:?} defined twice");
+                self.ids.insert(series.id, (key, family.r#type(), series.bounds.clone()));
             }
         }
     }
@@ -102,12 +93,7 @@ impl Receiver {
             let (key, kind, bounds) = self.ids.get(id).expect("a defined id").clone();
             let (own, rest) = values.split_at(values_per_sample(kind, bounds.len()).unwrap());
             values = rest;
-            let known = Known {
-                kind,
-                bounds,
-                values: own.to_vec(),
-                present,
-            };
+            let known = Known { kind, bounds, values: own.to_vec(), present };
             if let Some(before) = before.get(&key) {
                 assert_never_falls(&key, before, &known);
             }
@@ -123,11 +109,7 @@ impl Receiver {
 }
 
 fn assert_never_falls(key: &Key, before: &Known, after: &Known) {
-    assert_eq!(
-        (before.kind, &before.bounds),
-        (after.kind, &after.bounds),
-        "{key:?}"
-    );
+    assert_eq!((before.kind, &before.bounds), (after.kind, &after.bounds), "{key:?}");
     let counts = match after.kind {
         MetricType::Counter => 0..1,
         MetricType::Histogram => 0..after.values.len() - 1,

@@ -46,27 +46,14 @@ pub(super) struct DefinitionPacker {
 
 impl DefinitionPacker {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            size: ENVELOPE,
-            full: Vec::new(),
-            open: Definitions::default(),
-        }
+        Self { limit, size: ENVELOPE, full: Vec::new(), open: Definitions::default() }
     }
 
     /// Adds one series of the family that `header` introduces.
     pub(super) fn push(&mut self, header: &FamilyDefinition, series: SeriesDefinition) {
         let series_size = definition_size(&series);
-        let continues = self
-            .open
-            .families
-            .last()
-            .is_some_and(|last| last.name == header.name);
-        let wanted = if continues {
-            series_size
-        } else {
-            series_size + header_size(header)
-        };
+        let continues = self.open.families.last().is_some_and(|last| last.name == header.name);
+        let wanted = if continues { series_size } else { series_size + header_size(header) };
         if self.size + wanted > self.limit && !self.open.families.is_empty() {
             self.full.push(std::mem::take(&mut self.open));
             self.size = ENVELOPE;
@@ -75,10 +62,9 @@ impl DefinitionPacker {
             Some(last) if last.name == header.name => last.series.push(series),
             _ => {
                 self.size += header_size(header);
-                self.open.families.push(FamilyDefinition {
-                    series: vec![series],
-                    ..header.clone()
-                });
+                self.open
+                    .families
+                    .push(FamilyDefinition { series: vec![series], ..header.clone() });
             }
         }
         self.size += series_size;
@@ -109,12 +95,7 @@ pub(super) struct SamplePacker {
 
 impl SamplePacker {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            size: ENVELOPE,
-            full: Vec::new(),
-            open: Part::default(),
-        }
+        Self { limit, size: ENVELOPE, full: Vec::new(), open: Part::default() }
     }
 
     pub(super) fn push(&mut self, id: u32, removed: bool, values: &[f64]) {
@@ -124,11 +105,7 @@ impl SamplePacker {
             self.size = ENVELOPE;
         }
         self.size += wanted;
-        let samples = if removed {
-            &mut self.open.removed
-        } else {
-            &mut self.open.samples
-        };
+        let samples = if removed { &mut self.open.removed } else { &mut self.open.samples };
         samples.series.push(id);
         samples.values.extend_from_slice(values);
     }

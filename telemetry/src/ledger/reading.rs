@@ -69,11 +69,7 @@ pub(super) fn read(kind: MetricType, metric: &Metric) -> Result<Reading, LeftOut
     if !are_bounds(kind, &bounds) {
         return Err(LeftOut::Bounds);
     }
-    Ok(Reading {
-        labels,
-        bounds,
-        values,
-    })
+    Ok(Reading { labels, bounds, values })
 }
 
 fn labels(kind: MetricType, metric: &Metric) -> Result<Labels, LeftOut> {
@@ -101,14 +97,10 @@ fn labels(kind: MetricType, metric: &Metric) -> Result<Labels, LeftOut> {
 
 fn histogram(histogram: &proto::Histogram) -> (Vec<f64>, Vec<f64>) {
     // The `prometheus` crate leaves +Inf out; a collector of the bot's own may bring it.
-    let finite = histogram
-        .get_bucket()
-        .iter()
-        .filter(|bucket| bucket.upper_bound() != f64::INFINITY);
+    let finite =
+        histogram.get_bucket().iter().filter(|bucket| bucket.upper_bound() != f64::INFINITY);
     let bounds = finite.clone().map(proto::Bucket::upper_bound).collect();
-    let mut values: Vec<f64> = finite
-        .map(|bucket| bucket.cumulative_count() as f64)
-        .collect();
+    let mut values: Vec<f64> = finite.map(|bucket| bucket.cumulative_count() as f64).collect();
     values.push(histogram.get_sample_count() as f64);
     values.push(histogram.get_sample_sum());
     (bounds, values)
@@ -149,10 +141,7 @@ fn gauge(gauge: &proto::Gauge) -> f64 {
 /// The accessor of a counter's or gauge's value is `get_value` in the `prometheus` crate without its `protobuf`
 /// feature, and `value` with it. Cargo unifies the feature with the bot's own choice, so both must compile: an inherent
 /// method wins over a trait's, so the one that exists answers for the other.
-#[allow(
-    dead_code,
-    reason = "which of the two is called depends on a dependency's feature"
-)]
+#[allow(dead_code, reason = "which of the two is called depends on a dependency's feature")]
 trait EitherAccessor {
     fn get_value(&self) -> f64;
     fn value(&self) -> f64;

@@ -89,12 +89,7 @@ impl Series {
     pub(super) fn values(&self) -> Values {
         match &self.offset {
             None => self.raw.clone(),
-            Some(offset) => self
-                .raw
-                .iter()
-                .zip(offset)
-                .map(|(raw, by)| raw + by)
-                .collect(),
+            Some(offset) => self.raw.iter().zip(offset).map(|(raw, by)| raw + by).collect(),
         }
     }
 
@@ -117,22 +112,15 @@ impl Series {
             return true;
         };
         let by = |column: usize| self.offset.as_ref().map(|offset| offset[column]);
-        self.raw
-            .iter()
-            .zip(acknowledged)
-            .enumerate()
-            .any(|(column, (raw, known))| {
-                let value = by(column).map_or(*raw, |by| raw + by);
-                value.to_bits() != known.to_bits()
-            })
+        self.raw.iter().zip(acknowledged).enumerate().any(|(column, (raw, known))| {
+            let value = by(column).map_or(*raw, |by| raw + by);
+            value.to_bits() != known.to_bits()
+        })
     }
 
     /// Notes that the frame about to go names the series with `values`.
     pub(super) fn depart(&mut self, values: Values) {
-        self.in_flight = Some(InFlight {
-            values,
-            removed: self.presence == Presence::Left,
-        });
+        self.in_flight = Some(InFlight { values, removed: self.presence == Presence::Left });
     }
 
     /// The frame in flight, number `sequence`, was applied.
@@ -175,9 +163,7 @@ impl Series {
             && leaves_counts(kind)
         {
             let bounds = self.bounds.len();
-            let offset = self
-                .offset
-                .get_or_insert_with(|| vec![0.0; base.len()].into());
+            let offset = self.offset.get_or_insert_with(|| vec![0.0; base.len()].into());
             for (column, (offset, base)) in offset.iter_mut().zip(base).enumerate() {
                 if is_cumulative(kind, column, bounds) {
                     *offset -= base;
@@ -233,10 +219,7 @@ impl Series {
 
 /// Whether a series of this type leaves something behind that counts.
 fn leaves_counts(kind: MetricType) -> bool {
-    matches!(
-        kind,
-        MetricType::Counter | MetricType::Histogram | MetricType::Summary
-    )
+    matches!(kind, MetricType::Counter | MetricType::Histogram | MetricType::Summary)
 }
 
 /// Whether a column holds a count or a sum, as opposed to a current value.

@@ -66,16 +66,9 @@ impl Pair {
     }
 
     fn known(&self, family: &str, k: &str) -> &Known {
-        let labels = if k.is_empty() {
-            vec![]
-        } else {
-            vec![("k".to_owned(), k.to_owned())]
-        };
+        let labels = if k.is_empty() { vec![] } else { vec![("k".to_owned(), k.to_owned())] };
         let key: Key = (family.to_owned(), labels);
-        self.receiver
-            .series
-            .get(&key)
-            .unwrap_or_else(|| panic!("{key:?} is unknown"))
+        self.receiver.series.get(&key).unwrap_or_else(|| panic!("{key:?} is unknown"))
     }
 
     fn count(&self, k: &str) -> f64 {
@@ -84,10 +77,7 @@ impl Pair {
 }
 
 fn has_snapshot(frame: &Frame) -> bool {
-    frame
-        .messages
-        .iter()
-        .any(|message| matches!(message, Message::Snapshot(_)))
+    frame.messages.iter().any(|message| matches!(message, Message::Snapshot(_)))
 }
 
 fn delta(frame: &Frame) -> &Delta {
@@ -114,13 +104,7 @@ fn a_snapshot_says_everything_and_a_delta_only_what_changed() {
     assert_eq!(pair.known("h_seconds", "a").values, [0.0, 1.0, 2.0, 100.5]);
 
     let idle = pair.report();
-    assert_eq!(
-        delta(&idle),
-        &Delta {
-            sequence: 2,
-            ..Delta::default()
-        }
-    );
+    assert_eq!(delta(&idle), &Delta { sequence: 2, ..Delta::default() });
     assert_eq!(idle.messages.len(), 1, "no definitions either");
 
     pair.counter.with_label_values(&["b"]).inc();
@@ -134,19 +118,14 @@ fn a_snapshot_says_everything_and_a_delta_only_what_changed() {
 fn nan_and_infinity_travel_and_count_as_unchanged() {
     let mut pair = Pair::new();
     pair.gauge.with_label_values(&["nan"]).set(f64::NAN);
-    pair.gauge
-        .with_label_values(&["inf"])
-        .set(f64::NEG_INFINITY);
+    pair.gauge.with_label_values(&["inf"]).set(f64::NEG_INFINITY);
     pair.gauge.with_label_values(&["zero"]).set(0.0);
     pair.open(None);
     pair.report();
     assert!(pair.known("g", "nan").values[0].is_nan());
     assert_eq!(delta(&pair.report()).samples, None);
     pair.gauge.with_label_values(&["zero"]).set(-0.0);
-    assert_eq!(
-        delta(&pair.report()).samples.as_ref().unwrap().values.len(),
-        1
-    );
+    assert_eq!(delta(&pair.report()).samples.as_ref().unwrap().values.len(), 1);
     assert!(pair.known("g", "zero").values[0].is_sign_negative());
 }
 
@@ -163,11 +142,7 @@ fn a_counter_that_falls_or_returns_counts_on() {
 
     pair.counter.remove_label_values(&["a"]).unwrap();
     let removal = pair.report();
-    assert_eq!(
-        delta(&removal).removed.as_ref().unwrap().values,
-        [12.0],
-        "its final value"
-    );
+    assert_eq!(delta(&removal).removed.as_ref().unwrap().values, [12.0], "its final value");
     assert!(!pair.known("c_total", "a").present);
     assert_eq!(delta(&pair.report()).removed, None, "said once");
 
@@ -286,49 +261,29 @@ fn a_resync_is_answered_with_a_snapshot_until_one_is_acknowledged() {
 fn long_frames_go_in_parts_below_the_limit() {
     use prost::Message as _;
     use shardmeter_proto::v1::ReportRequest;
-    let limits = Limits {
-        max_message_bytes: 256,
-        max_series_ids: 1_000,
-    };
+    let limits = Limits { max_message_bytes: 256, max_series_ids: 1_000 };
     let mut pair = Pair::new();
     pair.open(Some(limits));
     let bump = |pair: &Pair| {
         for n in 0..100 {
-            pair.counter
-                .with_label_values(&[&format!("label-{n}")])
-                .inc_by(f64::from(n));
-            pair.histogram
-                .with_label_values(&[&format!("label-{n}")])
-                .observe(1.0);
+            pair.counter.with_label_values(&[&format!("label-{n}")]).inc_by(f64::from(n));
+            pair.histogram.with_label_values(&[&format!("label-{n}")]).observe(1.0);
         }
     };
     bump(&pair);
     let sizes = |frame: &Frame| -> Vec<usize> {
-        let wrapped = |message: &Message| ReportRequest {
-            message: Some(message.clone()),
-        };
-        frame
-            .messages
-            .iter()
-            .map(|message| wrapped(message).encoded_len())
-            .collect()
+        let wrapped = |message: &Message| ReportRequest { message: Some(message.clone()) };
+        frame.messages.iter().map(|message| wrapped(message).encoded_len()).collect()
     };
     let first = pair.report();
     assert!(first.messages.len() > 20);
-    assert!(
-        sizes(&first).iter().all(|size| *size <= 256),
-        "{:?}",
-        sizes(&first)
-    );
+    assert!(sizes(&first).iter().all(|size| *size <= 256), "{:?}", sizes(&first));
     assert_eq!(pair.receiver.named, (200, 0));
     assert_eq!(pair.count("label-99"), 99.0);
 
     bump(&pair);
     let second = pair.report();
-    assert!(
-        has_snapshot(&second),
-        "a delta of that length has to be a snapshot"
-    );
+    assert!(has_snapshot(&second), "a delta of that length has to be a snapshot");
     assert!(sizes(&second).iter().all(|size| *size <= 256));
     assert_eq!(pair.count("label-99"), 198.0);
     assert!(!has_snapshot(&pair.report()));
@@ -339,10 +294,7 @@ fn a_series_that_fits_into_no_message_stays_out_alone() {
     let mut pair = Pair::new();
     pair.counter.with_label_values(&[&"x".repeat(500)]).inc();
     pair.counter.with_label_values(&["a"]).inc();
-    pair.open(Some(Limits {
-        max_message_bytes: 300,
-        max_series_ids: 0,
-    }));
+    pair.open(Some(Limits { max_message_bytes: 300, max_series_ids: 0 }));
     pair.report();
     assert_eq!(pair.receiver.series.len(), 1);
     assert_eq!(pair.count("a"), 1.0);
@@ -350,10 +302,7 @@ fn a_series_that_fits_into_no_message_stays_out_alone() {
 
 #[test]
 fn a_new_stream_is_asked_for_when_it_would_have_ids_again() {
-    let limits = Some(Limits {
-        max_message_bytes: 0,
-        max_series_ids: 2,
-    });
+    let limits = Some(Limits { max_message_bytes: 0, max_series_ids: 2 });
     let mut pair = Pair::new();
     pair.counter.with_label_values(&["a"]).inc();
     pair.counter.with_label_values(&["b"]).inc();
@@ -361,11 +310,7 @@ fn a_new_stream_is_asked_for_when_it_would_have_ids_again() {
     pair.report();
     pair.counter.with_label_values(&["c"]).inc();
     pair.report();
-    assert_eq!(
-        pair.receiver.series.len(),
-        2,
-        "no stream has room for three"
-    );
+    assert_eq!(pair.receiver.series.len(), 2, "no stream has room for three");
     pair.counter.remove_label_values(&["a"]).unwrap();
     pair.gather();
     pair.ledger.frame().expect("the removal needs no id");
@@ -452,9 +397,7 @@ fn a_family_that_changes_its_type_is_left_out_while_the_old_one_counts() {
     pair.counter.with_label_values(&["a"]).inc_by(2.0);
     pair.open(None);
     pair.report();
-    pair.registry
-        .unregister(Box::new(pair.counter.clone()))
-        .unwrap();
+    pair.registry.unregister(Box::new(pair.counter.clone())).unwrap();
     let impostor = GaugeVec::new(Opts::new("c_total", "A counter"), &["k"]).unwrap();
     impostor.with_label_values(&["a"]).set(1.0);
     pair.registry.register(Box::new(impostor)).unwrap();
@@ -487,10 +430,7 @@ fn a_rejection_is_news_once() {
     pair.gather();
     assert!(pair.ledger.note_rejected("c_total"));
     assert!(!pair.ledger.note_rejected("c_total"));
-    assert!(
-        !pair.ledger.note_rejected("never_reported"),
-        "or the manager could fill our memory"
-    );
+    assert!(!pair.ledger.note_rejected("never_reported"), "or the manager could fill our memory");
 }
 
 mod odd;

@@ -183,18 +183,13 @@ impl Task {
         self.ledger.acknowledge();
         self.backoff.reset();
         self.outage.end();
-        self.status.send_replace(Status {
-            connected: true,
-            acknowledged: self.ledger.acknowledged(),
-        });
+        self.status
+            .send_replace(Status { connected: true, acknowledged: self.ledger.acknowledged() });
         for rejected in &ack.rejected {
             if self.ledger.note_rejected(&rejected.family) {
                 let reason = rejected.reason().as_str_name();
                 let (family, series) = (&rejected.family, rejected.series);
-                warn!(
-                    family,
-                    reason, series, "the manager rejects metrics: {}", rejected.message
-                );
+                warn!(family, reason, series, "the manager rejects metrics: {}", rejected.message);
             }
         }
     }
@@ -220,10 +215,7 @@ impl Task {
         }
         match random_instance_id() {
             Ok(id) => {
-                info!(
-                    closed_at,
-                    "the manager closed this instance; counting on as a new one"
-                );
+                info!(closed_at, "the manager closed this instance; counting on as a new one");
                 self.ledger.restart(id, closed_at);
                 self.started_at = SystemTime::now();
                 self.goodbye = None;
@@ -252,12 +244,8 @@ impl Task {
 }
 
 fn report_interval(welcome: &Welcome) -> Duration {
-    let stated = welcome
-        .report_interval
-        .and_then(|stated| Duration::try_from(stated).ok());
-    stated
-        .unwrap_or(DEFAULT_REPORT_INTERVAL)
-        .clamp(MIN_REPORT_INTERVAL, MAX_REPORT_INTERVAL)
+    let stated = welcome.report_interval.and_then(|stated| Duration::try_from(stated).ok());
+    stated.unwrap_or(DEFAULT_REPORT_INTERVAL).clamp(MIN_REPORT_INTERVAL, MAX_REPORT_INTERVAL)
 }
 
 /// Ticks that begin somewhere within the first period, so that shards which connected together report apart.

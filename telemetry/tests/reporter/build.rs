@@ -15,46 +15,27 @@ fn connection() -> Connection {
 async fn a_registry_has_one_reporter_in_its_life() {
     let mut fake = Fake::start().await;
     let bot = Bot::start(&fake);
-    let again = || {
-        Reporter::builder(&connection(), SHARD)
-            .registry(bot.registry.clone())
-            .build()
-    };
+    let again = || Reporter::builder(&connection(), SHARD).registry(bot.registry.clone()).build();
     assert!(matches!(again(), Err(BuildError::RegistryTaken)));
 
     let (mut call, _) = fake.accept_and_welcome().await;
     let frame = call.frame().await;
     assert_eq!(frame.families(), ["c_total"], "the mark is no metric");
     drop(bot.reporter);
-    let taken = Reporter::builder(&connection(), SHARD)
-        .registry(bot.registry.clone())
-        .build();
-    assert!(
-        matches!(taken, Err(BuildError::RegistryTaken)),
-        "also when the first one is gone"
-    );
+    let taken = Reporter::builder(&connection(), SHARD).registry(bot.registry.clone()).build();
+    assert!(matches!(taken, Err(BuildError::RegistryTaken)), "also when the first one is gone");
 }
 
 #[tokio::test]
 async fn a_failed_build_leaves_the_other_registries_free() {
     let (taken, _) = registry();
     let (free, _) = registry();
-    let _first = Reporter::builder(&connection(), SHARD)
-        .registry(taken.clone())
-        .build()
-        .unwrap();
-    let both = Reporter::builder(&connection(), SHARD)
-        .registry(free.clone())
-        .registry(taken);
+    let _first = Reporter::builder(&connection(), SHARD).registry(taken.clone()).build().unwrap();
+    let both = Reporter::builder(&connection(), SHARD).registry(free.clone()).registry(taken);
     assert!(matches!(both.build(), Err(BuildError::RegistryTaken)));
-    let _second = Reporter::builder(&connection(), SHARD)
-        .registry(free.clone())
-        .build()
-        .unwrap();
+    let _second = Reporter::builder(&connection(), SHARD).registry(free.clone()).build().unwrap();
     let twice = Registry::new();
-    let twice = Reporter::builder(&connection(), SHARD)
-        .registry(twice.clone())
-        .registry(twice);
+    let twice = Reporter::builder(&connection(), SHARD).registry(twice.clone()).registry(twice);
     assert!(matches!(twice.build(), Err(BuildError::RegistryTaken)));
 }
 
@@ -63,18 +44,14 @@ async fn a_registry_that_cannot_be_marked_says_why() {
     let registry = Registry::new();
     let squatter = IntGauge::new("shardmeter_telemetry_reporter", "Something else").unwrap();
     registry.register(Box::new(squatter)).unwrap();
-    let built = Reporter::builder(&connection(), SHARD)
-        .registry(registry)
-        .build();
+    let built = Reporter::builder(&connection(), SHARD).registry(registry).build();
     assert!(built.is_err());
 }
 
 #[tokio::test]
 async fn a_shard_needs_an_id_below_the_count_and_a_registry() {
     let shard = Shard { id: 2, count: 2 };
-    let built = Reporter::builder(&connection(), shard)
-        .registry(Registry::new())
-        .build();
+    let built = Reporter::builder(&connection(), shard).registry(Registry::new()).build();
     assert!(matches!(built, Err(BuildError::Shard(refused)) if refused == shard));
     let built = Reporter::builder(&connection(), SHARD).build();
     assert!(matches!(built, Err(BuildError::NoRegistry)));
@@ -96,11 +73,7 @@ async fn an_endpoint_is_an_http_url() {
             "{error}"
         );
     }
-    for taken in [
-        "http://127.0.0.1:30001",
-        "http://manager",
-        "http://[::1]:30001/",
-    ] {
+    for taken in ["http://127.0.0.1:30001", "http://manager", "http://[::1]:30001/"] {
         Connection::new(taken).expect(taken);
     }
 }
@@ -109,13 +82,8 @@ async fn an_endpoint_is_an_http_url() {
 fn without_a_runtime_nothing_panics() {
     let outside = || Connection::new("http://127.0.0.1:1");
     assert!(matches!(outside(), Err(BuildError::NoRuntime)));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let connection = runtime.block_on(async { outside().unwrap() });
-    let built = Reporter::builder(&connection, SHARD)
-        .registry(Registry::new())
-        .build();
+    let built = Reporter::builder(&connection, SHARD).registry(Registry::new()).build();
     assert!(matches!(built, Err(BuildError::NoRuntime)));
 }

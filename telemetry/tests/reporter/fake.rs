@@ -54,10 +54,7 @@ impl TelemetryService for Service {
         let (outbox, responses) = mpsc::channel(16);
         let inbox = request.into_inner();
         let call = Call { inbox, outbox };
-        self.0
-            .send(call)
-            .await
-            .map_err(|_| Status::internal("the test is over"))?;
+        self.0.send(call).await.map_err(|_| Status::internal("the test is over"))?;
         Ok(Outgoing::new(ReceiverStream::new(responses)))
     }
 }
@@ -76,11 +73,7 @@ impl Fake {
             .add_service(TelemetryServiceServer::new(Service(sender)))
             .serve_with_incoming(TcpListenerStream::new(listener));
         let server = tokio::spawn(async move { serving.await.unwrap() });
-        Self {
-            addr,
-            calls,
-            _server: AbortOnDropHandle::new(server),
-        }
+        Self { addr, calls, _server: AbortOnDropHandle::new(server) }
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -93,10 +86,7 @@ impl Fake {
 
     /// The next stream.
     pub(crate) async fn accept(&mut self) -> Call {
-        timeout(PATIENCE, self.calls.recv())
-            .await
-            .expect("a stream in time")
-            .unwrap()
+        timeout(PATIENCE, self.calls.recv()).await.expect("a stream in time").unwrap()
     }
 
     /// The next stream, welcomed as that of a new instance.
@@ -109,23 +99,15 @@ impl Fake {
 
     /// Asserts that no stream comes for a while.
     pub(crate) async fn assert_no_stream(&mut self, within: Duration) {
-        assert!(
-            timeout(within, self.calls.recv()).await.is_err(),
-            "a stream came"
-        );
+        assert!(timeout(within, self.calls.recv()).await.is_err(), "a stream came");
     }
 }
 
 impl Call {
     /// The next message; none when the client ended the stream.
     pub(crate) async fn next(&mut self) -> Option<Request> {
-        let message = timeout(PATIENCE, self.inbox.message())
-            .await
-            .expect("a message in time");
-        message
-            .ok()
-            .flatten()
-            .map(|request| request.message.expect("a message that is not empty"))
+        let message = timeout(PATIENCE, self.inbox.message()).await.expect("a message in time");
+        message.ok().flatten().map(|request| request.message.expect("a message that is not empty"))
     }
 
     /// Asserts that nothing is said for a while.
@@ -205,12 +187,7 @@ impl Call {
     }
 
     pub(crate) async fn ack(&mut self, sequence: u64) {
-        self.say(Response::Ack(Ack {
-            sequence,
-            durable: true,
-            rejected: Vec::new(),
-        }))
-        .await;
+        self.say(Response::Ack(Ack { sequence, durable: true, rejected: Vec::new() })).await;
     }
 
     pub(crate) async fn resync(&mut self) {
@@ -220,25 +197,17 @@ impl Call {
 
     pub(crate) async fn say(&mut self, message: Response) {
         let message = Some(message);
-        self.outbox
-            .send(Ok(ReportResponse { message }))
-            .await
-            .expect("the stream is open");
+        self.outbox.send(Ok(ReportResponse { message })).await.expect("the stream is open");
     }
 
     pub(crate) async fn fail(self, status: Status) {
-        self.outbox
-            .send(Err(status))
-            .await
-            .expect("the stream is open");
+        self.outbox.send(Err(status)).await.expect("the stream is open");
     }
 }
 
 impl Frame {
     pub(crate) fn sequence(&self) -> u64 {
-        self.delta
-            .as_ref()
-            .map_or_else(|| self.snapshot[0].sequence, |delta| delta.sequence)
+        self.delta.as_ref().map_or_else(|| self.snapshot[0].sequence, |delta| delta.sequence)
     }
 
     /// Values of all samples, in order.
@@ -246,11 +215,7 @@ impl Frame {
         let of = |samples: &Option<Samples>| samples.clone().unwrap_or_default().values;
         match &self.delta {
             Some(delta) => of(&delta.samples),
-            None => self
-                .snapshot
-                .iter()
-                .flat_map(|part| of(&part.samples))
-                .collect(),
+            None => self.snapshot.iter().flat_map(|part| of(&part.samples)).collect(),
         }
     }
 
@@ -260,10 +225,7 @@ impl Frame {
 
     /// Names of the families that are defined.
     pub(crate) fn families(&self) -> Vec<&str> {
-        let families = self
-            .definitions
-            .iter()
-            .flat_map(|definitions| &definitions.families);
+        let families = self.definitions.iter().flat_map(|definitions| &definitions.families);
         families.map(|family| family.name.as_str()).collect()
     }
 }
@@ -278,19 +240,14 @@ async fn bind(addr: SocketAddr) -> TcpListener {
             }
         }
     };
-    timeout(PATIENCE, binding)
-        .await
-        .expect("an address in time")
+    timeout(PATIENCE, binding).await.expect("an address in time")
 }
 
 /// For an instance that is new, with generous limits.
 pub(crate) fn welcome() -> Welcome {
     Welcome {
         report_interval: Some(INTERVAL.try_into().unwrap()),
-        limits: Some(Limits {
-            max_message_bytes: 1 << 20,
-            max_series_ids: 1_000,
-        }),
+        limits: Some(Limits { max_message_bytes: 1 << 20, max_series_ids: 1_000 }),
         last_sequence: 0,
         closed_at: None,
     }

@@ -36,11 +36,7 @@ impl Bot {
         let connection = Connection::new(endpoint).unwrap();
         let builder = Reporter::builder(&connection, Shard { id: 1, count: 2 });
         let reporter = builder.registry(registry.clone()).build().unwrap();
-        Self {
-            registry,
-            counter,
-            reporter,
-        }
+        Self { registry, counter, reporter }
     }
 }
 

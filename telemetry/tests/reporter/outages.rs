@@ -14,10 +14,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 fn known(last_sequence: u64) -> Welcome {
-    Welcome {
-        last_sequence,
-        ..welcome()
-    }
+    Welcome { last_sequence, ..welcome() }
 }
 
 #[tokio::test]
@@ -107,19 +104,12 @@ async fn a_closed_instance_is_succeeded_by_one_that_counts_from_there() {
     let bot = Bot::start(&fake);
     let (mut call, old) = fake.accept_and_welcome().await;
     bot.counter.inc_by(10);
-    let last = call
-        .frame_with(|frame| frame.values() == [10.0])
-        .await
-        .sequence();
+    let last = call.frame_with(|frame| frame.values() == [10.0]).await.sequence();
     drop(call);
     let mut call = fake.accept().await;
     call.hello().await;
     bot.counter.inc_by(5);
-    call.welcome(Welcome {
-        closed_at: Some(last),
-        ..known(last)
-    })
-    .await;
+    call.welcome(Welcome { closed_at: Some(last), ..known(last) }).await;
     let (mut call, new) = fake.accept_and_welcome().await;
     assert_ne!(new.instance_id, old.instance_id);
     let frame = call.frame().await;
@@ -157,10 +147,9 @@ async fn a_stream_nobody_welcomes_is_opened_again() {
 
 #[tokio::test]
 async fn a_refusal_is_tried_again_later() {
-    for refusal in [
-        Status::failed_precondition("another fleet"),
-        Status::invalid_argument("message 3: no"),
-    ] {
+    for refusal in
+        [Status::failed_precondition("another fleet"), Status::invalid_argument("message 3: no")]
+    {
         let mut fake = Fake::start().await;
         let _bot = Bot::start(&fake);
         let mut call = fake.accept().await;
@@ -179,10 +168,8 @@ async fn nonsense_from_the_manager_ends_the_stream_only() {
     let mut fake = Fake::start().await;
     let _bot = Bot::start(&fake);
     let second_welcome = Response::Welcome(welcome());
-    let future_ack = Response::Ack(shardmeter_proto::v1::Ack {
-        sequence: 99,
-        ..Default::default()
-    });
+    let future_ack =
+        Response::Ack(shardmeter_proto::v1::Ack { sequence: 99, ..Default::default() });
     for nonsense in [second_welcome, future_ack] {
         let (mut call, _) = fake.accept_and_welcome().await;
         call.frame().await;
@@ -199,24 +186,13 @@ async fn nonsense_from_the_manager_ends_the_stream_only() {
     // A Welcome that states nothing, or impossible things.
     let mut call = fake.accept().await;
     call.hello().await;
-    call.welcome(Welcome {
-        last_sequence: u64::MAX,
-        ..Welcome::default()
-    })
-    .await;
+    call.welcome(Welcome { last_sequence: u64::MAX, ..Welcome::default() }).await;
     assert!(call.frame().await.is_snapshot());
     drop(call);
     let mut call = fake.accept().await;
     call.hello().await;
-    let impossible = prost_types::Duration {
-        seconds: -3,
-        nanos: i32::MIN,
-    };
-    call.welcome(Welcome {
-        report_interval: Some(impossible),
-        ..welcome()
-    })
-    .await;
+    let impossible = prost_types::Duration { seconds: -3, nanos: i32::MIN };
+    call.welcome(Welcome { report_interval: Some(impossible), ..welcome() }).await;
     assert!(call.frame().await.is_snapshot());
 }
 
@@ -268,10 +244,6 @@ async fn a_half_open_connection_is_noticed_within_20_seconds() {
     tokio::time::pause();
     let start = Instant::now();
     let (_bot_side, _) = proxy.accept().await.unwrap();
-    assert!(
-        start.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     assert!(!bot.reporter.status().connected);
 }

@@ -30,26 +30,13 @@ async fn the_first_frame_is_a_snapshot_and_the_next_says_what_changed() {
     call.ack(1).await;
 
     let idle = call.frame().await;
-    assert_eq!(
-        bot.reporter.status(),
-        Status {
-            connected: true,
-            acknowledged: 1
-        }
-    );
-    let sign_of_life = Delta {
-        sequence: 2,
-        ..Delta::default()
-    };
+    assert_eq!(bot.reporter.status(), Status { connected: true, acknowledged: 1 });
+    let sign_of_life = Delta { sequence: 2, ..Delta::default() };
     assert_eq!(idle.delta, Some(sign_of_life));
     bot.counter.inc();
     call.ack(2).await;
     let delta = call.frame_with(|frame| !frame.values().is_empty()).await;
-    assert_eq!(
-        delta.values(),
-        [4.0],
-        "its value since the start, and no other series"
-    );
+    assert_eq!(delta.values(), [4.0], "its value since the start, and no other series");
     assert!(delta.definitions.is_empty());
 }
 
@@ -82,10 +69,7 @@ async fn a_resync_is_answered_with_a_snapshot() {
     assert!(answer.is_snapshot());
     assert_eq!(answer.sequence(), refused.sequence() + 1);
     assert_eq!(answer.values(), [5.0]);
-    assert!(
-        answer.definitions.is_empty(),
-        "ids live as long as the stream"
-    );
+    assert!(answer.definitions.is_empty(), "ids live as long as the stream");
     call.ack(answer.sequence()).await;
     // One that nobody waits for, too.
     call.resync().await;
@@ -111,36 +95,19 @@ async fn a_snapshot_goes_in_parts_below_the_message_limit() {
     }
     let mut call = fake.accept().await;
     call.hello().await;
-    let limits = Limits {
-        max_message_bytes: 300,
-        max_series_ids: 100,
-    };
-    call.welcome(shardmeter_proto::v1::Welcome {
-        limits: Some(limits),
-        ..welcome()
-    })
-    .await;
+    let limits = Limits { max_message_bytes: 300, max_series_ids: 100 };
+    call.welcome(shardmeter_proto::v1::Welcome { limits: Some(limits), ..welcome() }).await;
     let frame = call.frame().await;
     assert!(frame.definitions.len() > 5 && frame.snapshot.len() > 5);
     let parts: Vec<u32> = frame.snapshot.iter().map(|part| part.part).collect();
     assert_eq!(parts, (0..frame.snapshot.len() as u32).collect::<Vec<_>>());
     assert!(frame.snapshot.iter().all(|part| part.sequence == 1));
     assert_eq!(frame.values().len(), 1 + 50 * 5);
-    let histograms = frame
-        .definitions
-        .iter()
-        .flat_map(|definitions| &definitions.families);
-    assert!(
-        histograms
-            .filter(|family| family.name == "h_seconds")
-            .all(|family| {
-                family.r#type() == MetricType::Histogram
-                    && family
-                        .series
-                        .iter()
-                        .all(|series| series.bounds == [1.0, 2.0, 3.0])
-            })
-    );
+    let histograms = frame.definitions.iter().flat_map(|definitions| &definitions.families);
+    assert!(histograms.filter(|family| family.name == "h_seconds").all(|family| {
+        family.r#type() == MetricType::Histogram
+            && family.series.iter().all(|series| series.bounds == [1.0, 2.0, 3.0])
+    }));
     call.ack(1).await;
     assert!(call.frame().await.delta.is_some());
 }
@@ -151,14 +118,8 @@ async fn used_up_series_ids_lead_to_a_new_stream() {
     let bot = Bot::start(&fake);
     let mut call = fake.accept().await;
     let hello = call.hello().await;
-    let limits = Limits {
-        max_message_bytes: 0,
-        max_series_ids: 2,
-    };
-    let tight = shardmeter_proto::v1::Welcome {
-        limits: Some(limits),
-        ..welcome()
-    };
+    let limits = Limits { max_message_bytes: 0, max_series_ids: 2 };
+    let tight = shardmeter_proto::v1::Welcome { limits: Some(limits), ..welcome() };
     call.welcome(tight).await;
     call.frame_with(|_| true).await;
 
@@ -195,12 +156,7 @@ async fn a_rejected_family_does_not_end_the_session() {
             message: "others report a gauge".to_owned(),
             series: 1,
         };
-        call.say(Response::Ack(Ack {
-            sequence,
-            durable: false,
-            rejected: vec![rejected],
-        }))
-        .await;
+        call.say(Response::Ack(Ack { sequence, durable: false, rejected: vec![rejected] })).await;
     }
     call.frame().await;
 }
@@ -218,18 +174,11 @@ async fn several_registries_make_one_instance() {
         counters.push(counter);
         builder = builder.registry(registry);
     }
-    let _reporter = builder
-        .fleet("my-bot")
-        .client("my-bot", "9.9")
-        .build()
-        .unwrap();
+    let _reporter = builder.fleet("my-bot").client("my-bot", "9.9").build().unwrap();
     counters[1].inc_by(2);
     let (mut call, hello) = fake.accept_and_welcome().await;
     assert_eq!(hello.fleet, "my-bot");
-    assert_eq!(
-        (hello.client_name.as_str(), hello.client_version.as_str()),
-        ("my-bot", "9.9")
-    );
+    assert_eq!((hello.client_name.as_str(), hello.client_version.as_str()), ("my-bot", "9.9"));
     let frame = call.frame().await;
     assert_eq!(frame.families(), ["process_total", "shard_total"]);
     assert_eq!(frame.values(), [0.0, 2.0]);
@@ -241,10 +190,7 @@ async fn reporters_share_a_connection_that_carries_few_streams() {
     let connection = Connection::new(&fake.endpoint()).unwrap();
     let start = |id| {
         let registry = crate::registry().0;
-        Reporter::builder(&connection, Shard { id, count: 3 })
-            .registry(registry)
-            .build()
-            .unwrap()
+        Reporter::builder(&connection, Shard { id, count: 3 }).registry(registry).build().unwrap()
     };
     let reporters: Vec<Reporter> = (0..3).map(start).collect();
     let mut seen = Vec::new();
@@ -260,11 +206,7 @@ async fn reporters_share_a_connection_that_carries_few_streams() {
     // Whoever takes the free place, one stream or the other comes.
     fake.accept_and_welcome().await;
     until("two are connected", || {
-        reporters
-            .iter()
-            .filter(|reporter| reporter.status().acknowledged > 0)
-            .count()
-            >= 2
+        reporters.iter().filter(|reporter| reporter.status().acknowledged > 0).count() >= 2
     })
     .await;
 }

@@ -16,11 +16,7 @@ async fn the_last_frame_is_acknowledged_then_goodbye_then_the_stream_ends() {
     call.hello().await;
     // No tick comes: the last frame is sent because of the shutdown.
     let hour = Duration::from_secs(3600).try_into().unwrap();
-    call.welcome(Welcome {
-        report_interval: Some(hour),
-        ..welcome()
-    })
-    .await;
+    call.welcome(Welcome { report_interval: Some(hour), ..welcome() }).await;
     call.frame_with(|_| true).await;
     bot.counter.inc_by(9);
     let shutdown = tokio::spawn(bot.reporter.shutdown());
@@ -30,10 +26,7 @@ async fn the_last_frame_is_acknowledged_then_goodbye_then_the_stream_ends() {
     call.ack(last.sequence()).await;
     assert_eq!(call.goodbye().await.sequence, last.sequence());
     call.assert_silent(Duration::from_millis(50)).await;
-    assert!(
-        !shutdown.is_finished(),
-        "it waits for the end of the stream"
-    );
+    assert!(!shutdown.is_finished(), "it waits for the end of the stream");
     drop(call);
     shutdown.await.unwrap().unwrap();
 }
@@ -85,12 +78,7 @@ async fn a_goodbye_that_was_heard_before_the_stream_broke_is_enough() {
     call.fail(Status::unavailable("cut")).await;
     let mut call = fake.accept().await;
     call.hello().await;
-    call.welcome(Welcome {
-        closed_at: Some(goodbye),
-        last_sequence: goodbye,
-        ..welcome()
-    })
-    .await;
+    call.welcome(Welcome { closed_at: Some(goodbye), last_sequence: goodbye, ..welcome() }).await;
     shutdown.await.unwrap().unwrap();
 }
 
@@ -99,10 +87,7 @@ async fn without_a_manager_it_tries_once() {
     let bot = Bot::start_at("http://127.0.0.1:1");
     let shutdown = timeout(Duration::from_secs(4), bot.reporter.shutdown()).await;
     let outcome = shutdown.expect("promptly");
-    assert!(
-        matches!(outcome, Err(ShutdownError::NotTaken { .. })),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, Err(ShutdownError::NotTaken { .. })), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -113,8 +98,7 @@ async fn a_refusal_ends_it_with_the_managers_text() {
     call.frame().await;
     let shutdown = tokio::spawn(bot.reporter.shutdown());
     tokio::task::yield_now().await;
-    call.fail(Status::failed_precondition("this is fleet B"))
-        .await;
+    call.fail(Status::failed_precondition("this is fleet B")).await;
     match shutdown.await.unwrap() {
         Err(ShutdownError::NotTaken { reason }) => {
             assert!(reason.contains("this is fleet B"), "{reason}");
@@ -132,20 +116,11 @@ async fn a_silent_manager_is_waited_for_until_the_deadline() {
     tokio::time::pause();
     let start = Instant::now();
     let outcome = bot.reporter.shutdown().await;
-    assert!(
-        matches!(outcome, Err(ShutdownError::Deadline(_))),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, Err(ShutdownError::Deadline(_))), "{outcome:?}");
     let took = start.elapsed();
-    assert!(
-        (Duration::from_secs(5)..Duration::from_secs(6)).contains(&took),
-        "{took:?}"
-    );
+    assert!((Duration::from_secs(5)..Duration::from_secs(6)).contains(&took), "{took:?}");
     tokio::time::resume();
-    assert!(
-        call.next().await.is_none(),
-        "the task is gone, and its stream"
-    );
+    assert!(call.next().await.is_none(), "the task is gone, and its stream");
 }
 
 #[tokio::test]
@@ -181,10 +156,8 @@ async fn dropping_the_handle_ends_the_stream_without_goodbye() {
     drop(bot.reporter);
     let ended = async {
         while let Some(message) = call.next().await {
-            let goodbye = matches!(
-                message,
-                shardmeter_proto::v1::report_request::Message::Goodbye(_)
-            );
+            let goodbye =
+                matches!(message, shardmeter_proto::v1::report_request::Message::Goodbye(_));
             assert!(!goodbye, "the manager must not think that this was clean");
         }
     };

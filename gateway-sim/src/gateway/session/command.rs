@@ -17,27 +17,13 @@ const OUTBOUND: usize = 2 * REPLAYED;
 #[derive(Debug)]
 pub(crate) enum SessionCommand {
     /// Send an interaction; answers with its id.
-    Interaction {
-        place: Place,
-        command: String,
-        done: oneshot::Sender<u64>,
-    },
+    Interaction { place: Place, command: String, done: oneshot::Sender<u64> },
     /// Tell of a guild.
-    Guild {
-        change: GuildChange,
-        done: oneshot::Sender<()>,
-    },
+    Guild { change: GuildChange, done: oneshot::Sender<()> },
     /// Do something to the connection; answers whether there was one.
-    Order {
-        order: Order,
-        done: oneshot::Sender<bool>,
-    },
+    Order { order: Order, done: oneshot::Sender<bool> },
     /// Go on from a sequence on this connection.
-    Resume {
-        sequence: u64,
-        link: Link,
-        done: oneshot::Sender<Resumption>,
-    },
+    Resume { sequence: u64, link: Link, done: oneshot::Sender<Resumption> },
     /// A heartbeat confirmed everything up to a sequence.
     Confirmed(u64),
 }

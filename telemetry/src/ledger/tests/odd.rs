@@ -25,19 +25,13 @@ impl Odd {
         metrics: Vec<proto::Metric>,
     ) {
         let unique = format!("odd_{}", registry.gather().len());
-        let desc = Desc::new(
-            unique,
-            "Odd".to_owned(),
-            Vec::new(),
-            std::collections::HashMap::new(),
-        );
+        let desc =
+            Desc::new(unique, "Odd".to_owned(), Vec::new(), std::collections::HashMap::new());
         let mut family = proto::MetricFamily::default();
         family.set_name(name.to_owned());
         family.set_field_type(kind);
         family.set_metric(metrics);
-        registry
-            .register(Box::new(Self(desc.unwrap(), family)))
-            .unwrap();
+        registry.register(Box::new(Self(desc.unwrap(), family))).unwrap();
     }
 }
 
@@ -103,35 +97,20 @@ fn what_the_wire_refuses_stays_out_and_the_rest_goes() {
     let mut reserved = histogram(&[(1.0, 1)], 1.0);
     reserved.set_label(metric(&[("le", "1")]).take_label());
     Odd::register(&registry, "reserved", HISTOGRAM, vec![reserved]);
-    Odd::register(
-        &registry,
-        "falling",
-        HISTOGRAM,
-        vec![histogram(&[(2.0, 1), (1.0, 1)], 1.0)],
-    );
+    Odd::register(&registry, "falling", HISTOGRAM, vec![histogram(&[(2.0, 1), (1.0, 1)], 1.0)]);
     Odd::register(
         &registry,
         "infinite",
         HISTOGRAM,
         vec![histogram(&[(1.0, 2), (f64::INFINITY, 5)], 9.0)],
     );
-    Odd::register(
-        &registry,
-        "quantile",
-        SUMMARY,
-        vec![summary(&[(1.5, 1.0)], 1, 1.0)],
-    );
+    Odd::register(&registry, "quantile", SUMMARY, vec![summary(&[(1.5, 1.0)], 1, 1.0)]);
     Odd::register(&registry, "le", COUNTER, vec![metric(&[("le", "allowed")])]);
     let mut pair = Pair::new();
     pair.registry = registry;
     pair.open(None);
     pair.report();
-    let names: Vec<&str> = pair
-        .receiver
-        .series
-        .keys()
-        .map(|key| key.0.as_str())
-        .collect();
+    let names: Vec<&str> = pair.receiver.series.keys().map(|key| key.0.as_str()).collect();
     assert_eq!(names, ["infinite", "labels", "le"]);
     assert_eq!(pair.known("labels", "fine").values, [0.0]);
     assert_eq!(pair.known("infinite", "").bounds, [1.0]);
@@ -151,15 +130,9 @@ fn buckets_that_change_count_at_the_bounds_that_were_first() {
     let mut pair = Pair::new();
     pair.open(None);
     let first = histogram(&[(1.0, 1), (5.0, 3)], 9.0);
-    assert_eq!(
-        report_odd(&mut pair, HISTOGRAM, first),
-        [1.0, 3.0, 3.0, 9.0]
-    );
+    assert_eq!(report_odd(&mut pair, HISTOGRAM, first), [1.0, 3.0, 3.0, 9.0]);
     let rebuilt = histogram(&[(2.0, 1), (4.0, 2), (8.0, 2)], 5.0);
-    assert_eq!(
-        report_odd(&mut pair, HISTOGRAM, rebuilt),
-        [1.0, 5.0, 5.0, 14.0]
-    );
+    assert_eq!(report_odd(&mut pair, HISTOGRAM, rebuilt), [1.0, 5.0, 5.0, 14.0]);
 }
 
 #[test]
@@ -168,10 +141,7 @@ fn a_summary_counts_on_and_its_quantiles_are_current() {
     let mut pair = Pair::new();
     pair.open(None);
     let first = summary(&[(0.5, 10.0), (0.9, 20.0)], 7, 70.0);
-    assert_eq!(
-        report_odd(&mut pair, SUMMARY, first),
-        [10.0, 20.0, 7.0, 70.0]
-    );
+    assert_eq!(report_odd(&mut pair, SUMMARY, first), [10.0, 20.0, 7.0, 70.0]);
     let reset = summary(&[(0.5, 1.0), (0.9, 2.0)], 2, 3.0);
     assert_eq!(report_odd(&mut pair, SUMMARY, reset), [1.0, 2.0, 9.0, 73.0]);
     let other = report_odd(&mut pair, SUMMARY, summary(&[(0.9, 4.0)], 3, 7.0));

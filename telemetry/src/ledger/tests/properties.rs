@@ -74,12 +74,7 @@ impl World {
     fn new(limits: Option<Limits>) -> Self {
         let mut pair = Pair::new();
         pair.open(limits);
-        Self {
-            pair,
-            truth: Truth::default(),
-            closed: Vec::new(),
-            limits,
-        }
+        Self { pair, truth: Truth::default(), closed: Vec::new(), limits }
     }
 
     fn step(&mut self, op: Op) {
@@ -90,9 +85,7 @@ impl World {
                 if live == LIVE && self.truth.gauges[key].is_none() {
                     return;
                 }
-                pair.counter
-                    .with_label_values(&[KEYS[key]])
-                    .inc_by(by.into());
+                pair.counter.with_label_values(&[KEYS[key]]).inc_by(by.into());
                 pair.histogram.with_label_values(&[KEYS[key]]).observe(1.5);
                 pair.gauge.with_label_values(&[KEYS[key]]).set(by.into());
                 self.truth.counts[key] += f64::from(by);
@@ -130,10 +123,8 @@ impl World {
             Op::Resync => {
                 if let Some(frame) = self.frame() {
                     // The manager reads definitions all the same.
-                    let definitions = frame
-                        .messages
-                        .iter()
-                        .filter(|m| matches!(m, Message::Definitions(_)));
+                    let definitions =
+                        frame.messages.iter().filter(|m| matches!(m, Message::Definitions(_)));
                     definitions.for_each(|definitions| self.pair.receiver.apply(definitions));
                     self.pair.ledger.resync();
                 }
@@ -166,10 +157,7 @@ impl World {
     }
 
     fn deliver(&mut self, frame: &Frame) {
-        frame
-            .messages
-            .iter()
-            .for_each(|message| self.pair.receiver.apply(message));
+        frame.messages.iter().for_each(|message| self.pair.receiver.apply(message));
     }
 
     fn report(&mut self) {
@@ -197,35 +185,18 @@ impl World {
 
     fn gauge(&self, key: &str) -> Option<f64> {
         let key: Key = ("g".to_owned(), vec![("k".to_owned(), key.to_owned())]);
-        let known = self
-            .pair
-            .receiver
-            .series
-            .get(&key)
-            .filter(|known| known.present);
+        let known = self.pair.receiver.series.get(&key).filter(|known| known.present);
         known.map(|known| known.values[0])
     }
 
     fn assert_true(&self) {
         for (index, key) in KEYS.iter().enumerate() {
             let observed = self.truth.observations[index];
-            assert_eq!(
-                self.total("c_total", key, 0),
-                self.truth.counts[index],
-                "counter {key}"
-            );
+            assert_eq!(self.total("c_total", key, 0), self.truth.counts[index], "counter {key}");
             assert_eq!(self.total("h_seconds", key, 0), 0.0, "bucket 1 of {key}");
-            assert_eq!(
-                self.total("h_seconds", key, 1),
-                observed,
-                "bucket 2 of {key}"
-            );
+            assert_eq!(self.total("h_seconds", key, 1), observed, "bucket 2 of {key}");
             assert_eq!(self.total("h_seconds", key, 2), observed, "count of {key}");
-            assert_eq!(
-                self.total("h_seconds", key, 3),
-                observed * 1.5,
-                "sum of {key}"
-            );
+            assert_eq!(self.total("h_seconds", key, 3), observed * 1.5, "sum of {key}");
             assert_eq!(self.gauge(key), self.truth.gauges[index], "gauge {key}");
         }
     }

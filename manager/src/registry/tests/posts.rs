@@ -1,0 +1,207 @@
+//! Whole bodies of HTTP senders (design section 5).
+
+use super::*;
+
+fn counts(c: f64, d: f64) -> [ReportedFamily; 1] {
+    let series: Values<'_, Pairs<'_>> = &[(&[("l", "c")], &[c]), (&[("l", "d")], &[d])];
+    [family(COUNTER, "x_total", series)]
+}
+
+fn both(registry: &Registry, now: UnixTime) -> [f64; 2] {
+    ["c", "d"].map(|l| value(registry, &format!("x_total{{l=\"{l}\"}}@0"), now).unwrap()[0])
+}
+
+#[test]
+fn a_body_replaces_what_its_sender_said_before() {
+    let registry = registry();
+    let mut body = counts(3.0, 4.0).to_vec();
+    body.push(family(GAUGE, "g", &[(&[], &[1.0])]));
+    assert_eq!(post(&registry, named("a"), &body, at(0)).unwrap().samples, 3);
+    let before = exposed(&registry, at(0));
+    post(&registry, named("a"), &body, at(0)).unwrap();
+    assert_eq!(exposed(&registry, at(0)), before);
+    // The gauge is left out: it has left. The counters stay.
+    post(&registry, named("a"), &counts(5.0, 4.0)[..], at(1)).unwrap();
+    assert_eq!(both(&registry, at(1)), [5.0, 4.0]);
+    assert_eq!(value(&registry, "g{}@0", at(1)), None);
+    post(&registry, named("a"), &[], at(2)).unwrap();
+    assert_eq!(both(&registry, at(2)), [5.0, 4.0]);
+    // A label set that was removed and comes back goes on from where it was, if it says so.
+    post(&registry, named("a"), &counts(6.0, 4.0), at(3)).unwrap();
+    assert_eq!(both(&registry, at(3)), [6.0, 4.0]);
+}
+
+#[test]
+fn every_identity_has_its_own_record() {
+    let registry = registry();
+    let identities = [
+        named("a"),
+        InstanceKey::ProcessStart(1.5_f64.to_bits()),
+        InstanceKey::ProcessStart(2.5_f64.to_bits()),
+        InstanceKey::Anonymous,
+    ];
+    for (sender, count) in identities.iter().zip([1.0, 10.0, 100.0, 1000.0]) {
+        post(&registry, sender.clone(), &counts(count, 0.0), at(0)).unwrap();
+    }
+    assert_eq!(both(&registry, at(0)), [1111.0, 0.0]);
+    // A late body of an old process changes its own record only.
+    post(&registry, identities[1].clone(), &counts(11.0, 0.0), at(1)).unwrap();
+    assert_eq!(both(&registry, at(1)), [1112.0, 0.0]);
+}
+
+#[test]
+fn a_lower_value_under_the_same_identity_carries_that_series_alone() {
+    let registry = registry();
+    let sender = || named("a");
+    post(&registry, sender(), &counts(10.0, 20.0), at(0)).unwrap();
+    post(&registry, sender(), &counts(3.0, 21.0), at(1)).unwrap();
+    assert_eq!(both(&registry, at(1)), [13.0, 21.0]);
+    post(&registry, sender(), &counts(5.0, 22.0), at(2)).unwrap();
+    assert_eq!(both(&registry, at(2)), [15.0, 22.0]);
+    post(&registry, sender(), &counts(1.0, 23.0), at(3)).unwrap();
+    post(&registry, sender(), &counts(1.0, 23.0), at(3)).unwrap();
+    assert_eq!(both(&registry, at(3)), [16.0, 23.0]);
+    assert_eq!(registry.status(at(3))[0].instances.len(), 1);
+    // What was carried is folded too.
+    let _other = open(&registry, 1, at(4 + DEAD));
+    assert_eq!(both(&registry, at(4 + DEAD)), [16.0, 23.0]);
+    assert_eq!(
+        post(&registry, sender(), &counts(9.0, 99.0), at(4 + DEAD)),
+        Err(ReportError::Closed)
+    );
+}
+
+#[test]
+fn histograms_and_summaries_are_judged_by_their_count() {
+    let registry = registry();
+    let body = |h: &[f64], s: &[f64]| {
+        let mut families = [family(HISTOGRAM, "h", &[(&[], h)]), family(SUMMARY, "s", &[(&[], s)])];
+        for family in &mut families {
+            family.series[0].bounds = Bounds::new(&[0.5]).unwrap();
+        }
+        families
+    };
+    let sender = || named("a");
+    post(&registry, sender(), &body(&[1.0, 2.0, -5.0], &[0.1, 2.0, 3.0]), at(0)).unwrap();
+    // A sum may fall, and a quantile may.
+    post(&registry, sender(), &body(&[1.0, 2.0, -6.0], &[0.0, 2.0, 3.0]), at(1)).unwrap();
+    assert_eq!(value(&registry, "h{}@0", at(1)), Some(vec![1.0, 2.0, -6.0]));
+    assert_eq!(value(&registry, "s{}@0", at(1)), Some(vec![0.0, 2.0, 3.0]));
+    post(&registry, sender(), &body(&[1.0, 1.0, 7.0], &[0.4, 1.0, 8.0]), at(2)).unwrap();
+    assert_eq!(value(&registry, "h{}@0", at(2)), Some(vec![2.0, 3.0, 1.0]));
+    // The quantile is the new one, not added.
+    assert_eq!(value(&registry, "s{}@0", at(2)), Some(vec![0.4, 3.0, 11.0]));
+}
+
+#[test]
+fn without_identity_a_fall_begins_a_new_instance() {
+    let registry = registry();
+    let sender = || InstanceKey::Anonymous;
+    post(&registry, sender(), &counts(10.0, 20.0), at(0)).unwrap();
+    post(&registry, sender(), &counts(12.0, 20.0), at(1)).unwrap();
+    assert_eq!(both(&registry, at(1)), [12.0, 20.0]);
+    // The whole body is of a new process: what did not fall counts anew too.
+    post(&registry, sender(), &counts(1.0, 25.0), at(2)).unwrap();
+    assert_eq!(both(&registry, at(2)), [13.0, 45.0]);
+    post(&registry, sender(), &counts(2.0, 25.0), at(3)).unwrap();
+    assert_eq!(both(&registry, at(3)), [14.0, 45.0]);
+}
+
+#[test]
+fn without_identity_a_fall_behind_another_sender_folds_too() {
+    let registry = registry();
+    // The older sender keeps the anonymous ones from being folded at once.
+    post(&registry, named("a"), &counts(1000.0, 0.0), at(0)).unwrap();
+    let mut total = 0.0;
+    for restart in 1..=3 {
+        let now = at(restart);
+        post(&registry, InstanceKey::Anonymous, &counts(7.0, 0.0), now).unwrap();
+        post(&registry, InstanceKey::Anonymous, &counts(2.0, 0.0), now).unwrap();
+        total += 7.0;
+        assert_eq!(both(&registry, now), [1000.0 + total + 2.0, 0.0]);
+        post(&registry, InstanceKey::Anonymous, &counts(7.0, 0.0), now).unwrap();
+    }
+}
+
+#[test]
+fn a_sender_reports_one_way_only() {
+    let registry = registry();
+    let id = InstanceKey::Id([1; 16]);
+    let mut stream = open(&registry, 1, at(0));
+    let c = stream.define(COUNTER, "c_total", &[]);
+    stream.snapshot(1, &[(c, &[1.0])], at(0)).unwrap();
+    let before = page(&registry, at(0));
+    assert_eq!(post(&registry, id, &counts(1.0, 1.0), at(0)), Err(ReportError::AlsoGrpc));
+    assert_eq!(page(&registry, at(0)), before);
+
+    post(&registry, InstanceKey::Id([2; 16]), &counts(1.0, 1.0), at(0)).unwrap();
+    assert_eq!(attach(&registry, 0, 2, 2, at(0)).unwrap_err(), AttachError::AlsoHttp);
+}
+
+#[test]
+fn a_bad_body_changes_nothing_of_any_shard() {
+    let registry = registry();
+    post(&registry, named("a"), &counts(10.0, 20.0), at(0)).unwrap();
+    let good = counts(11.0, 21.0);
+    for bad in [f64::NAN, -1.0, f64::INFINITY] {
+        let before = page(&registry, at(0));
+        let bad = counts(11.0, bad);
+        let refused = post(&registry, named("a"), &bad, at(0));
+        assert!(matches!(refused, Err(ReportError::Bad { line: 2, .. })), "{refused:?}");
+        let part = |shard_id, families| Report {
+            shard_id,
+            sender: named("a"),
+            started_at: None,
+            families,
+        };
+        let refused = registry.report(&[part(0, &good), part(1, &bad)], at(0));
+        assert!(refused.is_err());
+        assert_eq!(page(&registry, at(0)), before);
+    }
+    let before = page(&registry, at(0));
+    let twice = family(GAUGE, "g", &[(&[], &[1.0]), (&[], &[1.0])]);
+    assert!(matches!(
+        post(&registry, named("a"), &[twice], at(0)),
+        Err(ReportError::Twice { line: 2, first: 1, .. })
+    ));
+    assert_eq!(page(&registry, at(0)), before);
+}
+
+#[test]
+fn a_sender_refused_for_one_shard_leaves_no_trace_in_the_others() {
+    let registry = registry();
+    post(&registry, named("a"), &counts(1.0, 1.0), at(0)).unwrap();
+    post(&registry, named("b"), &counts(1.0, 1.0), at(DEAD)).unwrap();
+    let before = page(&registry, at(DEAD));
+    let families = counts(2.0, 2.0);
+    let part =
+        |shard_id| Report { shard_id, sender: named("a"), started_at: None, families: &families };
+    let refused = registry.report(&[part(0), part(7)], at(DEAD));
+    assert_eq!(refused, Err(ReportError::Closed));
+    assert_eq!(page(&registry, at(DEAD)), before);
+}
+
+#[test]
+fn a_newer_sender_owns_the_gauges() {
+    let registry = registry();
+    let body = |value: f64| [family(GAUGE, "g", &[(&[], &[value])])];
+    post(&registry, named("a"), &body(1.0), at(0)).unwrap();
+    post(&registry, named("b"), &body(2.0), at(1)).unwrap();
+    post(&registry, named("a"), &body(3.0), at(2)).unwrap();
+    assert_eq!(value(&registry, "g{}@0", at(2)), Some(vec![2.0]));
+    post(&registry, named("a"), &body(4.0), at(20)).unwrap();
+    assert_eq!(value(&registry, "g{}@0", at(1 + STALE)), Some(vec![4.0]));
+    assert_eq!(value(&registry, "g{}@0", at(20 + STALE)), None);
+}
+
+#[test]
+fn without_identity_a_long_silence_counts_nothing_twice() {
+    let registry = registry();
+    post(&registry, InstanceKey::Anonymous, &counts(10.0, 20.0), at(0)).unwrap();
+    for instance in 1..=6 {
+        let _other = open(&registry, instance, at(u64::from(instance) * DEAD));
+    }
+    let now = at(7 * DEAD);
+    post(&registry, InstanceKey::Anonymous, &counts(11.0, 20.0), now).unwrap();
+    assert_eq!(both(&registry, now), [11.0, 20.0]);
+}

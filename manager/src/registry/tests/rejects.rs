@@ -1,0 +1,247 @@
+//! What is refused in part: conflicts, collisions, duplicates, limits. The rest of a frame is applied.
+
+use super::*;
+
+/// Sends one value for everything that was defined, and returns what was rejected.
+fn report(stream: &mut Stream<'_>, sequence: u64) -> Vec<Rejected> {
+    let ids: Vec<_> = (0..stream.writer.ids() as u32).collect();
+    let samples: Vec<(u32, &[f64])> = ids.iter().map(|id| (*id, &[1.0][..])).collect();
+    match stream.snapshot(sequence, &samples, at(0)).unwrap() {
+        Outcome::Applied(applied) => applied.rejected,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn reasons(rejected: &[Rejected]) -> Vec<(&str, Reason, u32)> {
+    rejected.iter().map(|r| (&*r.family, r.reason, r.series)).collect()
+}
+
+fn rejected_samples(registry: &Registry, reason: Reason) -> u64 {
+    let status = registry.status(at(0));
+    let of_reason = status[0].rejected.iter().find(|(r, _)| *r == reason);
+    of_reason.unwrap().1
+}
+
+#[test]
+fn a_type_conflict_is_rejected_and_the_rest_applied() {
+    let registry = registry();
+    let mut first = open_shard(&registry, 1, 9, at(0));
+    first.define(GAUGE, "guild_count", &[]);
+    report(&mut first, 1);
+
+    let mut stream = open(&registry, 1, at(0));
+    stream.define(COUNTER, "guild_count", &[("a", "1")]);
+    stream.define(COUNTER, "c_total", &[]);
+    stream.define(COUNTER, "guild_count", &[("a", "2")]);
+    let rejected = report(&mut stream, 1);
+    assert_eq!(reasons(&rejected), [("guild_count", Reason::TypeConflict, 2)]);
+    assert!(
+        rejected[0].message.contains("counter") && rejected[0].message.contains("gauge"),
+        "{}",
+        rejected[0].message
+    );
+    assert_eq!(rejected_samples(&registry, Reason::TypeConflict), 2);
+    assert_eq!(
+        exposed(&registry, at(0)),
+        BTreeMap::from([
+            ("c_total{}@0".to_owned(), vec![1.0]),
+            ("guild_count{}@1".to_owned(), vec![1.0])
+        ])
+    );
+    // Said once per stream and reason, also when more of the family comes.
+    stream.define(COUNTER, "guild_count", &[("a", "3")]);
+    assert_eq!(report(&mut stream, 2), []);
+    assert_eq!(rejected_samples(&registry, Reason::TypeConflict), 5);
+    // A new stream is told anew.
+    let mut stream = open(&registry, 1, at(0));
+    stream.define(COUNTER, "guild_count", &[("a", "1")]);
+    assert_eq!(report(&mut stream, 3).len(), 1);
+}
+
+#[test]
+fn a_rejected_familys_samples_are_as_wide_as_they_say() {
+    let registry = registry();
+    let mut stream = open(&registry, 1, at(0));
+    let g = stream.define(GAUGE, "x", &[]);
+    let h = stream.define_bounded(HISTOGRAM, "x", &[], &[1.0, 2.0]);
+    let c = stream.define(COUNTER, "c_total", &[]);
+    let frame: [(u32, &[f64]); 3] = [(g, &[1.0]), (h, &[9.0, 9.0, 9.0, 9.0]), (c, &[5.0])];
+    stream.snapshot(1, &frame, at(0)).unwrap();
+    assert_eq!(value(&registry, "c_total{}@0", at(0)), Some(vec![5.0]));
+    assert_eq!(value(&registry, "x{}@0", at(0)), Some(vec![1.0]));
+}
+
+#[test]
+fn names_that_would_make_the_page_invalid_are_rejected() {
+    let reserved = [("shard_up", GAUGE), ("manager_seconds", HISTOGRAM)];
+    let untyped = MetricType::Untyped;
+    let cases = [
+        // The manager's own.
+        ((COUNTER, "shard_up"), None),
+        ((GAUGE, "manager_seconds"), None),
+        ((GAUGE, "manager_seconds_count"), None),
+        // Sample names of other families, in either order.
+        ((HISTOGRAM, "a"), Some((COUNTER, "a_count"))),
+        ((HISTOGRAM, "a"), Some((GAUGE, "a_bucket"))),
+        ((HISTOGRAM, "a"), Some((GAUGE, "a_created"))),
+        ((SUMMARY, "a"), Some((untyped, "a_sum"))),
+        ((GAUGE, "a_sum"), Some((SUMMARY, "a"))),
+        ((GAUGE, "a_bucket"), Some((HISTOGRAM, "a"))),
+        // OpenMetrics names a counter's family without `_total`.
+        ((COUNTER, "a_total"), Some((GAUGE, "a"))),
+        ((GAUGE, "a"), Some((COUNTER, "a_total"))),
+        ((COUNTER, "a_total"), Some((COUNTER, "a_created"))),
+    ];
+    for ((kind, name), second) in cases {
+        let registry = Registry::new(Settings::default(), reserved);
+        let mut stream = open(&registry, 1, at(0));
+        let mut expected = name;
+        if let Some((other, second)) = second {
+            stream.define(kind, name, &[]);
+            stream.define(other, second, &[]);
+            expected = second;
+        } else {
+            stream.define(kind, name, &[]);
+        }
+        // No histogram has a value of one, so look at what the definition alone was answered.
+        let rejected = match stream.snapshot(1, &[], at(0)).unwrap() {
+            Outcome::Applied(applied) => applied.rejected,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            reasons(&rejected),
+            [(expected, Reason::NameCollision, 1)],
+            "{name} then {second:?}"
+        );
+    }
+    // These go together.
+    let registry = Registry::new(Settings::default(), reserved);
+    let mut stream = open(&registry, 1, at(0));
+    for (kind, name) in [
+        (GAUGE, "a"),
+        (GAUGE, "a_count"),
+        (GAUGE, "a_total"),
+        (COUNTER, "b"),
+        (GAUGE, "b_total"),
+        (SUMMARY, "c"),
+        (GAUGE, "c_bucket"),
+    ] {
+        stream.define(kind, name, &[]);
+    }
+    let Outcome::Applied(applied) = stream.snapshot(1, &[], at(0)).unwrap() else { panic!() };
+    assert_eq!(applied.rejected, []);
+}
+
+#[test]
+fn a_series_that_becomes_another_is_rejected() {
+    let registry = registry();
+    let mut stream = open(&registry, 1, at(0));
+    stream.define(COUNTER, "c_total", &[("a", "1")]);
+    // The manager sets shard_id itself, so these two are one.
+    stream.define(COUNTER, "c_total", &[("a", "1"), ("shard_id", "0")]);
+    stream.define(COUNTER, "c_total", &[("a", "1"), ("shard_id", "7")]);
+    stream.define(COUNTER, "c_total", &[("a", "1"), ("exported_shard_id", "7")]);
+    let rejected = report(&mut stream, 1);
+    assert_eq!(reasons(&rejected), [("c_total", Reason::DuplicateSeries, 2)]);
+    assert_eq!(exposed(&registry, at(0)).len(), 2);
+    assert_eq!(rejected_samples(&registry, Reason::DuplicateSeries), 2);
+}
+
+#[test]
+fn labels_of_the_manager_and_of_prometheus_are_renamed() {
+    let registry = registry();
+    let mut stream = open(&registry, 1, at(0));
+    stream.define(GAUGE, "g", &[("job", "j"), ("instance", "i"), ("shard_id", "5")]);
+    report(&mut stream, 1);
+    let key = r#"g{exported_instance="i",exported_job="j",exported_shard_id="5"}@0"#;
+    assert_eq!(value(&registry, key, at(0)), Some(vec![1.0]));
+}
+
+#[test]
+fn limits_refuse_new_series_and_keep_the_known() {
+    let settings =
+        Settings { max_series_per_family: 2, max_series_per_shard: 3, ..Settings::default() };
+    let registry = Registry::new(settings, []);
+    let mut stream = open(&registry, 1, at(0));
+    for l in ["1", "2", "3", "4"] {
+        stream.define(COUNTER, "a_total", &[("l", l)]);
+    }
+    stream.define(COUNTER, "b_total", &[]);
+    stream.define(COUNTER, "c_total", &[]);
+    let rejected = report(&mut stream, 1);
+    assert_eq!(reasons(&rejected), [("a_total", Reason::Limit, 2), ("c_total", Reason::Limit, 1)]);
+    assert_eq!(exposed(&registry, at(0)).len(), 3);
+    assert_eq!(rejected_samples(&registry, Reason::Limit), 3);
+    // The next stream finds what is known; another shard has room of its own.
+    let mut stream = open(&registry, 1, at(1));
+    stream.define(COUNTER, "b_total", &[]);
+    assert_eq!(report(&mut stream, 2), []);
+    let mut stream = open_shard(&registry, 1, 2, at(1));
+    stream.define(COUNTER, "c_total", &[]);
+    assert_eq!(report(&mut stream, 1), []);
+
+    let body = [family(COUNTER, "d_total", &[(&[], &[1.0])])];
+    let applied = post(&registry, named("a"), &body, at(1)).unwrap();
+    assert_eq!(reasons(&applied.rejected), [("d_total", Reason::Limit, 1)]);
+    assert_eq!(rejected_samples(&registry, Reason::Limit), 4);
+}
+
+#[test]
+fn families_without_end_are_refused() {
+    let settings = Settings { max_series_per_shard: 1, ..Settings::default() };
+    let registry = Registry::new(settings, []);
+    let mut stream = open(&registry, 1, at(0));
+    stream.define(GAUGE, "first", &[]);
+    for n in 0..MAX_FAMILIES + 10 {
+        let head = FamilyHead { name: &format!("empty{n}"), kind: GAUGE, help: "", unit: "" };
+        // Without series, and with one that has no room: neither may fill the table.
+        let series = Vec::new();
+        registry.define(&mut stream.writer, FamilyDefinition { head, series }).unwrap();
+        stream.define(GAUGE, &format!("g{n}"), &[]);
+    }
+    let families = registry.families();
+    assert_eq!(families.len(), MAX_FAMILIES);
+    assert!(families.iter().all(|f| !f.name.starts_with("empty")));
+    // The known go on.
+    let mut other = open_shard(&registry, 1, 2, at(0));
+    other.define(GAUGE, "first", &[]);
+    assert_eq!(report(&mut other, 1), []);
+}
+
+#[test]
+fn a_body_is_taken_without_what_conflicts() {
+    let registry = registry();
+    let mut stream = open_shard(&registry, 1, 1, at(0));
+    stream.define(GAUGE, "x", &[]);
+    let body = [
+        family(COUNTER, "x", &[(&[("l", "1")], &[1.0]), (&[("l", "2")], &[1.0])]),
+        family(COUNTER, "y_total", &[(&[], &[1.0])]),
+        family(GAUGE, "y", &[(&[], &[1.0])]),
+    ];
+    let applied = post(&registry, named("a"), &body, at(0)).unwrap();
+    assert_eq!(applied.samples, 1);
+    assert_eq!(
+        reasons(&applied.rejected),
+        [("x", Reason::TypeConflict, 2), ("y", Reason::NameCollision, 1)]
+    );
+    assert_eq!(exposed(&registry, at(0)), BTreeMap::from([("y_total{}@0".to_owned(), vec![1.0])]));
+}
+
+#[test]
+fn ids_count_up_without_holes_and_bounds_fit_the_type() {
+    let registry = registry();
+    let mut stream = open(&registry, 1, at(0));
+    let mut define = |id, kind, bounds: &[f64]| {
+        let head = FamilyHead { name: "x", kind, help: "", unit: "" };
+        let series = vec![SeriesDefinition {
+            id,
+            labels: LabelSet::default(),
+            bounds: Bounds::new(bounds).unwrap(),
+        }];
+        registry.define(&mut stream.writer, FamilyDefinition { head, series })
+    };
+    assert!(matches!(define(1, GAUGE, &[]), Err(DefineError::Id { expected: 0, got: 1, .. })));
+    assert!(matches!(define(0, COUNTER, &[1.0]), Err(DefineError::UnexpectedBounds { .. })));
+    assert_eq!(define(0, HISTOGRAM, &[1.0]), Ok(()));
+    assert!(matches!(define(0, HISTOGRAM, &[1.0]), Err(DefineError::Id { .. })));
+}

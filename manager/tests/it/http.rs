@@ -1,0 +1,359 @@
+//! The HTTP port.
+
+use reqwest::{Method, StatusCode, header};
+use serde_json::{Value, json};
+use shardmeter_manager::Config;
+
+use crate::server::{Server, Stream, snapshot};
+
+async fn post_json(server: &Server, body: impl Into<reqwest::Body>) -> (StatusCode, Value) {
+    post_with(server, &[("content-type", "application/json")], body).await
+}
+
+async fn post_with(
+    server: &Server,
+    headers: &[(&str, &str)],
+    body: impl Into<reqwest::Body>,
+) -> (StatusCode, Value) {
+    let mut request = reqwest::Client::new().post(format!("{}/shard-metrics", server.http));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let answer = request.body(body).send().await.unwrap();
+    let status = answer.status();
+    let text = answer.text().await.unwrap();
+    let json = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status}: no JSON: {text}"));
+    (status, json)
+}
+
+fn body(shard_id: &Value, metrics: &str) -> String {
+    json!({ "shardId": shard_id, "metrics": metrics }).to_string()
+}
+
+#[tokio::test]
+async fn a_scrape_gets_what_it_asks_for() {
+    let server = Server::start().await;
+    let text = "text/plain; version=0.0.4; charset=utf-8";
+    let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let prometheus_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                        text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    let client = reqwest::Client::builder().no_gzip().build().unwrap();
+    for (accept, content_type) in [
+        (None, text),
+        (Some("*/*"), text),
+        (Some("text/html"), text),
+        (Some("\u{e9}"), text),
+        (Some("application/openmetrics-text"), openmetrics),
+        (Some(prometheus_2), openmetrics),
+    ] {
+        let mut request = client.get(format!("{}/metrics", server.http));
+        if let Some(accept) = accept {
+            request = request.header(header::ACCEPT, accept);
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], content_type, "{accept:?}");
+        assert!(!answer.headers().contains_key(header::CONTENT_ENCODING));
+        let page = answer.text().await.unwrap();
+        assert_eq!(page.ends_with("# EOF\n"), content_type == openmetrics);
+        assert!(page.contains("shardmeter_manager_scrapes_total{format=\"text\"}"));
+        assert!(page.contains("shardmeter_manager_process_start_time_seconds"));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_scrape_is_compressed_if_that_is_accepted() {
+    let server = Server::start().await;
+    let url = format!("{}/metrics", server.http);
+    let plain = reqwest::Client::builder().no_gzip().build().unwrap();
+    for accepts in ["gzip", "deflate, gzip;q=1.0", "*"] {
+        let request = plain.get(&url).header(header::ACCEPT_ENCODING, accepts);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.headers()[header::CONTENT_ENCODING], "gzip", "{accepts}");
+        assert_eq!(answer.bytes().await.unwrap()[..2], [0x1f, 0x8b]);
+    }
+    for accepts in ["identity", "br", "gzip;q=0"] {
+        let request = plain.get(&url).header(header::ACCEPT_ENCODING, accepts);
+        let answer = request.send().await.unwrap();
+        assert!(!answer.headers().contains_key(header::CONTENT_ENCODING), "{accepts}");
+    }
+    let unzipped = reqwest::get(&url).await.unwrap().text().await.unwrap();
+    assert!(unzipped.starts_with("# HELP ") && unzipped.ends_with('\n'));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn head_is_get_without_the_body() {
+    let server = Server::start().await;
+    let request = reqwest::Client::new().head(format!("{}/metrics", server.http));
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/plain; version=0.0.4; charset=utf-8");
+    assert!(answer.bytes().await.unwrap().is_empty());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_post_is_taken() {
+    let server = Server::start().await;
+    let text =
+        "process_start_time_seconds 100\n# TYPE a_total counter\na_total{x=\"\\\"🦀\\\\\\n\"} 3\n";
+    for shard_id in &[json!(3), json!("3")] {
+        let (status, answer) = post_json(&server, body(shard_id, text)).await;
+        assert_eq!(status, 200);
+        assert_eq!(answer, json!({ "series": 2, "identity": "known", "rejected": [] }));
+    }
+    // Twice the same body: counted once.
+    server.wait_for("a_total{shard_id=\"3\",x=\"\\\"🦀\\\\\\n\"} 3").await;
+    let (status, answer) =
+        post_json(&server, body(&json!("0-1"), "b 1\nc{shard_id=\"1\"} 2\n")).await;
+    assert_eq!((status.as_u16(), &answer["identity"]), (200, &json!("none")));
+    server.wait_for("b{shard_id=\"0\"} 1").await;
+    server.wait_for("c{shard_id=\"1\"} 2").await;
+
+    // Families that conflict are named, the others taken.
+    let (status, answer) =
+        post_json(&server, body(&json!(3), "# TYPE b counter\nb 1\nd 1\nshard_up 1\n")).await;
+    assert_eq!(status, 200);
+    assert_eq!(answer["series"], 1);
+    let rejected = answer["rejected"].as_array().unwrap();
+    let reasons: Vec<_> =
+        rejected.iter().map(|r| (&r["family"], &r["reason"], &r["series"])).collect();
+    assert_eq!(
+        reasons,
+        [
+            (&json!("b"), &json!("type_conflict"), &json!(1)),
+            (&json!("shard_up"), &json!("name_collision"), &json!(1))
+        ]
+    );
+    server.wait_for("d{shard_id=\"3\"} 1").await;
+    server
+        .wait_for("shard_rejected_samples_total{shard_id=\"3\",reason=\"type_conflict\"} 1")
+        .await;
+    server.wait_for("shardmeter_manager_posts_total{outcome=\"applied\"} 4").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_instance_can_name_itself() {
+    let server = Server::start().await;
+    for name in ["one", "two"] {
+        let headers =
+            [("content-type", "application/json; charset=utf-8"), ("x-instance-id", name)];
+        let text = "# TYPE a_total counter\na_total 5\n";
+        let (status, _) = post_with(&server, &headers, body(&json!(3), text)).await;
+        assert_eq!(status, 200);
+    }
+    server.wait_for("a_total{shard_id=\"3\"} 10").await;
+    server.stop().await;
+}
+
+/// A manager that knows a sender of each kind, and what its page must stay.
+struct Unmoved {
+    server: Server,
+    before: String,
+    _stream: Stream,
+}
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+impl Unmoved {
+    async fn start() -> Self {
+        let server = Server::start().await;
+        post_json(&server, body(&json!(3), "# TYPE a_total counter\na_total 5\n")).await;
+        let mut stream = server.ready(0xab).await;
+        stream.say(snapshot(1, &[(0, 1.0)])).await;
+        stream.ack().await;
+        let before = server.shards_page().await;
+        Self { server, before, _stream: stream }
+    }
+
+    async fn refuses(&self, headers: &[(&str, &str)], body: &str, status: u16, reason: &str) {
+        let shown: String = body.chars().take(80).collect();
+        let (got, answer) = post_with(&self.server, headers, body.to_owned()).await;
+        assert_eq!(got.as_u16(), status, "{shown}: {answer}");
+        let error = answer["error"].as_str().unwrap();
+        assert!(error.contains(reason), "{shown}: {error}");
+        assert_eq!(self.server.shards_page().await, self.before, "{shown}");
+    }
+
+    async fn stop(self) {
+        let applied = "shardmeter_manager_posts_total{outcome=\"applied\"} 1";
+        self.server.wait_for(applied).await;
+        self.server.stop().await;
+    }
+}
+
+/// A body that would be applied.
+fn fine() -> String {
+    body(&json!(3), "# TYPE a_total counter\na_total 9\n")
+}
+
+#[tokio::test]
+async fn a_body_says_it_is_json() {
+    let manager = Unmoved::start().await;
+    let send = "Content-Type is \"\"; send application/json";
+    manager.refuses(&[], &fine(), 415, send).await;
+    for stated in ["text/plain", "application/jsonl", "x"] {
+        manager.refuses(&[("content-type", stated)], &fine(), 415, stated).await;
+    }
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn bad_json_is_refused_with_its_place() {
+    let manager = Unmoved::start().await;
+    for (bad, place) in [
+        ("", "line 1 column 0"),
+        ("{", "line 1 column 1"),
+        ("[]", "line 1 column 2"),
+        ("{\"shardId\": 3}", "missing field `metrics`"),
+        ("{\"metrics\": \"\"}", "missing field `shardId`"),
+        ("{\"shardId\": 3,\n \"metrics\": 5}", "line 2 column 13"),
+        ("{\"shardId\": 3, \"metrics\": \"a 1\n\"}", "control character"),
+        ("{\"shardId\": 3, \"metrics\": \"\"} x", "trailing characters at line 1 column 31"),
+    ] {
+        manager.refuses(&[JSON], bad, 400, place).await;
+    }
+    for id in [
+        json!(-1),
+        json!(1.5),
+        json!(65_536),
+        json!(u64::MAX),
+        json!(1e300),
+        json!(null),
+        json!(true),
+        json!([3]),
+        json!({}),
+        json!(""),
+        json!("x"),
+        json!("3-1"),
+        json!("0-65536"),
+        json!(" 3"),
+        json!("0-1-2"),
+    ] {
+        manager.refuses(&[JSON], &body(&id, "a_total 9"), 400, "shard id").await;
+    }
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn bad_text_is_refused_with_line_and_reason() {
+    let manager = Unmoved::start().await;
+    for (text, reason) in [
+        ("b 1\na{", "metrics: line 2: "),
+        ("# TYPE a_total counter\na_total 9\n\nb one\n", "metrics: line 4: \"one\" is no value"),
+        ("# TYPE a_total counter\na_total -9\n", "metrics: line 2: a_total{}: a count is -9"),
+        ("a 1\na 2\n", "metrics: line 2: a: "),
+    ] {
+        manager.refuses(&[JSON], &body(&json!(3), text), 400, reason).await;
+    }
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn bad_senders_and_long_bodies_are_refused() {
+    let manager = Unmoved::start().await;
+    for name in ["", "caf\u{e9}", &"x".repeat(129)] {
+        let headers = [JSON, ("x-instance-id", name)];
+        manager.refuses(&headers, &fine(), 400, "X-Instance-Id").await;
+    }
+    let long = body(&json!(3), &"x".repeat(8 << 20));
+    manager.refuses(&[JSON], &long, 413, "length limit").await;
+    let grpc = [JSON, ("x-instance-id", "abababababababababababababababab")];
+    let body = body(&json!(0), "a_total 9");
+    manager.refuses(&grpc, &body, 409, "already reports by gRPC").await;
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn pages_and_methods_there_are_not_are_refused_in_json() {
+    let manager = Unmoved::start().await;
+    for (method, path, status) in [
+        (Method::GET, "/nowhere", 404),
+        (Method::POST, "/", 405),
+        (Method::GET, "/shard-metrics", 405),
+        (Method::POST, "/metrics", 405),
+        (Method::DELETE, "/api/v1/shards", 405),
+        (Method::POST, "/healthz", 405),
+    ] {
+        let url = format!("{}{path}", manager.server.http);
+        let request = reqwest::Client::new().request(method, url);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+        let allow = answer.headers().contains_key(header::ALLOW);
+        assert_eq!(allow, status == 405, "{path}");
+        let json: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        assert!(json["error"].is_string(), "{path}");
+    }
+    assert_eq!(manager.server.shards_page().await, manager.before);
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn shards_are_listed() {
+    let server = Server::start().await;
+    let mut stream = server.ready(0xab).await;
+    stream.say(snapshot(4, &[(0, 1.0)])).await;
+    stream.ack().await;
+    let answer = reqwest::get(format!("{}/api/v1/shards", server.http)).await.unwrap();
+    assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json");
+    let list: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    let [up, never] = &list["shards"].as_array().unwrap()[..] else { panic!("{list}") };
+    assert_eq!((&up["shard_id"], &up["state"]), (&json!(0), &json!("up")));
+    assert_eq!(up["reports"], json!({ "grpc": 1, "http": 0 }));
+    assert_eq!((&up["series"], &up["rejected_samples"]), (&json!(1), &json!({})));
+    let instance = &up["instances"][0];
+    for (field, value) in [
+        ("instance", json!("abababababababababababababababab")),
+        ("transport", json!("grpc")),
+        ("client", json!("raw 1")),
+        ("last_sequence", json!(4)),
+        ("connected", json!(true)),
+        ("owns_gauges", json!(true)),
+    ] {
+        assert_eq!(instance[field], value, "{field}");
+    }
+    assert!(instance["last_report"].as_f64().unwrap() > 1.7e9);
+    assert_eq!(
+        never,
+        &json!({
+            "shard_id": 1, "state": "never_seen", "last_report": null, "series": 0,
+            "reports": { "grpc": 0, "http": 0 }, "rejected_samples": {}, "instances": [],
+        })
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn health_readiness_and_the_index_answer() {
+    let server = Server::start().await;
+    let get = async |path: &str| {
+        let answer = reqwest::get(format!("{}{path}", server.http)).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(get("/healthz").await, (200, "ok\n".to_owned()));
+    let (status, ready) = get("/readyz").await;
+    let ready: Value = serde_json::from_str(&ready).unwrap();
+    assert_eq!((status, &ready["status"]), (200, &json!("ok")));
+    let (status, index) = get("/").await;
+    assert!(status == 200 && index.contains("/shard-metrics"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_that_cannot_work_says_why() {
+    use shardmeter_manager::{BuildError, Manager};
+    let server = Server::start().await;
+    let http_addr = server.http_addr;
+    let taken = Manager::build(Config { http_addr, ..Config::default() });
+    let error = taken.await.unwrap_err();
+    assert!(matches!(error, BuildError::Bind { .. }));
+    let message = error.to_string();
+    assert!(message.contains("HTTP") && message.contains(&http_addr.to_string()), "{message}");
+    let config = Config { stale_after: Config::default().report_interval, ..Config::default() };
+    let error = Manager::build(config).await.unwrap_err();
+    assert!(matches!(error, BuildError::Config(_)));
+    server.stop().await;
+}

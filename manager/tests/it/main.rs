@@ -1,0 +1,12 @@
+//! The true manager on real sockets, and clients that are not ours.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what helpers of tests do"
+)]
+
+mod grpc;
+mod http;
+mod promtool;
+mod server;
