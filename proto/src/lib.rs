@@ -12,6 +12,8 @@ pub mod v1 {
     #![allow(
         missing_docs,
         unreachable_pub,
+        rustdoc::broken_intra_doc_links,
+        rustdoc::invalid_html_tags,
         clippy::all,
         clippy::needless_pass_by_value,
         clippy::too_many_lines
