@@ -13,16 +13,16 @@ use tokio::{sync::oneshot, time::timeout};
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
     /// How many shards the bot has
-    #[arg(long, default_value = "4")]
+    #[arg(long, env = "SHARDMETER_DEMO_SHARDS", default_value = "4")]
     pub shards: NonZeroU32,
     /// How many guilds the bot is in
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, env = "SHARDMETER_DEMO_GUILDS", default_value_t = 100)]
     pub guilds: u32,
     /// Slash commands used per second, in all guilds together
-    #[arg(long, default_value_t = 20.0)]
+    #[arg(long, env = "SHARDMETER_DEMO_RATE", default_value_t = 20.0)]
     pub rate: f64,
     /// End by itself after this long, as in `60s`; without it, Ctrl-C ends it
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", env = "SHARDMETER_DEMO_FOR", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub run_for: Option<Duration>,
     /// Where the manager listens for HTTP
     #[arg(long, env = "SHARDMETER_HTTP_ADDR", default_value = "127.0.0.1:30000")]
@@ -30,6 +30,25 @@ pub struct Config {
     /// Where the manager listens for gRPC
     #[arg(long, env = "SHARDMETER_GRPC_ADDR", default_value = "127.0.0.1:30001")]
     pub grpc_addr: SocketAddr,
+}
+
+impl Config {
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// If a flag cannot work; says which.
+    pub fn validate(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.rate.is_finite() && self.rate >= 0.0,
+            "--rate is {}; give a number from 0 up",
+            self.rate
+        );
+        let most = shardmeter_gateway_sim::MAX_SHARDS;
+        anyhow::ensure!(self.shards.get() <= most, "--shards is over {most}");
+        let most = shardmeter_gateway_sim::MAX_GUILDS;
+        anyhow::ensure!(self.guilds <= most, "--guilds is over {most}");
+        Ok(())
+    }
 }
 
 /// Shards report this often, so that a person who looks twice sees numbers move.
@@ -53,6 +72,18 @@ pub struct Summary {
     pub confirmed: u64,
     /// `commands_executed_total` of all shards, at the manager.
     pub counted: u64,
+}
+
+impl Summary {
+    /// Compares the two.
+    ///
+    /// # Errors
+    /// If they differ: then a report was lost, and the logs say where.
+    pub fn check(self) -> anyhow::Result<()> {
+        let Self { confirmed, counted } = self;
+        anyhow::ensure!(confirmed == counted, "the manager counted {counted}, not {confirmed}");
+        Ok(())
+    }
 }
 
 impl Demo {

@@ -3,20 +3,20 @@
 use std::process::ExitCode;
 
 use shardmeter_demo::{Config, Demo};
-use shardmeter_process::{Failure, shutdown_signal};
+use shardmeter_process::{CancellationToken, Failure};
 
-const ABOUT: &str =
-    "Shardmeter in one process: a simulated Discord, a bot with its shards, and the manager";
+const ABOUT: &str = "Shardmeter in one process: a simulated Discord, a bot, and the manager";
 
 fn main() -> ExitCode {
     shardmeter_process::main("shardmeter-demo", ABOUT, run)
 }
 
 #[expect(clippy::print_stdout, reason = "the demo speaks to a person; logs go to standard error")]
-async fn run(config: Config) -> Result<(), Failure> {
+async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Failure> {
+    config.validate().map_err(Failure::Config)?;
     let demo = Demo::build(config).await.map_err(Failure::Run)?;
     println!("{demo}");
-    let summary = demo.run(shutdown_signal()).await.map_err(Failure::Run)?;
+    let summary = demo.run(shutdown.cancelled()).await.map_err(Failure::Run)?;
     println!("{summary}");
-    Ok(())
+    summary.check().map_err(Failure::Run)
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use shardmeter_gateway_sim::{BuildError, Config, GatewaySim};
-use shardmeter_process::Failure;
+use shardmeter_process::{CancellationToken, Failure};
 
 fn main() -> ExitCode {
     shardmeter_process::main(
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     )
 }
 
-async fn run(config: Config) -> Result<(), Failure> {
+async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Failure> {
     let (guilds, seed) = (config.guilds, config.seed);
     let sim = GatewaySim::build(config).await.map_err(|error| match error {
         BuildError::Config(_) => Failure::config(error),
@@ -27,7 +27,7 @@ async fn run(config: Config) -> Result<(), Failure> {
         "Discord is simulated"
     );
     let control = sim.control();
-    sim.run(shardmeter_process::shutdown_signal()).await;
+    sim.run(shutdown.cancelled()).await;
     let books = control.books();
     tracing::info!(sent = books.sent(), confirmed = books.confirmed(), "stopped");
     Ok(())

@@ -103,7 +103,11 @@ def main():
         second.send(hello=hello(instance_id))
         said["last_sequence"] = second.answer().last_sequence
         second.send(definitions=definitions())
-        second.send(delta=pb.Delta(sequence=4, samples=pb.Samples(series=[99], values=[1])))
+        second.send(delta=pb.Delta(sequence=4))
+        said["no_snapshot"] = second.answer().reason
+        second.send(snapshot=pb.Snapshot(sequence=4, last=True, samples=pb.Samples(series=[0], values=[41])))
+        said["acks"].append(second.answer().sequence)
+        second.send(delta=pb.Delta(sequence=5, samples=pb.Samples(series=[99], values=[1])))
         said["undefined"] = second.answer().reason
         second.requests.put(None)
         said["end"] = second.status()

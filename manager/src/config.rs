@@ -2,6 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+/// Shards reporting more often would be busy with nothing else,
+const MIN_REPORT_INTERVAL: Duration = Duration::from_millis(100);
+/// and less often is no telemetry: `shardmeter-telemetry` reports every 10 minutes at least.
+const MAX_REPORT_INTERVAL: Duration = Duration::from_secs(600);
+
 /// Flags of the manager; each has an environment variable.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
@@ -36,9 +41,11 @@ pub enum ConfigError {
         /// As given.
         report_interval: Duration,
     },
-    /// Reports without pause.
-    #[error("--report-interval is 0; give at least 100ms")]
-    NoInterval,
+    /// Reports without pause, or hardly any.
+    #[error(
+        "--report-interval {0:?} is not from {MIN_REPORT_INTERVAL:?} to {MAX_REPORT_INTERVAL:?}"
+    )]
+    Interval(Duration),
 }
 
 impl Config {
@@ -48,8 +55,8 @@ impl Config {
     /// If they do not, saying which flags to change.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let (stale_after, report_interval) = (self.stale_after, self.report_interval);
-        if report_interval.is_zero() {
-            return Err(ConfigError::NoInterval);
+        if !(MIN_REPORT_INTERVAL..=MAX_REPORT_INTERVAL).contains(&report_interval) {
+            return Err(ConfigError::Interval(report_interval));
         }
         if stale_after < report_interval * 3 {
             return Err(ConfigError::StaleTooSoon { stale_after, report_interval });
@@ -85,6 +92,7 @@ mod tests {
         };
         assert_eq!(config(30, 10).validate(), Ok(()));
         assert!(matches!(config(29, 10).validate(), Err(ConfigError::StaleTooSoon { .. })));
-        assert_eq!(config(30, 0).validate(), Err(ConfigError::NoInterval));
+        assert!(matches!(config(30, 0).validate(), Err(ConfigError::Interval(_))));
+        assert!(matches!(config(u64::MAX, u64::MAX).validate(), Err(ConfigError::Interval(_))));
     }
 }

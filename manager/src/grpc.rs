@@ -13,6 +13,9 @@ use crate::session::{MAX_MESSAGE_BYTES, Sessions, Telemetry};
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// Streams one connection may have open: as many shards as `shardmeter-shard` runs in a process.
+const MAX_STREAMS_PER_CONNECTION: u32 = 4_096;
+
 /// Serves until the sessions' shutdown token is cancelled and their streams have ended.
 pub(crate) async fn serve(listener: TcpListener, sessions: Arc<Sessions>) -> io::Result<()> {
     let shutdown = sessions.shutdown.clone();
@@ -29,6 +32,7 @@ pub(crate) async fn serve(listener: TcpListener, sessions: Arc<Sessions>) -> io:
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(Some(MAX_STREAMS_PER_CONNECTION))
         .add_service(health)
         .add_service(describe().build_v1().map_err(io::Error::other)?)
         .add_service(describe().build_v1alpha().map_err(io::Error::other)?)

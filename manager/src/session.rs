@@ -90,6 +90,8 @@ enum End {
     Broken(Status),
     /// The session is refused further messages.
     Refused(Status),
+    /// The manager shuts down.
+    Shutdown,
 }
 
 async fn run(sessions: Arc<Sessions>, mut inbound: impl Inbound, answers: Answers, peer: String) {
@@ -105,9 +107,16 @@ async fn run(sessions: Arc<Sessions>, mut inbound: impl Inbound, answers: Answer
         End::Refused(status) => {
             tracing::warn!(shard_id, peer, code = ?status.code(), reason = status.message(), "shard refused");
         }
+        // One line a shard says nothing that the manager's own line does not.
+        End::Shutdown => tracing::debug!(shard_id, peer, "shard's stream ends with the manager"),
     }
     drop(session);
-    if let End::Refused(status) = end {
+    let farewell = match end {
+        End::Refused(status) => Some(status),
+        End::Shutdown => Some(Status::unavailable("the manager is shutting down; reconnect")),
+        End::Left(_) | End::Broken(_) => None,
+    };
+    if let Some(status) = farewell {
         // A peer that is gone or does not read learns it from the end of the stream.
         let _ = timeout(FAREWELL_WITHIN, answers.send(Err(status))).await;
     }
@@ -142,9 +151,7 @@ impl Session<'_> {
                 self.answer(said).await
             };
             let taken = tokio::select! {
-                () = sessions.shutdown.cancelled() => {
-                    Err(End::Refused(Status::unavailable("the manager is shutting down; reconnect")))
-                }
+                () = sessions.shutdown.cancelled() => Err(End::Shutdown),
                 () = superseded.cancelled() => Err(End::Refused(refusal(FrameError::Superseded))),
                 taken = step => taken,
             };

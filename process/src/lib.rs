@@ -10,7 +10,7 @@ use std::{future::Future, process::ExitCode};
 use clap::Parser;
 
 pub use logs::{LogArgs, LogFormat};
-pub use signals::shutdown_signal;
+pub use tokio_util::sync::CancellationToken;
 
 /// Exit code for a configuration that cannot work; clap uses the same for flags it cannot parse.
 pub const EXIT_BAD_CONFIG: u8 = 2;
@@ -51,16 +51,39 @@ struct Cli<C: clap::Args> {
     logs: LogArgs,
 }
 
+impl<C: clap::Args> Cli<C> {
+    fn command(name: &'static str, about: &'static str) -> clap::Command {
+        let command = <Self as clap::CommandFactory>::command();
+        let command = command.name(name).version(env!("CARGO_PKG_VERSION")).about(about);
+        // Compose's `${VARIABLE:-}` sets what nobody gave to the empty string.
+        command.mut_args(|arg| match arg.get_env().and_then(std::env::var_os) {
+            Some(value) if value.is_empty() => arg.env(None::<&str>),
+            _ => arg,
+        })
+    }
+}
+
 /// The whole of a binary's `main`: parses `C` from flags and environment, starts logs, and drives `run` on a
-/// multi-threaded runtime. What `run` does about shutdown is its own: see [`shutdown_signal`].
-pub fn main<C, F>(name: &'static str, about: &'static str, run: impl FnOnce(C) -> F) -> ExitCode
+/// multi-threaded runtime. The token that `run` gets is cancelled at the first SIGINT or SIGTERM, also one that comes
+/// while it still starts; what to do then is its own.
+///
+/// An environment variable that is empty counts as not set. A leading `--`, as in `cargo demo -- --for 10s`, is passed
+/// over.
+pub fn main<C, F>(
+    name: &'static str,
+    about: &'static str,
+    run: impl FnOnce(C, CancellationToken) -> F,
+) -> ExitCode
 where
     C: clap::Args,
     F: Future<Output = Result<(), Failure>>,
 {
-    use clap::{CommandFactory as _, FromArgMatches as _};
-    let command = Cli::<C>::command().name(name).version(env!("CARGO_PKG_VERSION")).about(about);
-    let cli = match Cli::<C>::from_arg_matches(&command.get_matches()) {
+    let mut args: Vec<_> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|first| first == "--") {
+        args.remove(1);
+    }
+    let matches = Cli::<C>::command(name, about).get_matches_from(args);
+    let cli = match <Cli<C> as clap::FromArgMatches>::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
@@ -72,7 +95,12 @@ where
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(cli.own)) {
+    let running = async {
+        let shutdown = CancellationToken::new();
+        tokio::spawn(signals::cancel_at_signal(shutdown.clone()));
+        run(cli.own, shutdown).await
+    };
+    match runtime.block_on(running) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let (Failure::Config(error) | Failure::Run(error)) = &failure;

@@ -1,12 +1,15 @@
 //! SIGINT and SIGTERM.
 
-/// Completes at the first SIGINT (Ctrl-C) or SIGTERM (`docker stop`). A signal that cannot be listened to is logged,
-/// and then never completes: the process still ends by SIGKILL.
-pub async fn shutdown_signal() {
+use tokio_util::sync::CancellationToken;
+
+/// Cancels `shutdown` at the first SIGINT (Ctrl-C) or SIGTERM (`docker stop`). A signal that cannot be listened to is
+/// logged and never comes: the process still ends by SIGKILL.
+pub(crate) async fn cancel_at_signal(shutdown: CancellationToken) {
     tokio::select! {
         () = interrupt() => tracing::info!("SIGINT: shutting down"),
         () = terminate() => tracing::info!("SIGTERM: shutting down"),
     }
+    shutdown.cancel();
 }
 
 async fn interrupt() {

@@ -2,22 +2,24 @@
 
 use std::process::ExitCode;
 
-use shardmeter_process::{Failure, shutdown_signal};
+use shardmeter_process::{CancellationToken, Failure};
 use shardmeter_shard::{Bot, Config};
 
+const ABOUT: &str = "A sharded Discord bot that streams its metrics";
+
 fn main() -> ExitCode {
-    shardmeter_process::main(
-        "shardmeter-shard",
-        "A sharded Discord bot that streams its metrics",
-        run,
-    )
+    shardmeter_process::main("shardmeter-shard", ABOUT, run)
 }
 
-async fn run(config: Config) -> Result<(), Failure> {
-    let bot = Bot::build(config).await.map_err(|error| {
+async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Failure> {
+    // Discord may be away for long; SIGTERM ends the waiting.
+    let Some(built) = shutdown.run_until_cancelled(Bot::build(config)).await else {
+        return Ok(());
+    };
+    let bot = built.map_err(|error| {
         if error.is_config() { Failure::config(error) } else { Failure::run(error) }
     })?;
-    bot.run(shutdown_signal()).await.map_err(|error| {
+    bot.run(shutdown.cancelled()).await.map_err(|error| {
         if error.is_config() { Failure::config(error) } else { Failure::run(error) }
     })
 }

@@ -8,7 +8,10 @@ use shardmeter_shard::Bot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::scrape::{self, Samples, Series};
+use crate::{
+    promtool,
+    scrape::{self, Samples, Series},
+};
 
 /// Short, so that a test sees many frames.
 pub(crate) const REPORT_INTERVAL: Duration = Duration::from_millis(200);
@@ -39,10 +42,12 @@ impl RunningManager {
         format!("http://{}{path}", self.http)
     }
 
-    /// The page in text format 0.0.4.
+    /// The page in text format 0.0.4, after promtool has judged it.
     pub(crate) async fn page(&self) -> String {
         let answer = reqwest::get(self.url("/metrics")).await.unwrap();
-        answer.error_for_status().unwrap().text().await.unwrap()
+        let page = answer.error_for_status().unwrap().text().await.unwrap();
+        promtool::check(&page).await;
+        page
     }
 
     pub(crate) async fn scrape(&self) -> Samples {

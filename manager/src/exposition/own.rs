@@ -95,7 +95,8 @@ pub(super) fn of_shards(shards: &[ShardStatus]) -> Vec<OwnFamily> {
         for (transport, count) in shard.reports.iter().filter(|(_, n)| *n > 0) {
             reports.series.push(series(label("transport", transport.as_str()), *count as f64));
         }
-        for (reason, count) in shard.rejected.iter().filter(|(_, n)| *n > 0) {
+        // From zero, so that `increase()` sees the first.
+        for (reason, count) in shard.rejected.iter().filter(|_| shard.last_report.is_some()) {
             rejected.series.push(series(label("reason", reason.as_str()), *count as f64));
         }
     }

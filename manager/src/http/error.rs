@@ -8,6 +8,7 @@ use axum::{
 };
 use mediatype::MediaType;
 
+use super::MAX_BODY_BYTES;
 use crate::{ingest::IngestError, registry::ReportError};
 
 /// A refused request. Rendered as `{"error": "..."}`; nothing of the request was applied.
@@ -56,12 +57,21 @@ impl From<IngestError> for HttpError {
 
 impl From<BytesRejection> for HttpError {
     fn from(rejection: BytesRejection) -> Self {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let message = format!("the body is over {MAX_BODY_BYTES} bytes");
+            return Self::new(StatusCode::PAYLOAD_TOO_LARGE, message);
+        }
         Self::new(rejection.status(), rejection.body_text())
     }
 }
 
-/// Refuses a body that does not say it is JSON.
+/// Refuses a body that does not say it is JSON, or is compressed.
 pub(super) fn expect_json(headers: &HeaderMap) -> Result<(), HttpError> {
+    let encoding = headers.get(header::CONTENT_ENCODING).filter(|v| *v != "identity");
+    if let Some(encoding) = encoding {
+        let message = format!("Content-Encoding is {encoding:?}; send the body uncompressed");
+        return Err(HttpError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
     let stated =
         headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let is_json =

@@ -198,6 +198,10 @@ async fn a_body_says_it_is_json() {
     for stated in ["text/plain", "application/jsonl", "x"] {
         manager.refuses(&[("content-type", stated)], &fine(), 415, stated).await;
     }
+    for encoding in ["gzip", "br"] {
+        let headers = [JSON, ("content-encoding", encoding)];
+        manager.refuses(&headers, &fine(), 415, encoding).await;
+    }
     manager.stop().await;
 }
 
@@ -260,7 +264,7 @@ async fn bad_senders_and_long_bodies_are_refused() {
         manager.refuses(&headers, &fine(), 400, "X-Instance-Id").await;
     }
     let long = body(&json!(3), &"x".repeat(8 << 20));
-    manager.refuses(&[JSON], &long, 413, "length limit").await;
+    manager.refuses(&[JSON], &long, 413, "over 8388608 bytes").await;
     let grpc = [JSON, ("x-instance-id", "abababababababababababababababab")];
     let body = body(&json!(0), "a_total 9");
     manager.refuses(&grpc, &body, 409, "already reports by gRPC").await;

@@ -8,5 +8,6 @@
 
 mod grpc;
 mod http;
+mod process;
 mod promtool;
 mod server;

@@ -1,0 +1,83 @@
+//! The binary as an operator meets it: exit codes, what it says, signals.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+fn manager(args: &[&str], env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shardmeter-manager"));
+    command.args(["--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"]).args(args);
+    command.envs(env.iter().copied()).env_remove("RUST_LOG").stderr(Stdio::piped());
+    command
+}
+
+/// Runs it to its end: exit code and log.
+fn ends(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = manager(args, env).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// Starts it and waits until its log has a line with `word`. Killed if the test fails.
+struct Running(Child);
+
+impl Running {
+    fn start(args: &[&str], env: &[(&str, &str)], word: &str) -> Self {
+        let mut running = Self(manager(args, env).spawn().unwrap());
+        let mut log = BufReader::new(running.0.stderr.as_mut().unwrap()).lines();
+        assert!(log.any(|line| line.unwrap().contains(word)), "it ended without saying {word}");
+        running
+    }
+
+    fn terminate(mut self) -> Option<i32> {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_work_exits_with_2() {
+    for (args, reason) in [
+        (["--report-interval", "1ms"], "is not from 100ms to 600s"),
+        (["--report-interval", "18446744073709551615s"], "is not from 100ms to 600s"),
+        (["--stale-after", "29s"], "three times --report-interval"),
+        (["--report-interval", "often"], "invalid value 'often'"),
+        (["--no-such", "flag"], "unexpected argument '--no-such'"),
+    ] {
+        let (code, log) = ends(&args, &[]);
+        assert_eq!(code, Some(2), "{args:?}: {log}");
+        assert!(log.contains(reason), "{args:?}: {log}");
+    }
+}
+
+#[test]
+fn a_port_in_use_exits_with_1_and_says_which() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shardmeter-manager"));
+    let output = command.args(["--http-addr", &addr]).output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains(&format!("cannot listen on {addr} for HTTP")), "{log}");
+}
+
+#[test]
+fn sigterm_ends_it_cleanly() {
+    assert_eq!(Running::start(&[], &[], "manager listens").terminate(), Some(0));
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let empty = [("SHARDMETER_REPORT_INTERVAL", ""), ("SHARDMETER_FLEET", "")];
+    assert_eq!(Running::start(&[], &empty, "manager listens").terminate(), Some(0));
+    let (code, _) = ends(&[], &[("SHARDMETER_REPORT_INTERVAL", "x")]);
+    assert_eq!(code, Some(2), "and one that is not, does not");
+}
