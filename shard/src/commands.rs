@@ -91,6 +91,17 @@ pub(crate) enum CommandError {
 }
 
 impl CommandError {
+    /// What can go wrong with a command of the bot's own; the others are of commands it does not know.
+    const OF_OWN_COMMANDS: [Self; 7] = [
+        Self::Overloaded,
+        Self::Timeout,
+        Self::Unreachable,
+        Self::RateLimited,
+        Self::Refused,
+        Self::DiscordFailed,
+        Self::Internal,
+    ];
+
     fn label(self) -> &'static str {
         match self {
             Self::UnknownCommand => "unknown_command",
@@ -122,6 +133,16 @@ impl From<&RestError> for CommandError {
 }
 
 impl CommandMetrics {
+    /// Shows every error of every command from the start, so that a rate sees the first of them.
+    pub(crate) fn start_at_zero(&self) {
+        for command in Command::ALL {
+            for error in CommandError::OF_OWN_COMMANDS {
+                let labels = [command.name(), error.label()];
+                self.command_errors_total.with_label_values(&labels);
+            }
+        }
+    }
+
     /// An interaction arrived that cannot be read.
     pub(crate) fn undecodable(&self) {
         self.error(UNKNOWN, CommandError::Undecodable);

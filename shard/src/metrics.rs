@@ -126,11 +126,11 @@ pub(crate) struct ShardMetrics {
 
 impl ShardMetrics {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self {
-            gateway: GatewayMetrics::register(registry)?,
-            guilds: GuildMetrics::register(registry)?,
-            commands: CommandMetrics::register(registry)?,
-        })
+        let gateway = GatewayMetrics::register(registry)?;
+        gateway.start_at_zero();
+        let commands = CommandMetrics::register(registry)?;
+        commands.start_at_zero();
+        Ok(Self { gateway, guilds: GuildMetrics::register(registry)?, commands })
     }
 }
 
@@ -139,4 +139,48 @@ pub(crate) fn unix_seconds() -> f64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The label values of a counter's series, all of which are at 0.
+    fn at_zero(registry: &Registry, name: &str) -> Vec<Vec<String>> {
+        let families = registry.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        let series = family.get_metric().iter().map(|metric| {
+            assert_eq!(metric.get_counter().get_value(), 0.0, "{metric:?}");
+            metric.get_label().iter().map(|label| label.value().to_owned()).collect()
+        });
+        series.collect()
+    }
+
+    #[test]
+    fn counters_with_closed_labels_start_at_zero() {
+        let registry = Registry::new();
+        ShardMetrics::register(&registry).unwrap();
+        let errors = at_zero(&registry, "command_errors_total");
+        let names = ["ping", "shards", "stats"];
+        let kinds = [
+            "discord_failed",
+            "internal",
+            "overloaded",
+            "rate_limited",
+            "refused",
+            "timeout",
+            "unreachable",
+        ];
+        let expected: Vec<_> = names
+            .iter()
+            .flat_map(|name| kinds.map(|kind| vec![(*name).to_owned(), kind.to_owned()]))
+            .collect();
+        assert_eq!(errors, expected);
+        let closes = at_zero(&registry, "gateway_close_total").concat();
+        assert_eq!(closes.len(), 27);
+        for code in ["1000", "1001", "1006", "4000", "4004", "4009", "4014", "other"] {
+            assert!(closes.iter().any(|close| close == code), "{code}");
+        }
+        assert_eq!(at_zero(&registry, "gateway_sessions_total").len(), 3);
+    }
 }

@@ -94,10 +94,13 @@ impl SessionOutcome {
 }
 
 impl GatewayMetrics {
-    /// Shows every outcome from the start, so that a rate sees the first of them.
-    fn no_sessions_yet(&self) {
+    /// Shows every outcome and every close code from the start, so that a rate sees the first of them.
+    pub(crate) fn start_at_zero(&self) {
         for outcome in SessionOutcome::ALL {
             self.gateway_sessions_total.with_label_values(&[outcome.label()]);
+        }
+        for label in CLOSE_LABELS.into_iter().chain([OTHER_CLOSE]) {
+            self.gateway_close_total.with_label_values(&[label]);
         }
     }
 
@@ -117,37 +120,18 @@ impl GatewayMetrics {
     }
 }
 
-/// Close codes that RFC 6455 and Discord know; a peer cannot grow the set.
+/// Close codes that RFC 6455 and Discord know, as label values; a peer cannot grow the set.
+const CLOSE_LABELS: [&str; 26] = [
+    "1000", "1001", "1002", "1003", "1005", "1006", "1007", "1008", "1009", "1011", "1012", "1013",
+    "4000", "4001", "4002", "4003", "4004", "4005", "4007", "4008", "4009", "4010", "4011", "4012",
+    "4013", "4014",
+];
+
+/// Every other close code.
+const OTHER_CLOSE: &str = "other";
+
 fn close_label(code: u16) -> &'static str {
-    match code {
-        1000 => "1000",
-        1001 => "1001",
-        1002 => "1002",
-        1003 => "1003",
-        NO_STATUS => "1005",
-        ABNORMAL => "1006",
-        1007 => "1007",
-        1008 => "1008",
-        1009 => "1009",
-        1011 => "1011",
-        1012 => "1012",
-        1013 => "1013",
-        4000 => "4000",
-        4001 => "4001",
-        4002 => "4002",
-        4003 => "4003",
-        4004 => "4004",
-        4005 => "4005",
-        4007 => "4007",
-        4008 => "4008",
-        4009 => "4009",
-        4010 => "4010",
-        4011 => "4011",
-        4012 => "4012",
-        4013 => "4013",
-        4014 => "4014",
-        _ => "other",
-    }
+    CLOSE_LABELS.into_iter().find(|label| label.parse() == Ok(code)).unwrap_or(OTHER_CLOSE)
 }
 
 /// What a shard shares with the others of its process.
@@ -190,7 +174,6 @@ impl ShardTask {
         guilds: Guilds,
         application: Option<Id<ApplicationMarker>>,
     ) -> Self {
-        metrics.gateway.no_sessions_yet();
         let registers_commands = shard.id().number() == 0;
         Self {
             shard,

@@ -8,7 +8,7 @@ use shardmeter_telemetry::{Connection, Reporter};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use twilight_gateway::{ConfigBuilder, Intents, Shard, ShardId, queue::InMemoryQueue};
-use twilight_model::gateway::{SessionStartLimit, connection_info::BotConnectionInfo};
+use twilight_model::gateway::SessionStartLimit;
 
 use super::{Bot, Registries};
 use crate::{
@@ -88,16 +88,31 @@ pub(super) async fn build(config: Config) -> Result<Bot, BuildError> {
     // Exactly one crypto provider: with none or two of them, rustls would panic when asked for the default. An error
     // says that there is one already.
     let _already = rustls::crypto::ring::default_provider().install_default();
-    let token = token(&config)?;
     let process = Registry::new();
     metrics::register_process(&process)?;
     let identify = IdentifyMetrics::register(&process)?;
+    // First what needs no network: a configuration that cannot work ends at once, whether Discord is there or not.
+    let token = token(&config)?;
     let rest = Arc::new(rest(&config, &token, &process)?);
+    let manager = Connection::new(&config.manager_endpoint)?;
+    let fixed_ids = match config.shard_count {
+        ShardCount::Auto => None,
+        ShardCount::Fixed(count) => Some(OwnShards::new(&config, count.get())?),
+    };
+    let own_gateway = own_gateway(&config)?;
+    make_state_dir(&config).await?;
+    let (publisher, publisher_task) = publisher(&config, &process)?;
     let info = gateway_bot::ask(&rest, &identify).await.map_err(|error| {
         if error.is_unauthorized() { BuildError::TokenRefused } else { BuildError::Discord(error) }
     })?;
-    let ids = shard_ids(&config, info.shards)?;
-    let (publisher, publisher_task) = publisher(&config, &process)?;
+    let ids = match fixed_ids {
+        Some(ids) => ids,
+        None => OwnShards::new(&config, info.shards.max(1))?,
+    };
+    let gateway = match own_gateway {
+        Some(url) => url,
+        None => gateway_url("the gateway Discord names", &info.url)?,
+    };
     let (registries, metrics) = registries(process, ids.range)?;
     let shared = Shared {
         commands: Commands::new(
@@ -109,10 +124,9 @@ pub(super) async fn build(config: Config) -> Result<Bot, BuildError> {
         identified: Arc::new(Notify::new()),
         stop: CancellationToken::new(),
     };
-    let gateway = gateway_url(&config, &info)?;
     let shards = Shards::new(&config, token, &gateway, &info.session_start_limit);
-    let tasks = shards.tasks(&shared, metrics, ids.count).await?;
-    let reporters = reporters(&config, &registries, ids.count)?;
+    let tasks = shards.tasks(&shared, metrics, ids.count).await;
+    let reporters = reporters(&config, &manager, &registries, ids.count)?;
     tracing::info!(shards = %ids.range, of = ids.count, gateway, manager = config.manager_endpoint, "the bot is ready to connect");
     let refresh = gateway_bot::refresh(rest, identify, Arc::clone(&shared.identified));
     Ok(Bot {
@@ -147,12 +161,13 @@ fn rest(config: &Config, token: &str, process: &Registry) -> Result<Rest, BuildE
     Ok(Rest::new(api, authorization, RestMetrics::register(process)?)?)
 }
 
-/// Where to connect: where the configuration says, else where Discord says.
-fn gateway_url(config: &Config, info: &BotConnectionInfo) -> Result<String, BuildError> {
-    let (name, url) = match &config.discord_gateway_url {
-        Some(url) => ("DISCORD_GATEWAY_URL", url),
-        None => ("the gateway Discord names", &info.url),
-    };
+/// Where to connect instead of where Discord says.
+fn own_gateway(config: &Config) -> Result<Option<String>, BuildError> {
+    let url = config.discord_gateway_url.as_deref();
+    url.map(|url| gateway_url("DISCORD_GATEWAY_URL", url)).transpose()
+}
+
+fn gateway_url(name: &'static str, url: &str) -> Result<String, BuildError> {
     let url = url.trim_end_matches('/').to_owned();
     // twilight takes the address on trust and would panic.
     if is_gateway_url(&url) { Ok(url) } else { Err(BuildError::Address(name, "wss://HOST[:PORT]")) }
@@ -166,19 +181,25 @@ struct OwnShards {
     count: u32,
 }
 
-fn shard_ids(config: &Config, recommended: u32) -> Result<OwnShards, BuildError> {
-    let count = match config.shard_count {
-        ShardCount::Auto => recommended.max(1),
-        ShardCount::Fixed(count) => count.get(),
-    };
-    let range = config.shard_ids.unwrap_or_else(|| ShardIds::all(count));
-    if range.last() >= count {
-        return Err(BuildError::ShardIds { ids: range, count });
+impl OwnShards {
+    /// Those the configuration asks for, of a bot that has `count`.
+    fn new(config: &Config, count: u32) -> Result<Self, BuildError> {
+        let range = config.shard_ids.unwrap_or_else(|| ShardIds::all(count));
+        if range.last() >= count {
+            return Err(BuildError::ShardIds { ids: range, count });
+        }
+        if range.count() > MAX_SHARDS {
+            return Err(BuildError::TooManyShards(range.count()));
+        }
+        Ok(Self { range, count })
     }
-    if range.count() > MAX_SHARDS {
-        return Err(BuildError::TooManyShards(range.count()));
+}
+
+async fn make_state_dir(config: &Config) -> Result<(), BuildError> {
+    match &config.state_dir {
+        Some(dir) => tokio::fs::create_dir_all(dir).await.map_err(BuildError::StateDir),
+        None => Ok(()),
     }
-    Ok(OwnShards { range, count })
 }
 
 fn publisher(
@@ -211,14 +232,14 @@ fn registries(
 /// One stream to the manager per shard, over one connection; the process's registry goes along with the lowest shard.
 fn reporters(
     config: &Config,
+    manager: &Connection,
     registries: &Registries,
     count: u32,
 ) -> Result<Vec<Reporter>, shardmeter_telemetry::BuildError> {
-    let connection = Connection::new(&config.manager_endpoint)?;
     let mut process = Some(registries.process.clone());
     let reporters = registries.shards.iter().map(|(id, registry)| {
         let shard = shardmeter_telemetry::Shard { id: *id, count };
-        let builder = Reporter::builder(&connection, shard).registry(registry.clone());
+        let builder = Reporter::builder(manager, shard).registry(registry.clone());
         let builder =
             if config.fleet.is_empty() { builder } else { builder.fleet(config.fleet.as_str()) };
         match process.take() {
@@ -255,15 +276,12 @@ impl<'a> Shards<'a> {
         shared: &Shared,
         metrics: Vec<(u32, ShardMetrics)>,
         count: u32,
-    ) -> Result<Vec<ShardTask>, BuildError> {
-        if let Some(dir) = &self.config.state_dir {
-            tokio::fs::create_dir_all(dir).await.map_err(BuildError::StateDir)?;
-        }
+    ) -> Vec<ShardTask> {
         let mut tasks = Vec::with_capacity(metrics.len());
         for (id, metrics) in metrics {
             tasks.push(self.task(shared.clone(), metrics, ShardId::new(id, count)).await);
         }
-        Ok(tasks)
+        tasks
     }
 
     /// A shard that resumes its saved session, if it has one.

@@ -8,6 +8,7 @@
 )]
 
 mod commands;
+mod config;
 mod gateway;
 mod redis;
 mod restart;

@@ -98,28 +98,3 @@ async fn a_token_that_cannot_be_one_is_not_sent() {
         assert!(matches!(error, Some(BuildError::Token)), "{token:?}: {error:?}");
     }
 }
-
-#[tokio::test]
-async fn addresses_that_are_none_are_refused() {
-    let discord = Discord::start(quiet_world()).await;
-    let config = || discord.config();
-    let gateway = |url: &str| Config { discord_gateway_url: Some(url.to_owned()), ..config() };
-    let api = |url: &str| Config { discord_api_url: Some(url.to_owned()), ..config() };
-    for config in
-        [gateway("http://127.0.0.1:1"), gateway("nowhere"), api("ws://127.0.0.1:1"), api("")]
-    {
-        let error = Bot::build(config).await.err();
-        assert!(matches!(error, Some(BuildError::Address(..))), "{error:?}");
-    }
-}
-
-#[tokio::test]
-async fn shards_the_bot_does_not_have_are_refused() {
-    let discord = Discord::start(quiet_world()).await;
-    let config = Config { shard_ids: Some("1-2".parse().unwrap()), ..discord.config() };
-    let error = Bot::build(config).await.err();
-    assert!(matches!(error, Some(BuildError::ShardIds { count: 2, .. })), "{error:?}");
-    let config = Config { shard_count: "100000".parse().unwrap(), ..discord.config() };
-    let error = Bot::build(config).await.err();
-    assert!(matches!(error, Some(BuildError::TooManyShards(100_000))), "{error:?}");
-}
