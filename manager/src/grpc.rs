@@ -2,9 +2,13 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use futures_util::{Stream, stream};
 use shardmeter_proto::{FILE_DESCRIPTOR_SET, v1::telemetry_service_server::TelemetryServiceServer};
-use tokio::net::TcpListener;
-use tonic::transport::{Server, server::TcpIncoming};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+use tonic::transport::Server;
 
 use crate::session::{MAX_MESSAGE_BYTES, Sessions, Telemetry};
 
@@ -15,6 +19,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Streams one connection may have open: as many shards as `shardmeter-shard` runs in a process.
 const MAX_STREAMS_PER_CONNECTION: u32 = 4_096;
+
+/// Pause after a connection could not be accepted: without descriptors the next attempt fails at once too.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Serves until the sessions' shutdown token is cancelled and their streams have ended.
 pub(crate) async fn serve(listener: TcpListener, sessions: Arc<Sessions>) -> io::Result<()> {
@@ -28,7 +35,6 @@ pub(crate) async fn serve(listener: TcpListener, sessions: Arc<Sessions>) -> io:
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -37,7 +43,27 @@ pub(crate) async fn serve(listener: TcpListener, sessions: Arc<Sessions>) -> io:
         .add_service(describe().build_v1().map_err(io::Error::other)?)
         .add_service(describe().build_v1alpha().map_err(io::Error::other)?)
         .add_service(telemetry)
-        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+        .serve_with_incoming_shutdown(connections(listener), shutdown.cancelled_owned())
         .await
         .map_err(io::Error::other)
+}
+
+/// The connections that peers make.
+fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
+    stream::unfold(listener, |listener| async {
+        loop {
+            match listener.accept().await {
+                Ok((connection, _)) => {
+                    // Frames are small and answered one by one; without it each would wait for the one before. A socket
+                    // that refuses works all the same.
+                    let _ = connection.set_nodelay(true);
+                    return Some((Ok(connection), listener));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a gRPC connection cannot be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    })
 }

@@ -85,9 +85,7 @@ async fn scrape(State(http): State<Http>, headers: HeaderMap) -> Result<Response
         let _timer = http.metrics.render_seconds.start_timer();
         exposition::render(&http.registry, &own, http.clock.now(), format)
     });
-    let page = page
-        .await
-        .map_err(|_| HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "rendering failed"))?;
+    let page = page.await.map_err(|_| HttpError::failed("rendering the page"))?;
     let segments = stream::iter(page.segments.into_iter().map(Ok::<_, std::convert::Infallible>));
     Ok(([(header::CONTENT_TYPE, page.content_type)], Body::from_stream(segments)).into_response())
 }
@@ -106,10 +104,18 @@ async fn shard_metrics(
     headers: HeaderMap,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Response {
-    let answer =
-        body.map_err(HttpError::from).and_then(|body| take_shard_metrics(&http, &headers, &body));
-    let outcome = if answer.is_ok() { PostOutcome::Applied } else { PostOutcome::Refused };
-    http.metrics.count_post(outcome);
+    let metrics = Arc::clone(&http.metrics);
+    let answer = match body {
+        Ok(body) => {
+            // Megabytes of text take milliseconds: not on a worker that serves others.
+            let taking = move || take_shard_metrics(&http, &headers, &body);
+            tokio::task::spawn_blocking(taking)
+                .await
+                .unwrap_or_else(|_| Err(HttpError::failed("taking the body")))
+        }
+        Err(rejection) => Err(rejection.into()),
+    };
+    metrics.count_post(if answer.is_ok() { PostOutcome::Applied } else { PostOutcome::Refused });
     answer.into_response()
 }
 
@@ -120,6 +126,10 @@ fn take_shard_metrics(
 ) -> Result<Json<serde_json::Value>, HttpError> {
     error::expect_json(headers)?;
     let instance = instance_name(headers)?;
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        // serde would take an array for an object too.
+        return Err(HttpError::not_an_object());
+    }
     let posted: ShardMetrics<'_> = serde_json::from_slice(body).map_err(HttpError::bad_json)?;
     let post = Post { shards: posted.shard_id, instance, text: &posted.metrics };
     let taken = ingest::ingest(&http.registry, post, http.clock.now()).map_err(|error| {

@@ -56,12 +56,16 @@ pub enum IngestError {
 /// # Errors
 /// If it is malformed or refused; nothing of it is applied then.
 pub fn ingest(registry: &Registry, post: Post<'_>, now: UnixTime) -> Result<Taken, IngestError> {
-    let body = assemble::assemble(post.text, post.shards)?;
+    let mut body = assemble::assemble(post.text, post.shards)?;
     let sender = match (post.instance, body.process_start) {
         (Some(name), _) => instance_key(name),
         (None, Some(seconds)) => InstanceKey::ProcessStart(seconds.to_bits()),
         (None, None) => InstanceKey::Anonymous,
     };
+    // A shard that this body no longer names has lost what the sender said of it before.
+    for shard_id in registry.shards_of(&sender, post.shards.lowest(), post.shards.highest()) {
+        body.shards.entry(shard_id).or_default();
+    }
     let reports: Vec<_> = body
         .shards
         .iter()

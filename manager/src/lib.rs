@@ -8,6 +8,7 @@
 //! [`Manager::build`] binds the sockets (port 0 works), [`Manager::run`] serves until it is told to stop. The
 //! [`registry`] is the one owner of what was counted; everything else converts on the way in or out.
 
+mod clip;
 pub mod clock;
 mod config;
 pub mod exposition;

@@ -46,6 +46,16 @@ impl MetricType {
         }
     }
 
+    /// Which of a sample's values is its count of observations or events; gauges have none.
+    #[must_use]
+    pub const fn count_at(self, bounds: usize) -> Option<usize> {
+        match self {
+            Self::Counter => Some(0),
+            Self::Histogram | Self::Summary => Some(bounds),
+            Self::Gauge | Self::Untyped => None,
+        }
+    }
+
     /// The type's name in Prometheus' text format 0.0.4.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -79,6 +89,13 @@ pub struct Samples<'a> {
     pub ids: &'a [u32],
     /// All their values, as many for each as its type and bounds say.
     pub values: &'a [f64],
+}
+
+/// What OpenMetrics calls a counter named `name`: its samples end in `_total`, the family does not. `None` for a counter
+/// whose name leaves no family so.
+#[must_use]
+pub fn counter_stem(name: &str) -> Option<&str> {
+    name.strip_suffix("_total").filter(|stem| is_metric_name(stem))
 }
 
 /// Whether `name` can name a metric in every format: `[a-zA-Z_:][a-zA-Z0-9_:]*`.

@@ -65,7 +65,7 @@ impl Default for Settings {
 pub const MAX_SHARD_COUNT: u32 = 65_536;
 
 /// Greatest number of families of all shards together, so that names without end fill nothing.
-pub const MAX_FAMILIES: usize = 10_000;
+pub const MAX_FAMILIES: usize = 100_000;
 
 /// Why series were not taken; also the label value of `shard_rejected_samples_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,6 +109,16 @@ pub struct Rejected {
     /// How many series are concerned.
     pub series: u32,
 }
+
+impl Rejected {
+    /// Whether both say the same of the same family.
+    fn is_same(&self, other: &Self) -> bool {
+        self.family == other.family && self.reason == other.reason
+    }
+}
+
+/// Families named in one answer as rejected; all are counted, however many.
+const MAX_SAID: usize = 100;
 
 /// All shards' metrics. See the module's documentation.
 #[derive(Debug)]

@@ -18,9 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
+    clip::clip,
     clock::Clock,
     metrics::{FrameOutcome, Metrics},
-    registry::{Attached, DefineError, Frame, FrameError, FrameKind, Outcome, Registry, Writer},
+    registry::{
+        AttachError, Attached, DefineError, Frame, FrameError, FrameKind, Outcome, Registry, Writer,
+    },
 };
 use snapshot::{Assembly, Part};
 
@@ -97,7 +100,12 @@ enum End {
 async fn run(sessions: Arc<Sessions>, mut inbound: impl Inbound, answers: Answers, peer: String) {
     sessions.metrics.streams.inc();
     let mut session = Session { sessions: &sessions, answers: &answers, attached: None };
-    let end = session.serve(&mut inbound).await;
+    let end = match session.serve(&mut inbound).await {
+        End::Refused(status) => {
+            End::Refused(Status::new(status.code(), clip(status.message().to_owned())))
+        }
+        end => end,
+    };
     let shard_id = session.attached.as_ref().map(|a| a.shard_id);
     match &end {
         End::Left(how) => tracing::info!(shard_id, peer, how, "shard left"),
@@ -256,10 +264,10 @@ impl Session<'_> {
         let now = sessions.clock.now();
         let client = format!("{} {}", hello.client_name, hello.client_version);
         let known = convert::hello(hello, client.trim(), now)?;
-        let attached = sessions
-            .registry
-            .attach(known, now)
-            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let attached = sessions.registry.attach(known, now).map_err(|e| match e {
+            AttachError::TooManyInstances(_) => Status::resource_exhausted(e.to_string()),
+            _ => Status::invalid_argument(e.to_string()),
+        })?;
         let Attached { writer, last_sequence, closed_at } = attached;
         let new = last_sequence == 0;
         tracing::info!(shard_id = hello.shard_id, client = client.trim(), new, "shard joined");

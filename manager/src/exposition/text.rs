@@ -4,7 +4,10 @@
 use bytes::Bytes;
 
 use super::{Format, OwnFamily};
-use crate::{model::MetricType, registry::SeriesView};
+use crate::{
+    model::{MetricType, counter_stem},
+    registry::SeriesView,
+};
 
 /// Writes families and samples in one format.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +114,7 @@ impl Encoder {
 /// OpenMetrics names a counter's family without `_total`, which its samples must have. A counter whose name lacks it is
 /// `unknown` there, so that its series keep their name in every format.
 fn openmetrics_head(name: &str, kind: MetricType) -> (&str, &'static str) {
-    match (kind, name.strip_suffix("_total")) {
+    match (kind, counter_stem(name)) {
         (MetricType::Counter, Some(stem)) => (stem, "counter"),
         (MetricType::Counter, None) | (MetricType::Untyped, _) => (name, "unknown"),
         _ => (name, kind.as_str()),

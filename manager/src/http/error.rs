@@ -9,7 +9,10 @@ use axum::{
 use mediatype::MediaType;
 
 use super::MAX_BODY_BYTES;
-use crate::{ingest::IngestError, registry::ReportError};
+use crate::{clip::clip, ingest::IngestError, registry::ReportError};
+
+/// Seconds after which a request that was too much may be tried again: by then a silent instance no longer counts.
+const RETRY_AFTER: &str = "30";
 
 /// A refused request. Rendered as `{"error": "..."}`; nothing of the request was applied.
 #[derive(Debug)]
@@ -20,21 +23,37 @@ pub(super) struct HttpError {
 
 impl HttpError {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: clip(message.into()) }
     }
 
     /// serde says line and column.
     #[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
     pub(super) fn bad_json(error: serde_json::Error) -> Self {
-        let message =
-            format!("the body is not {{\"shardId\": ..., \"metrics\": \"...\"}}: {error}");
-        Self::new(StatusCode::BAD_REQUEST, message)
+        Self::new(StatusCode::BAD_REQUEST, format!("{EXPECTED}: {error}"))
+    }
+
+    /// A mistake of ours; the log has more.
+    pub(super) fn failed(what: &str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{what} failed"))
+    }
+
+    pub(super) fn not_an_object() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            format!("{EXPECTED}: expected an object at line 1 column 1"),
+        )
     }
 }
 
+const EXPECTED: &str = "the body is not {\"shardId\": ..., \"metrics\": \"...\"}";
+
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
-        (self.status, Json(serde_json::json!({ "error": self.message }))).into_response()
+        let body = Json(serde_json::json!({ "error": self.message }));
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            return (self.status, [(header::RETRY_AFTER, RETRY_AFTER)], body).into_response();
+        }
+        (self.status, body).into_response()
     }
 }
 
@@ -49,6 +68,7 @@ impl From<IngestError> for HttpError {
             IngestError::Report(ReportError::Closed | ReportError::AlsoGrpc) => {
                 StatusCode::CONFLICT
             }
+            IngestError::Report(ReportError::TooManyInstances(_)) => StatusCode::TOO_MANY_REQUESTS,
         };
         let place = if status == StatusCode::BAD_REQUEST { "metrics: " } else { "" };
         Self::new(status, format!("{place}{error}"))

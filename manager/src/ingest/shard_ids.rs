@@ -27,6 +27,12 @@ impl ShardIds {
         self.lowest
     }
 
+    /// The highest id.
+    #[must_use]
+    pub const fn highest(self) -> u32 {
+        self.highest
+    }
+
     /// Whether the sender speaks for shard `id`.
     #[must_use]
     pub const fn contains(self, id: u32) -> bool {

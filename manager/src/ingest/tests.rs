@@ -301,3 +301,13 @@ fn a_process_with_several_shards_labels_them_itself() {
     assert!(post_as(&registry, "2-5", Some("x"), &bad, at(0)).is_err());
     assert_eq!(page(&registry, at(0)), before);
 }
+
+#[test]
+fn what_a_body_of_several_shards_no_longer_says_has_left() {
+    let registry = registry();
+    let post = |text: &str| post_as(&registry, "3-4", Some("x"), text, at(0)).unwrap();
+    post("# TYPE g gauge\ng{shard_id=\"3\"} 1\ng{shard_id=\"4\"} 5\n");
+    assert_eq!(samples(&registry, at(0)), ["g{shard_id=\"3\"} 1", "g{shard_id=\"4\"} 5"]);
+    post("# TYPE g gauge\ng{shard_id=\"3\"} 2\n");
+    assert_eq!(samples(&registry, at(0)), ["g{shard_id=\"3\"} 2"]);
+}

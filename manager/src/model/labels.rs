@@ -30,7 +30,7 @@ impl LabelSet {
     /// `exported_job` and `exported_instance`.
     ///
     /// # Errors
-    /// If a name is invalid, stands twice, or is `__name__`, or `bound_label` (`le` of a histogram, `quantile` of a
+    /// If a name is invalid, stands twice, begins with `__`, or is `bound_label` (`le` of a histogram, `quantile` of a
     /// summary).
     pub fn canonical<'a>(
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -42,7 +42,8 @@ impl LabelSet {
             if !is_label_name(name) {
                 return Err(LabelError::Name(name.to_owned()));
             }
-            if name == "__name__" || Some(name) == bound_label {
+            // Prometheus drops labels that begin so after a scrape.
+            if name.starts_with("__") || Some(name) == bound_label {
                 return Err(LabelError::Reserved(name.to_owned()));
             }
             set.push((Cow::Borrowed(name), value));

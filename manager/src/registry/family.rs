@@ -6,7 +6,7 @@ use hashbrown::{HashMap, HashSet};
 use parking_lot::RwLock;
 
 use super::{MAX_FAMILIES, Reason, Rejected};
-use crate::model::{Bounds, FamilyHead, MetricType};
+use crate::model::{Bounds, FamilyHead, MetricType, counter_stem};
 
 /// A metric family as it is exposed.
 #[derive(Debug, PartialEq)]
@@ -50,11 +50,16 @@ impl FamilyTable {
         Self { known: RwLock::new(known) }
     }
 
-    /// The family that `head` names, made now if it is new.
-    pub(super) fn resolve(&self, head: FamilyHead<'_>) -> Result<Arc<Family>, Rejected> {
+    /// The family that `head` names, made now if it is new and `room` says that there is room for a series of it.
+    pub(super) fn resolve(
+        &self,
+        head: FamilyHead<'_>,
+        room: impl FnOnce() -> Result<(), Rejected>,
+    ) -> Result<Arc<Family>, Rejected> {
         if let Some(family) = self.known.read().by_name.get(head.name) {
             return same_type(family, head);
         }
+        room()?;
         let mut known = self.known.write();
         if let Some(family) = known.by_name.get(head.name) {
             return same_type(family, head);
@@ -131,7 +136,7 @@ fn claims(name: &str, kind: MetricType) -> Vec<String> {
         MetricType::Summary => &["_sum", "_count", "_created"],
         // OpenMetrics names the family without the suffix of its samples.
         MetricType::Counter => {
-            if let Some(stem) = name.strip_suffix("_total") {
+            if let Some(stem) = counter_stem(name) {
                 return vec![name.to_owned(), stem.to_owned(), format!("{stem}_created")];
             }
             &[]
@@ -146,7 +151,7 @@ fn claims(name: &str, kind: MetricType) -> Vec<String> {
 /// OpenMetrics demands that a name ends in its unit; one that does not is dropped, for it would make the page invalid.
 fn fitting_unit(head: FamilyHead<'_>) -> &str {
     let stem = match head.kind {
-        MetricType::Counter => head.name.strip_suffix("_total").unwrap_or(head.name),
+        MetricType::Counter => counter_stem(head.name).unwrap_or(head.name),
         _ => head.name,
     };
     let fits = stem.strip_suffix(head.unit).is_some_and(|rest| rest.ends_with('_'));

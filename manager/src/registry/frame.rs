@@ -1,6 +1,6 @@
 //! What a stream says to the registry, and what becomes of it.
 
-use super::{BadSample, MAX_SHARD_COUNT, Rejected, UnixTime};
+use super::{BadSample, MAX_SHARD_COUNT, Rejected, UnixTime, shard::MAX_INSTANCES};
 use crate::model::{Bounds, FamilyHead, LabelSet, MetricType, Samples};
 
 /// How an instance introduces itself.
@@ -32,6 +32,11 @@ pub enum AttachError {
     /// More shards than the manager believes.
     #[error("shard_count {0} is over {MAX_SHARD_COUNT}")]
     TooManyShards(u32),
+    /// As many instances as a shard may have are alive.
+    #[error(
+        "shard {0} has {MAX_INSTANCES} living instances, its limit; do all of them report for it?"
+    )]
+    TooManyInstances(u32),
     /// The instance reports by HTTP.
     #[error("this instance already reports by HTTP; report one way only")]
     AlsoHttp,

@@ -81,8 +81,10 @@ pub(super) struct Instance {
     values: Vec<f64>,
     /// Which series it has now, by series; series past the end it has not.
     has: Vec<bool>,
-    /// What values that fell under the same HTTP identity had reached before; by slot, as `values`. Empty until needed.
+    /// Where values fell under the same HTTP identity: what they had reached before, and what was reported since. By slot,
+    /// as `values`, which are the two added; empty until needed.
     carried: Vec<f64>,
+    raw: Vec<f64>,
 }
 
 impl Instance {
@@ -102,6 +104,7 @@ impl Instance {
             values: Vec::new(),
             has: Vec::new(),
             carried: Vec::new(),
+            raw: Vec::new(),
         }
     }
 
@@ -123,9 +126,9 @@ impl Instance {
         self.values.get(slot).copied().unwrap_or(0.0)
     }
 
-    /// What it reported last for `slot`: what it counted less what was carried over a fall.
+    /// What it reported last for `slot`: without what was carried over a fall.
     pub(super) fn reported(&self, slot: usize) -> f64 {
-        self.value(slot) - self.carried.get(slot).copied().unwrap_or(0.0)
+        self.raw.get(slot).copied().unwrap_or_else(|| self.value(slot))
     }
 
     /// The values of `width` slots from `slot`, if it ever had them.
@@ -149,25 +152,46 @@ impl Instance {
 
     /// Assigns reported values. The caller made room.
     pub(super) fn assign(&mut self, series: SeriesId, slot: usize, reported: &[f64]) {
-        if let Some(values) = self.values.get_mut(slot..slot + reported.len()) {
-            values.copy_from_slice(reported);
-            let carried = self.carried.get(slot..).unwrap_or_default();
-            values.iter_mut().zip(carried).for_each(|(value, carried)| *value += carried);
+        match self.values.get_mut(slot..slot + reported.len()) {
+            Some(values) if self.carried.is_empty() => values.copy_from_slice(reported),
+            _ => self.set(slot, reported.iter().copied()),
         }
         if let Some(has) = self.has.get_mut(series.index()) {
             *has = true;
         }
     }
 
+    /// Takes back what it reported in `width` slots: it reports the same counts elsewhere now.
+    pub(super) fn take_back(&mut self, slot: usize, width: usize) {
+        self.set(slot, std::iter::repeat_n(0.0, width));
+    }
+
     /// The sender started `width` values anew: what they had reached is kept and added from now on.
     pub(super) fn carry(&mut self, slot: usize, width: usize) {
-        if self.carried.len() < slot + width {
-            self.carried.resize(slot + width, 0.0);
+        let end = slot + width;
+        if self.carried.len() < end {
+            self.raw.extend_from_slice(self.values.get(self.raw.len()..end).unwrap_or_default());
+            self.raw.resize(end, 0.0);
+            self.carried.resize(end, 0.0);
         }
         if let (Some(carried), Some(values)) =
-            (self.carried.get_mut(slot..slot + width), self.values.get(slot..slot + width))
+            (self.carried.get_mut(slot..end), self.values.get(slot..end))
         {
             carried.copy_from_slice(values);
+        }
+        if let Some(raw) = self.raw.get_mut(slot..end) {
+            raw.fill(0.0);
+        }
+    }
+
+    fn set(&mut self, slot: usize, reported: impl Iterator<Item = f64>) {
+        for (slot, reported) in (slot..).zip(reported) {
+            if let Some(value) = self.values.get_mut(slot) {
+                *value = reported + self.carried.get(slot).unwrap_or(&0.0);
+            }
+            if let Some(raw) = self.raw.get_mut(slot) {
+                *raw = reported;
+            }
         }
     }
 

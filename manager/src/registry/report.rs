@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use hashbrown::HashSet;
+use parking_lot::Mutex;
 
 use super::{
-    Applied, BadSample, Family, Reason, Registry, Rejected, Transport, UnixTime, check,
-    instance::{Instance, InstanceKey},
-    shard::Shard,
+    Applied, BadSample, Family, MAX_SAID, Reason, Registry, Rejected, Transport, UnixTime, check,
+    instance::InstanceKey,
+    shard::{MAX_INSTANCES, Shard},
     store::SeriesId,
 };
 use crate::model::{Bounds, FamilyHead, LabelSet, MetricType};
+
+/// Sets of bounds one label set may be reported with, over all instances: a new version of a bot brings one more.
+const MAX_BOUNDS_OF_SERIES: usize = 8;
 
 /// One body of one sender.
 #[derive(Debug)]
@@ -83,6 +87,11 @@ pub enum ReportError {
         "this instance was silent for so long that it was closed; restart the sender, or give it a new X-Instance-Id"
     )]
     Closed,
+    /// As many instances as a shard may have are alive.
+    #[error(
+        "shard {0} has {MAX_INSTANCES} living instances, its limit; do all of them report for it?"
+    )]
+    TooManyInstances(u32),
     /// A gRPC client uses this identity.
     #[error("this instance already reports by gRPC; report one way only")]
     AlsoGrpc,
@@ -106,14 +115,46 @@ impl Registry {
         // All at once, so that a body of several shards is applied as a whole. In order of id, so that two such bodies
         // cannot wait for each other.
         let mut shards: Vec<_> = shared.iter().map(|shard| shard.lock()).collect();
-        for (report, shard) in reports.iter().zip(&shards) {
-            check_sender(report, shard)?;
+        for (report, shard) in reports.iter().zip(&mut shards) {
+            self.check_sender(report, shard, now)?;
         }
         Ok(reports
             .iter()
             .zip(&mut shards)
             .map(|(report, shard)| self.replace(shard, report, now))
             .collect())
+    }
+
+    /// Whether the sender may report at all.
+    fn check_sender(
+        &self,
+        report: &Report<'_>,
+        shard: &mut Shard,
+        now: UnixTime,
+    ) -> Result<(), ReportError> {
+        if shard.closed_at(&report.sender).is_some() {
+            return Err(ReportError::Closed);
+        }
+        let known = shard.position(&report.sender).and_then(|at| shard.instances.get(at));
+        match known.map(|instance| instance.transport) {
+            Some(Transport::Grpc) => Err(ReportError::AlsoGrpc),
+            None if shard.is_full(now, self.settings.stale_after) => {
+                Err(ReportError::TooManyInstances(shard.id))
+            }
+            Some(Transport::Http) | None => Ok(()),
+        }
+    }
+
+    /// Those of the shards `lowest` to `highest` that `sender` reports for.
+    #[must_use]
+    pub fn shards_of(&self, sender: &InstanceKey, lowest: u32, highest: u32) -> Vec<u32> {
+        let shards = self.shards.read();
+        let known = |shard: &Arc<Mutex<Shard>>| shard.lock().position(sender).is_some();
+        shards
+            .range(lowest..=highest)
+            .filter(|(_, shard)| known(shard))
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// Replaces what a sender said before of one shard.
@@ -130,9 +171,7 @@ impl Registry {
             shard.close(at, now, stale_after);
             known = None;
         }
-        let at = known.unwrap_or_else(|| {
-            shard.join(report.sender.clone(), Transport::Http, now, stale_after)
-        });
+        let at = known.unwrap_or_else(|| shard.join(report.sender.clone(), Transport::Http, now));
         assign_all(shard, at, report, &placed);
         shard.reported(at, now, stale_after);
         Applied { samples: placed.len(), rejected }
@@ -157,7 +196,7 @@ impl Registry {
                 shard.count_rejected(refused.reason, series as u64);
                 note(rejected, refused, series as u32);
             };
-            let family = match self.families.resolve(head) {
+            let family = match self.families.resolve(head, || self.check_shard(shard, head.name)) {
                 Ok(family) => family,
                 Err(refused) => {
                     refuse(shard, refused, reported.series.len());
@@ -186,24 +225,46 @@ impl Registry {
         if let Some(id) = shard.store.find(family, &labels, &bounds) {
             return Ok(id);
         }
-        self.check_room(shard, family)?;
+        self.check_room(shard, family, &labels)?;
         Ok(shard.store.add(family, labels, self.families.share(bounds)))
     }
 
-    fn check_room(&self, shard: &Shard, family: &Family) -> Result<(), Rejected> {
-        let message = if shard.store.len() >= self.settings.max_series_per_shard {
-            format!("shard {} has {} series, its limit", shard.id, shard.store.len())
-        } else if shard.store.len_of(family) >= self.settings.max_series_per_family {
-            format!(
-                "shard {} has {} series of this family, its limit",
-                shard.id,
-                shard.store.len_of(family)
-            )
-        } else {
+    /// Whether a shard can have one more series, of a family called `name`.
+    pub(super) fn check_shard(&self, shard: &Shard, name: &str) -> Result<(), Rejected> {
+        if shard.store.len() < self.settings.max_series_per_shard {
             return Ok(());
-        };
-        Err(Rejected { family: family.name.clone(), reason: Reason::Limit, message, series: 0 })
+        }
+        Err(over_limit(
+            name,
+            format!("shard {} has {} series, its limit", shard.id, shard.store.len()),
+        ))
     }
+
+    fn check_room(
+        &self,
+        shard: &Shard,
+        family: &Family,
+        labels: &LabelSet,
+    ) -> Result<(), Rejected> {
+        self.check_shard(shard, &family.name)?;
+        let of_family = shard.store.len_of(family);
+        if of_family >= self.settings.max_series_per_family {
+            let message =
+                format!("shard {} has {of_family} series of this family, its limit", shard.id);
+            return Err(over_limit(&family.name, message));
+        }
+        let bounds = shard.store.first_of(family, labels).map_or(0, |(_, bounds)| bounds);
+        if bounds >= MAX_BOUNDS_OF_SERIES {
+            let message =
+                format!("{labels:?} was reported with {bounds} sets of bounds, the limit");
+            return Err(over_limit(&family.name, message));
+        }
+        Ok(())
+    }
+}
+
+fn over_limit(family: &str, message: String) -> Rejected {
+    Rejected { family: family.into(), reason: Reason::Limit, message, series: 0 }
 }
 
 fn assign_all(
@@ -229,31 +290,15 @@ fn assign_all(
     shard.keep_only(at, |id| present.contains(&id));
 }
 
-/// Whether the sender may report at all.
-fn check_sender(report: &Report<'_>, shard: &Shard) -> Result<(), ReportError> {
-    if shard.closed_at(&report.sender).is_some() {
-        return Err(ReportError::Closed);
-    }
-    let known = shard.position(&report.sender).and_then(|at| shard.instances.get(at));
-    match known {
-        Some(instance) if instance.transport == Transport::Grpc => Err(ReportError::AlsoGrpc),
-        _ => Ok(()),
-    }
-}
-
 /// Whether a count of the series fell below what the instance reported last (a histogram is judged by its `_count`).
 fn fell(shard: &Shard, at: usize, id: SeriesId, values: &[f64]) -> bool {
-    let (Some(series), Some(instance)) = (shard.store.get(id), shard.instances.get(at)) else {
+    let count_at = shard.store.get(id).and_then(|s| s.kind.count_at(s.bounds.len()));
+    let Some(count) = count_at.and_then(|at| values.get(at)) else {
         return false;
     };
-    let count = match series.kind {
-        MetricType::Counter => 0,
-        MetricType::Histogram | MetricType::Summary => series.bounds.len(),
-        MetricType::Gauge | MetricType::Untyped => return false,
-    };
-    values
-        .get(count)
-        .is_some_and(|value| *value < Instance::reported(instance, series.slot + count))
+    let mut same_labels = shard.others(id);
+    same_labels.push(id);
+    same_labels.iter().any(|id| shard.reported_count(at, *id).is_some_and(|last| *count < last))
 }
 
 /// What can be said of a body without knowing the shard.
@@ -283,10 +328,12 @@ fn check_body(families: &[ReportedFamily]) -> Result<(), ReportError> {
     Ok(())
 }
 
-/// Adds to the list of what was rejected, one entry a family and reason.
+/// Adds to the list of what was rejected: one entry a family, and no longer than anybody reads.
 fn note(list: &mut Vec<Rejected>, rejected: Rejected, series: u32) {
-    match list.iter_mut().find(|r| r.family == rejected.family && r.reason == rejected.reason) {
-        Some(said) => said.series += series,
-        None => list.push(Rejected { series, ..rejected }),
+    // A family's series come one after the other.
+    if let Some(last) = list.last_mut().filter(|last| last.is_same(&rejected)) {
+        last.series += series;
+    } else if list.len() < MAX_SAID {
+        list.push(Rejected { series, ..rejected });
     }
 }

@@ -17,8 +17,8 @@ use crate::{
 pub(super) const FOLD_AFTER: Duration = Duration::from_secs(3600);
 /// More silent instances than this are folded at once, so that a crash loop stays bounded.
 const MAX_WAITING: usize = 4;
-/// More instances than this, alive or not, are folded: a sender with a new identity each time stays bounded.
-const MAX_INSTANCES: usize = 16;
+/// Instances a shard has at most: beyond, those that ended are folded out of order, and if all are alive, no other joins.
+pub(super) const MAX_INSTANCES: usize = 16;
 /// Closed instances remembered, so that one that returns is not counted twice.
 const MAX_TOMBSTONES: usize = 256;
 
@@ -94,15 +94,14 @@ impl Shard {
         self.instances.iter().position(|i| i.ordinal == ordinal)
     }
 
-    /// Adds an instance, the newest now.
-    pub(super) fn join(
-        &mut self,
-        key: InstanceKey,
-        transport: Transport,
-        now: UnixTime,
-        stale_after: Duration,
-    ) -> usize {
+    /// Whether no instance can join, because as many as there may be are alive.
+    pub(super) fn is_full(&mut self, now: UnixTime, stale_after: Duration) -> bool {
         self.fold(now, stale_after);
+        self.instances.len() >= MAX_INSTANCES
+    }
+
+    /// Adds an instance, the newest now. The caller asked [`Shard::is_full`].
+    pub(super) fn join(&mut self, key: InstanceKey, transport: Transport, now: UnixTime) -> usize {
         self.ordinals += 1;
         self.instances.push(Instance::new(self.ordinals, key, transport, now));
         self.instances.len() - 1
@@ -121,14 +120,50 @@ impl Shard {
         };
         series.counted = true;
         let slot = series.slot;
+        let grouped = series.is_grouped();
         let Some(instance) = self.instances.get_mut(at) else {
             return;
         };
         instance.assign(id, slot, values);
-        if at + 1 == self.instances.len() {
-            self.store.show(id); // the newest instance's bounds
+        if grouped {
+            self.replace_group(at, id);
+            if at + 1 == self.instances.len() {
+                self.store.show(id); // the newest instance's bounds
+            }
         }
         self.refresh(id);
+    }
+
+    /// Instance `at` reports a label set with other bounds than before: what it reported under those is replaced, or kept
+    /// if the count began anew.
+    fn replace_group(&mut self, at: usize, id: SeriesId) {
+        let count = self.reported_count(at, id).unwrap_or(0.0);
+        for other in self.others(id) {
+            let before = self.reported_count(at, other).unwrap_or(0.0);
+            let (Some(series), Some(instance)) =
+                (self.store.get(other), self.instances.get_mut(at))
+            else {
+                continue;
+            };
+            if count < before {
+                instance.carry(series.slot, series.width());
+            } else if before > 0.0 {
+                instance.take_back(series.slot, series.width());
+            }
+            instance.remove(other);
+        }
+    }
+
+    /// Series of the same labels with other bounds.
+    pub(super) fn others(&self, id: SeriesId) -> Vec<SeriesId> {
+        let members = self.store.group(id).map(|(_, members)| members).unwrap_or_default();
+        members.iter().copied().filter(|member| *member != id).collect()
+    }
+
+    /// The count that instance `at` reported last for a series: a counter's value, a histogram's or summary's `_count`.
+    pub(super) fn reported_count(&self, at: usize, id: SeriesId) -> Option<f64> {
+        let (series, instance) = (self.store.get(id)?, self.instances.get(at)?);
+        Some(instance.reported(series.slot + series.kind.count_at(series.bounds.len())?))
     }
 
     /// The sender of instance `at` started a series anew; what it had counted is kept.
@@ -197,34 +232,72 @@ impl Shard {
         self.settle(now, stale_after);
     }
 
-    /// Makes instances that ended part of the base: only ever the oldest, so that the order of additions, and with it
-    /// the last bit of a sum, never changes.
+    /// Makes instances that ended part of the base.
     fn fold(&mut self, now: UnixTime, stale_after: Duration) {
-        while let Some(oldest) = self.instances.first() {
-            let silent = now.since(oldest.last_report);
-            let waiting =
-                self.instances.iter().filter(|i| now.since(i.last_report) > stale_after).count();
-            let dead = silent > FOLD_AFTER || (silent > stale_after && waiting > MAX_WAITING);
-            // One without identity could not be told that it was folded, and would count everything again on its return.
-            let ended = oldest.closed
-                || (dead && oldest.key != InstanceKey::Anonymous)
-                || self.instances.len() >= MAX_INSTANCES;
-            if !ended {
-                return;
-            }
-            let oldest = self.instances.remove(0);
-            for (slot, base) in self.base.iter_mut().enumerate() {
-                *base += oldest.value(slot);
-            }
+        while let Some(at) = self.foldable(now, stale_after) {
+            self.fold_at(at);
+        }
+    }
+
+    /// The next instance to fold: only ever the oldest, so that the order of additions, and with it the last bit of a sum,
+    /// never changes; unless there are too many.
+    fn foldable(&self, now: UnixTime, stale_after: Duration) -> Option<usize> {
+        let silent = |i: &Instance| now.since(i.last_report);
+        let is_waiting = |i: &&Instance| silent(i) > stale_after;
+        // One without identity could not be told that it was folded, and would count everything again on its return.
+        let may_end = |i: &Instance| i.key != InstanceKey::Anonymous;
+        let oldest = self.instances.first()?;
+        let dead = silent(oldest) > FOLD_AFTER
+            || (is_waiting(&oldest)
+                && self.instances.iter().filter(is_waiting).count() > MAX_WAITING);
+        if oldest.closed || (dead && may_end(oldest)) {
+            return Some(0);
+        }
+        if self.instances.len() < MAX_INSTANCES {
+            return None;
+        }
+        // A gRPC client that lost its stream learns on its return that it was folded, and counts on from there.
+        let may_return = |i: &Instance| i.transport == Transport::Grpc && i.stream == 0;
+        self.instances
+            .iter()
+            .position(|i| i.closed || may_return(i) || (is_waiting(&i) && may_end(i)))
+    }
+
+    fn fold_at(&mut self, at: usize) {
+        let slots = 0..self.base.len();
+        let before: Vec<_> = slots.map(|slot| total(&self.base, &self.instances, slot)).collect();
+        let ended = self.instances.remove(at);
+        for (slot, base) in self.base.iter_mut().enumerate() {
             // Gauge slots of the base are never read.
-            if oldest.key != InstanceKey::Anonymous {
-                self.tombstones
-                    .push_back(Tombstone { key: oldest.key, last_sequence: oldest.last_sequence });
-            }
-            if self.tombstones.len() > MAX_TOMBSTONES {
-                self.tombstones.pop_front();
+            *base += ended.value(slot);
+        }
+        if at > 0 {
+            self.lift_base(&before);
+        }
+        // What has no identity cannot return under it.
+        if ended.key != InstanceKey::Anonymous {
+            self.tombstones
+                .push_back(Tombstone { key: ended.key, last_sequence: ended.last_sequence });
+        }
+        if self.tombstones.len() > MAX_TOMBSTONES {
+            self.tombstones.pop_front();
+        }
+    }
+
+    /// After additions changed their order: no total may be lower than before, not by its last bit (E2). Whole numbers
+    /// never are.
+    fn lift_base(&mut self, before: &[f64]) {
+        for (slot, before) in before.iter().enumerate() {
+            let mut lift = before - total(&self.base, &self.instances, slot);
+            while lift > 0.0 && total(&self.base, &self.instances, slot) < *before {
+                if let Some(base) = self.base.get_mut(slot) {
+                    *base += lift;
+                }
+                lift *= 2.0;
             }
         }
+        let all: Vec<_> = self.store.ids().collect();
+        all.into_iter().for_each(|id| self.refresh(id));
     }
 
     /// Computes anew what is exposed of a series, or of the one shown in its place.

@@ -39,6 +39,11 @@ impl Series {
     pub(super) fn width(&self) -> usize {
         self.kind.width(self.bounds.len())
     }
+
+    /// Whether the same labels came with other bounds too.
+    pub(super) const fn is_grouped(&self) -> bool {
+        self.group.is_some()
+    }
 }
 
 /// Series of one family, in order of first appearance.
@@ -95,6 +100,20 @@ impl Store {
 
     pub(super) fn get_mut(&mut self, id: SeriesId) -> Option<&mut Series> {
         self.series.get_mut(id.index())
+    }
+
+    /// All series.
+    pub(super) fn ids(&self) -> impl Iterator<Item = SeriesId> + use<> {
+        (0..self.series.len() as u32).map(SeriesId)
+    }
+
+    /// The series that stands for all with these labels, whatever their bounds, and how many they are.
+    pub(super) fn first_of(&self, family: &Family, labels: &LabelSet) -> Option<(SeriesId, usize)> {
+        let found = self.find_any(family, labels)?;
+        match self.group(found) {
+            Some((_, members)) => Some((*members.first()?, members.len())),
+            None => Some((found, 1)),
+        }
     }
 
     /// All series of which a part belongs to the living instance.

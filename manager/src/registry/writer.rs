@@ -7,9 +7,10 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Applied, AttachError, DefineError, FamilyDefinition, Frame, FrameError, FrameKind, Hello,
-    MAX_SHARD_COUNT, NotApplied, Outcome, Reason, Registry, Rejected, SeriesDefinition, Transport,
-    UnixTime, check, instance::InstanceKey, shard::Shard, store::SeriesId,
+    Applied, AttachError, BadSample, DefineError, FamilyDefinition, Frame, FrameError, FrameKind,
+    Hello, MAX_SAID, MAX_SHARD_COUNT, NotApplied, Outcome, Reason, Registry, Rejected,
+    SeriesDefinition, Transport, UnixTime, check, instance::InstanceKey, shard::Shard,
+    store::SeriesId,
 };
 use crate::model::Samples;
 
@@ -92,6 +93,9 @@ impl Registry {
         {
             return Err(AttachError::AlsoHttp);
         }
+        if closed_at.is_none() && known.is_none() && shard.is_full(now, stale_after) {
+            return Err(AttachError::TooManyInstances(shard_id));
+        }
         let stream = shard.next_stream();
         let mut ordinal = 0;
         let mut taken_over = CancellationToken::new();
@@ -100,7 +104,7 @@ impl Registry {
             if known.is_none() {
                 self.note_fleet_size(shard_count, now);
             }
-            let at = known.unwrap_or_else(|| shard.join(key, Transport::Grpc, now, stale_after));
+            let at = known.unwrap_or_else(|| shard.join(key, Transport::Grpc, now));
             if let Some(instance) = shard.instances.get_mut(at) {
                 taken_over = instance.hand_over(stream);
                 instance.started_at = Some(hello.started_at);
@@ -142,7 +146,9 @@ impl Registry {
         if series.is_empty() {
             return Ok(());
         }
-        let family = match self.families.resolve(head) {
+        let shared = Arc::clone(&writer.shard);
+        let mut shard = shared.lock();
+        let family = match self.families.resolve(head, || self.check_shard(&shard, head.name)) {
             Ok(family) => family,
             Err(rejected) => {
                 let widths = series.iter().map(|s| head.kind.width(s.bounds.len()));
@@ -150,25 +156,22 @@ impl Registry {
                 return Ok(());
             }
         };
-        let shared = Arc::clone(&writer.shard);
-        let mut shard = shared.lock();
         for SeriesDefinition { labels, bounds, .. } in series {
             let width = head.kind.width(bounds.len());
+            // Whatever its bounds, a label set stands once on a page.
+            let first = shard.store.first_of(&family, &labels).map(|(first, _)| first);
+            if first.is_some_and(|first| writer.taken.contains(&first)) {
+                let message = format!(
+                    "a series with the labels {labels:?} is already defined on this stream"
+                );
+                let (family, reason) = (head.name.into(), Reason::DuplicateSeries);
+                writer.reject(Rejected { family, reason, message, series: 0 }, [width]);
+                continue;
+            }
             match self.place(&mut shard, &family, labels, bounds) {
-                Ok(id) if writer.taken.insert(id) => writer.push(Target::Series { id, width }),
                 Ok(id) => {
-                    let labels =
-                        shard.store.get(id).map(|s| format!("{:?}", s.labels)).unwrap_or_default();
-                    let message = format!(
-                        "a series with the labels {labels} is already defined on this stream"
-                    );
-                    let rejected = Rejected {
-                        family: head.name.into(),
-                        reason: Reason::DuplicateSeries,
-                        message,
-                        series: 0,
-                    };
-                    writer.reject(rejected, [width]);
+                    writer.taken.insert(first.unwrap_or(id));
+                    writer.push(Target::Series { id, width });
                 }
                 Err(rejected) => writer.reject(rejected, [width]),
             }
@@ -251,7 +254,7 @@ impl Writer {
             }
         }
         let samples = self.commit(&mut shard, at, &frame, now);
-        Ok(Outcome::Applied(Applied { samples, rejected: self.say_rejected() }))
+        Ok(Outcome::Applied(Applied { samples, rejected: std::mem::take(&mut self.unsaid) }))
     }
 
     /// Ends the instance: counts stay, gauges go. Returns whether `sequence` was the last one applied; if not, nothing
@@ -308,7 +311,8 @@ impl Writer {
                     (shard.store.get(id), shard.instances.get(at))
             {
                 let before = instance.values(series.slot, width);
-                check::check(series.kind, &series.bounds, before, values).map_err(|problem| {
+                let same = check::check(series.kind, &series.bounds, before, values);
+                same.and_then(|()| check_group(shard, at, id, values)).map_err(|problem| {
                     FrameError::Bad {
                         id: wire_id,
                         family: shard.store.family_of(series).into(),
@@ -389,21 +393,28 @@ impl Writer {
         let before = self.targets.len();
         widths.into_iter().for_each(|width| self.push(Target::Rejected { reason, width }));
         let series = (self.targets.len() - before) as u32;
-        let of_family = (rejected.family.clone(), reason);
-        if self.said.contains(&of_family) {
-            return;
-        }
-        match self.unsaid.iter_mut().find(|r| r.family == rejected.family && r.reason == reason) {
-            Some(unsaid) => unsaid.series += series,
-            None => self.unsaid.push(Rejected { series, ..rejected }),
+        if let Some(last) = self.unsaid.last_mut().filter(|last| last.is_same(&rejected)) {
+            last.series += series;
+        } else if self.said.insert((rejected.family.clone(), reason))
+            && self.unsaid.len() < MAX_SAID
+        {
+            self.unsaid.push(Rejected { series, ..rejected });
         }
     }
+}
 
-    /// What was rejected and not said yet: each family and reason once per stream.
-    fn say_rejected(&mut self) -> Vec<Rejected> {
-        let unsaid = std::mem::take(&mut self.unsaid);
-        self.said.extend(unsaid.iter().map(|r| (r.family.clone(), r.reason)));
-        unsaid
+/// Whether a count fell although the instance reports it with other bounds than before.
+fn check_group(shard: &Shard, at: usize, id: SeriesId, values: &[f64]) -> Result<(), BadSample> {
+    let grouped = shard.store.get(id).filter(|series| series.is_grouped());
+    let Some(count) =
+        grouped.and_then(|s| s.kind.count_at(s.bounds.len())).and_then(|at| values.get(at))
+    else {
+        return Ok(());
+    };
+    let before = shard.others(id).into_iter().filter_map(|other| shard.reported_count(at, other));
+    match before.fold(0.0, f64::max) {
+        before if *count < before => Err(BadSample::Fell(before, *count)),
+        _ => Ok(()),
     }
 }
 

@@ -6,6 +6,7 @@ use shardmeter_proto::{rules::INSTANCE_ID_LEN, v1};
 use tonic::Status;
 
 use crate::{
+    clip::clip,
     clock::UnixTime,
     model::{Bounds, FamilyHead, LabelSet, MetricType, Samples, is_metric_name},
     registry::{FamilyDefinition, Hello, Reason, Rejected, SeriesDefinition},
@@ -121,7 +122,7 @@ pub(super) fn rejected(rejected: Rejected) -> v1::Rejected {
     v1::Rejected {
         family: rejected.family.into(),
         reason: reason.into(),
-        message: rejected.message,
+        message: clip(rejected.message),
         series: rejected.series,
     }
 }

@@ -211,7 +211,8 @@ async fn bad_json_is_refused_with_its_place() {
     for (bad, place) in [
         ("", "line 1 column 0"),
         ("{", "line 1 column 1"),
-        ("[]", "line 1 column 2"),
+        ("[]", "expected an object"),
+        (" [3, \"a_total 9\"]", "expected an object"),
         ("{\"shardId\": 3}", "missing field `metrics`"),
         ("{\"metrics\": \"\"}", "missing field `shardId`"),
         ("{\"shardId\": 3,\n \"metrics\": 5}", "line 2 column 13"),
@@ -253,6 +254,11 @@ async fn bad_text_is_refused_with_line_and_reason() {
     ] {
         manager.refuses(&[JSON], &body(&json!(3), text), 400, reason).await;
     }
+    // What is quoted of a body is no longer than anybody reads.
+    let long = body(&json!(3), &format!("a{{{}=\"1\"}} 1", "-".repeat(100_000)));
+    let (_, answer) = post_with(&manager.server, &[JSON], long).await;
+    let error = answer["error"].as_str().unwrap();
+    assert!(error.len() < 1_100 && error.starts_with("metrics: line 1: "), "{error}");
     manager.stop().await;
 }
 

@@ -33,7 +33,7 @@ fn some() -> impl Strategy<Value = Some> {
     (
         0..3_u32,
         0..8_usize,
-        prop::collection::btree_map("[a-z_][a-z0-9_]{0,3}", text(), 0..3),
+        prop::collection::btree_map("[a-z][a-z0-9_]{0,3}", text(), 0..3),
         prop::collection::vec(number, 5),
     )
         .prop_map(|(shard_id, family, labels, numbers)| Some {

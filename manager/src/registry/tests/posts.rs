@@ -205,3 +205,113 @@ fn without_identity_a_long_silence_counts_nothing_twice() {
     post(&registry, InstanceKey::Anonymous, &counts(11.0, 20.0), now).unwrap();
     assert_eq!(both(&registry, now), [11.0, 20.0]);
 }
+
+/// `(c + r) - c` is not `r` in floating point: what was reported is kept as it came.
+#[test]
+fn the_same_body_after_a_fall_counts_once() {
+    let registry = registry();
+    let post_value = |value: f64| {
+        let body = [family(COUNTER, "fc_total", &[(&[], &[value])])];
+        post(&registry, named("a"), &body, at(0)).unwrap();
+    };
+    post_value(7.64);
+    for _ in 0..50 {
+        post_value(1.95);
+    }
+    assert_eq!(value(&registry, "fc_total{}@0", at(0)), Some(vec![7.64 + 1.95]));
+    post_value(2.0);
+    assert_eq!(value(&registry, "fc_total{}@0", at(0)), Some(vec![7.64 + 2.0]));
+}
+
+fn bounded(bounds: &[f64], values: &[f64]) -> [ReportedFamily; 1] {
+    let mut body = [family(HISTOGRAM, "h", &[(&[], values)])];
+    body[0].series[0].bounds = Bounds::new(bounds).unwrap();
+    body
+}
+
+#[test]
+fn other_bounds_under_one_identity_replace() {
+    let registry = registry();
+    let post = |bounds: &[f64], values: &[f64]| {
+        post(&registry, named("a"), &bounded(bounds, values), at(0)).unwrap();
+        value(&registry, "h{}@0", at(0)).unwrap()
+    };
+    assert_eq!(post(&[1.0], &[3.0, 5.0, 9.0]), [3.0, 5.0, 9.0]);
+    assert_eq!(post(&[1.0, 2.0], &[3.0, 4.0, 6.0, 11.0]), [3.0, 4.0, 6.0, 11.0]);
+    assert_eq!(post(&[1.0], &[4.0, 7.0, 12.0]), [4.0, 7.0, 12.0]);
+    // Other bounds and a lower count: the sender began anew, and both count.
+    assert_eq!(post(&[2.0], &[1.0, 1.0, 1.0]), [5.0, 8.0, 13.0]);
+    assert_eq!(post(&[2.0], &[2.0, 2.0, 2.0]), [6.0, 9.0, 14.0]);
+}
+
+#[test]
+fn bounds_without_end_are_refused() {
+    let registry = registry();
+    for n in 1..=8 {
+        let body = bounded(&[f64::from(n)], &[0.0, f64::from(n), 0.0]);
+        assert_eq!(post(&registry, named("a"), &body, at(0)).unwrap().rejected, []);
+    }
+    let applied = post(&registry, named("a"), &bounded(&[9.0], &[0.0, 9.0, 0.0]), at(0)).unwrap();
+    assert_eq!(applied.rejected.len(), 1);
+    assert_eq!(applied.rejected[0].reason, Reason::Limit);
+    assert_eq!(value(&registry, "h{}@0", at(0)).unwrap()[1], 8.0);
+}
+
+/// A living sender keeps its record however many others come and go behind it.
+#[test]
+fn instances_that_come_and_go_close_no_living_sender() {
+    let registry = registry();
+    for identity in [named("live"), InstanceKey::Anonymous] {
+        let posted = |n: f64| [family(COUNTER, "x_total", &[(&[], &[n])])];
+        post(&registry, identity.clone(), &posted(100.0), at(0)).unwrap();
+        let before = value(&registry, "x_total{}@0", at(0)).unwrap()[0];
+        for instance in 0..40 {
+            let instance = instance + if identity == InstanceKey::Anonymous { 100 } else { 0 };
+            let mut stream = open(&registry, instance, at(0));
+            let id = stream.define(COUNTER, "x_total", &[]);
+            stream.snapshot(1, &[(id, &[0.5])], at(0)).unwrap();
+            assert!(stream.writer.goodbye(1, at(0)).unwrap());
+            post(&registry, identity.clone(), &posted(100.0), at(0)).unwrap();
+        }
+        assert_eq!(value(&registry, "x_total{}@0", at(0)), Some(vec![before + 20.0]));
+    }
+}
+
+#[test]
+fn as_many_instances_as_may_live_refuse_another() {
+    let registry = registry();
+    let body = |n: f64| [family(COUNTER, "x_total", &[(&[], &[n])])];
+    for n in 0..16 {
+        post(&registry, named(&format!("s{n}")), &body(1.0), at(0)).unwrap();
+    }
+    let before = page(&registry, at(1));
+    let refused = post(&registry, named("one more"), &body(1.0), at(1)).unwrap_err();
+    assert_eq!(refused, ReportError::TooManyInstances(0));
+    assert!(matches!(attach(&registry, 0, 2, 1, at(1)), Err(AttachError::TooManyInstances(0))));
+    assert_eq!(page(&registry, at(1)), before);
+    // Once others are silent there is room, and nothing is lost.
+    post(&registry, named("one more"), &body(1.0), at(31)).unwrap();
+    assert_eq!(value(&registry, "x_total{}@0", at(31)), Some(vec![17.0]));
+}
+
+/// Folding out of order may move the last bit of a sum, but only upwards (E2).
+#[test]
+fn folding_out_of_order_lowers_no_total() {
+    let registry = registry();
+    let mut rng = 1_u64;
+    let mut fraction = || {
+        rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (rng >> 11) as f64 / 1e14
+    };
+    post(&registry, named("live"), &[family(COUNTER, "x_total", &[(&[], &[0.1])])], at(0)).unwrap();
+    let mut last = 0.0;
+    for instance in 0..200 {
+        let mut stream = open(&registry, instance, at(0));
+        let id = stream.define(COUNTER, "x_total", &[]);
+        stream.snapshot(1, &[(id, &[fraction()])], at(0)).unwrap();
+        assert!(stream.writer.goodbye(1, at(0)).unwrap());
+        let total = value(&registry, "x_total{}@0", at(0)).unwrap()[0];
+        assert!(total >= last, "{total:?} after {last:?}");
+        last = total;
+    }
+}

@@ -187,25 +187,51 @@ fn limits_refuse_new_series_and_keep_the_known() {
 }
 
 #[test]
-fn families_without_end_are_refused() {
+fn families_that_have_no_room_are_not_kept() {
     let settings = Settings { max_series_per_shard: 1, ..Settings::default() };
     let registry = Registry::new(settings, []);
     let mut stream = open(&registry, 1, at(0));
     stream.define(GAUGE, "first", &[]);
-    for n in 0..MAX_FAMILIES + 10 {
+    for n in 0..100 {
         let head = FamilyHead { name: &format!("empty{n}"), kind: GAUGE, help: "", unit: "" };
-        // Without series, and with one that has no room: neither may fill the table.
         let series = Vec::new();
         registry.define(&mut stream.writer, FamilyDefinition { head, series }).unwrap();
         stream.define(GAUGE, &format!("g{n}"), &[]);
     }
-    let families = registry.families();
-    assert_eq!(families.len(), MAX_FAMILIES);
-    assert!(families.iter().all(|f| !f.name.starts_with("empty")));
-    // The known go on.
+    let body: Vec<_> =
+        (0..100).map(|n| family(GAUGE, &format!("h{n}"), &[(&[], &[1.0])])).collect();
+    post(&registry, named("a"), &body, at(0)).unwrap();
+    assert_eq!(registry.families().len(), 1);
+}
+
+#[test]
+fn families_without_end_are_refused() {
+    let settings = Settings { max_series_per_shard: usize::MAX, ..Settings::default() };
+    let registry = Registry::new(settings, []);
+    let mut stream = open(&registry, 1, at(0));
+    for n in 0..MAX_FAMILIES + 10 {
+        stream.define(GAUGE, &format!("g{n}"), &[]);
+    }
+    assert_eq!(registry.families().len(), MAX_FAMILIES);
+    // The known go on, and what is said of the others is no longer than anybody reads.
     let mut other = open_shard(&registry, 1, 2, at(0));
-    other.define(GAUGE, "first", &[]);
+    other.define(GAUGE, "g0", &[]);
     assert_eq!(report(&mut other, 1), []);
+}
+
+#[test]
+fn what_is_said_of_many_rejects_stays_readable() {
+    let settings = Settings { max_series_per_shard: 0, ..Settings::default() };
+    let registry = Registry::new(settings, []);
+    let mut stream = open(&registry, 1, at(0));
+    for n in 0..1_000 {
+        stream.define(GAUGE, &format!("g{n}"), &[]);
+    }
+    assert_eq!(report(&mut stream, 1).len(), 100);
+    let body: Vec<_> =
+        (0..1_000).map(|n| family(GAUGE, &format!("h{n}"), &[(&[], &[1.0])])).collect();
+    assert_eq!(post(&registry, named("a"), &body, at(0)).unwrap().rejected.len(), 100);
+    assert_eq!(rejected_samples(&registry, Reason::Limit), 2_000, "all are counted");
 }
 
 #[test]
@@ -244,4 +270,42 @@ fn ids_count_up_without_holes_and_bounds_fit_the_type() {
     assert!(matches!(define(0, COUNTER, &[1.0]), Err(DefineError::UnexpectedBounds { .. })));
     assert_eq!(define(0, HISTOGRAM, &[1.0]), Ok(()));
     assert!(matches!(define(0, HISTOGRAM, &[1.0]), Err(DefineError::Id { .. })));
+}
+
+#[test]
+fn one_label_set_with_two_bounds_on_a_stream_is_a_duplicate() {
+    let registry = registry();
+    let mut stream = open(&registry, 1, at(0));
+    let first = stream.define_bounded(HISTOGRAM, "h", &[], &[1.0]);
+    let second = stream.define_bounded(HISTOGRAM, "h", &[], &[2.0]);
+    let all: [(u32, &[f64]); 2] = [(first, &[1.0, 5.0, 1.0]), (second, &[1.0, 5.0, 1.0])];
+    let Ok(Outcome::Applied(applied)) = stream.snapshot(1, &all, at(0)) else { panic!() };
+    assert_eq!(reasons(&applied.rejected), [("h", Reason::DuplicateSeries, 1)]);
+    assert_eq!(value(&registry, "h{}@0", at(0)), Some(vec![1.0, 5.0, 1.0]));
+}
+
+#[test]
+fn an_instance_that_returns_with_other_bounds_replaces_and_never_falls() {
+    let registry = registry();
+    let mut stream = open(&registry, 1, at(0));
+    let id = stream.define_bounded(HISTOGRAM, "h", &[], &[1.0]);
+    stream.snapshot(1, &[(id, &[1.0, 5.0, 1.0])], at(0)).unwrap();
+    let mut stream = open(&registry, 1, at(1));
+    let id = stream.define_bounded(HISTOGRAM, "h", &[], &[2.0]);
+    let fell = stream.snapshot(2, &[(id, &[1.0, 4.0, 1.0])], at(1)).unwrap_err();
+    assert!(matches!(fell, FrameError::Bad { problem: BadSample::Fell(5.0, 4.0), .. }), "{fell}");
+    stream.snapshot(2, &[(id, &[4.0, 6.0, 2.0])], at(1)).unwrap();
+    assert_eq!(value(&registry, "h{}@0", at(1)), Some(vec![4.0, 6.0, 2.0]));
+}
+
+/// OpenMetrics has no name for the family of such a counter.
+#[test]
+fn a_counter_called_total_makes_no_nameless_family() {
+    let registry = registry();
+    let mut stream = open(&registry, 1, at(0));
+    let id = stream.define(COUNTER, "_total", &[]);
+    stream.snapshot(1, &[(id, &[1.0])], at(0)).unwrap();
+    let page = exposition::render(&registry, &[], at(0), Format::OpenMetrics).to_vec();
+    let page = String::from_utf8(page).unwrap();
+    assert!(page.contains("# TYPE _total unknown\n_total{shard_id=\"0\"} 1\n"), "{page}");
 }
