@@ -1,6 +1,9 @@
 //! What families there are, and which names are taken: the one thing shards share.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering::Relaxed},
+};
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::RwLock;
@@ -9,7 +12,7 @@ use super::{MAX_FAMILIES, Reason, Rejected};
 use crate::model::{Bounds, FamilyHead, MetricType, counter_stem};
 
 /// A metric family as it is exposed.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Family {
     /// Dense, from 0, in order of first appearance.
     pub id: usize,
@@ -21,6 +24,28 @@ pub struct Family {
     pub help: Box<str>,
     /// The first unit reported, if the name ends in it; else empty.
     pub unit: Box<str>,
+    standing: AtomicU8,
+}
+
+/// Standings of a family. One that was only defined gives way to another that claims its names: a stream that defines and
+/// never reports must not keep a name from those who do.
+const DEFINED: u8 = 0;
+const REPORTED: u8 = 1;
+const GAVE_WAY: u8 = 2;
+
+impl Family {
+    /// A sample of it comes. False: it gave way, and its samples are not taken.
+    pub(super) fn report(&self) -> bool {
+        match self.standing.compare_exchange(DEFINED, REPORTED, Relaxed, Relaxed) {
+            Ok(_) => true,
+            Err(standing) => standing == REPORTED,
+        }
+    }
+
+    /// Another claims its names. False: it stays.
+    fn give_way(&self) -> bool {
+        self.standing.compare_exchange(DEFINED, GAVE_WAY, Relaxed, Relaxed).is_ok()
+    }
 }
 
 /// All families, and what their sample names exclude.
@@ -33,8 +58,8 @@ pub(super) struct FamilyTable {
 struct Known {
     by_name: HashMap<Box<str>, Arc<Family>>,
     in_order: Vec<Arc<Family>>,
-    /// Every name that some format uses for a known family or its samples.
-    claimed: HashMap<String, Box<str>>,
+    /// Every name that some format uses for a known family or its samples, and that family; `None`: the manager's own.
+    claimed: HashMap<String, Option<Arc<Family>>>,
     bounds: HashSet<SharedBounds>,
 }
 
@@ -44,37 +69,33 @@ impl FamilyTable {
         let mut known = Known::default();
         for (name, kind) in reserved {
             for claim in claims(name, kind) {
-                known.claimed.insert(claim, "the manager".into());
+                known.claimed.insert(claim, None);
             }
         }
         Self { known: RwLock::new(known) }
     }
 
-    /// The family that `head` names, made now if it is new and `room` says that there is room for a series of it.
+    /// The family that `head` names, made now if it is new and `room` says that there is room for a series of it. A family
+    /// of the same sender, by id in `own`, does not give way to it.
     pub(super) fn resolve(
         &self,
         head: FamilyHead<'_>,
+        own: &HashSet<usize>,
         room: impl FnOnce() -> Result<(), Rejected>,
     ) -> Result<Arc<Family>, Rejected> {
-        if let Some(family) = self.known.read().by_name.get(head.name) {
-            return same_type(family, head);
+        if let Some(family) =
+            self.known.read().by_name.get(head.name).filter(|f| f.kind == head.kind)
+        {
+            return Ok(Arc::clone(family));
         }
         room()?;
         let mut known = self.known.write();
-        if let Some(family) = known.by_name.get(head.name) {
-            return same_type(family, head);
+        if let Some(family) = known.by_name.get(head.name).filter(|f| f.kind == head.kind) {
+            return Ok(Arc::clone(family));
         }
         let claims = claims(head.name, head.kind);
-        if let Some((claim, owner)) = claims.iter().find_map(|c| known.claimed.get_key_value(c)) {
-            return Err(Rejected {
-                family: head.name.into(),
-                reason: Reason::NameCollision,
-                message: format!(
-                    "the name {claim:?} is taken by {owner}; rename this {}",
-                    head.kind.as_str()
-                ),
-                series: 0,
-            });
+        for claim in &claims {
+            known.free(claim, head, own)?;
         }
         if known.in_order.len() >= MAX_FAMILIES {
             return Err(Rejected {
@@ -90,9 +111,9 @@ impl FamilyTable {
             kind: head.kind,
             help: head.help.into(),
             unit: fitting_unit(head).into(),
+            standing: AtomicU8::new(DEFINED),
         });
-        let owner: Box<str> = format!("family {}", head.name).into();
-        known.claimed.extend(claims.into_iter().map(|claim| (claim, owner.clone())));
+        known.claimed.extend(claims.into_iter().map(|claim| (claim, Some(Arc::clone(&family)))));
         known.by_name.insert(head.name.into(), Arc::clone(&family));
         known.in_order.push(Arc::clone(&family));
         Ok(family)
@@ -113,20 +134,43 @@ impl FamilyTable {
     }
 }
 
-fn same_type(family: &Arc<Family>, head: FamilyHead<'_>) -> Result<Arc<Family>, Rejected> {
-    if family.kind == head.kind {
-        return Ok(Arc::clone(family));
+impl Known {
+    /// Makes `claim` free for `head`, if nobody has it or who has it gives way.
+    fn free(
+        &mut self,
+        claim: &str,
+        head: FamilyHead<'_>,
+        own: &HashSet<usize>,
+    ) -> Result<(), Rejected> {
+        let Some(owner) = self.claimed.get(claim).cloned() else {
+            return Ok(());
+        };
+        if let Some(family) = owner.as_ref().filter(|f| !own.contains(&f.id) && f.give_way()) {
+            for claim in claims(&family.name, family.kind) {
+                self.claimed.remove(&claim);
+            }
+            self.by_name.remove(&family.name);
+            return Ok(());
+        }
+        Err(conflict(claim, owner.as_deref(), head))
     }
-    Err(Rejected {
-        family: head.name.into(),
-        reason: Reason::TypeConflict,
-        message: format!(
-            "reported as {}, but the fleet reports it as {}",
-            head.kind.as_str(),
-            family.kind.as_str()
+}
+
+/// Why `head` cannot have a name that `owner` has (`None`: the manager).
+fn conflict(claim: &str, owner: Option<&Family>, head: FamilyHead<'_>) -> Rejected {
+    let kind = head.kind.as_str();
+    let (reason, message) = match owner {
+        Some(family) if *family.name == *head.name => (
+            Reason::TypeConflict,
+            format!("reported as {kind}, but the fleet reports it as {}", family.kind.as_str()),
         ),
-        series: 0,
-    })
+        _ => {
+            let owner = owner.map_or("the manager".into(), |f| format!("family {}", f.name));
+            let message = format!("the name {claim:?} is taken by {owner}; rename this {kind}");
+            (Reason::NameCollision, message)
+        }
+    };
+    Rejected { family: head.name.into(), reason, message, series: 0 }
 }
 
 /// Names that a family and its samples use in any format: two families must not share one, or a page would be invalid.

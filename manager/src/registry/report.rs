@@ -172,9 +172,9 @@ impl Registry {
             known = None;
         }
         let at = known.unwrap_or_else(|| shard.join(report.sender.clone(), Transport::Http, now));
-        assign_all(shard, at, report, &placed);
+        let samples = assign_all(shard, at, report, &placed);
         shard.reported(at, now, stale_after);
-        Applied { samples: placed.len(), rejected }
+        Applied { samples, rejected }
     }
 
     /// Finds or makes the series of a body.
@@ -184,7 +184,7 @@ impl Registry {
         families: &'a [ReportedFamily],
         rejected: &mut Vec<Rejected>,
     ) -> Vec<(SeriesId, &'a ReportedSeries)> {
-        let mut placed = Vec::new();
+        let (mut placed, mut own) = (Vec::new(), HashSet::new());
         for reported in families {
             let head = FamilyHead {
                 name: &reported.name,
@@ -196,13 +196,15 @@ impl Registry {
                 shard.count_rejected(refused.reason, series as u64);
                 note(rejected, refused, series as u32);
             };
-            let family = match self.families.resolve(head, || self.check_shard(shard, head.name)) {
-                Ok(family) => family,
-                Err(refused) => {
-                    refuse(shard, refused, reported.series.len());
-                    continue;
-                }
-            };
+            let family =
+                match self.families.resolve(head, &own, || self.check_shard(shard, head.name)) {
+                    Ok(family) => family,
+                    Err(refused) => {
+                        refuse(shard, refused, reported.series.len());
+                        continue;
+                    }
+                };
+            own.insert(family.id);
             for series in &reported.series {
                 let (labels, bounds) = (series.labels.clone(), series.bounds.clone());
                 match self.place(shard, &family, labels, bounds) {
@@ -267,27 +269,30 @@ fn over_limit(family: &str, message: String) -> Rejected {
     Rejected { family: family.into(), reason: Reason::Limit, message, series: 0 }
 }
 
+/// Assigns what was placed; returns how many series were taken.
 fn assign_all(
     shard: &mut Shard,
     at: usize,
     report: &Report<'_>,
     placed: &[(SeriesId, &ReportedSeries)],
-) {
+) -> usize {
     shard.make_room();
     let (slots, series) = (shard.store.slots(), shard.store.len());
     if let Some(instance) = shard.instances.get_mut(at) {
         instance.make_room(slots, series);
         instance.started_at = report.started_at;
     }
+    let mut applied = 0;
     for (id, series) in placed {
         if fell(shard, at, *id, &series.values) {
             // The same identity with a lower count: that series alone began anew.
             shard.carry(at, *id);
         }
-        shard.assign(at, *id, &series.values);
+        applied += usize::from(shard.assign(at, *id, &series.values));
     }
     let present: HashSet<_> = placed.iter().map(|(id, _)| *id).collect();
     shard.keep_only(at, |id| present.contains(&id));
+    applied
 }
 
 /// Whether a count of the series fell below what the instance reported last (a histogram is judged by its `_count`).

@@ -113,16 +113,21 @@ impl Shard {
         self.exposed.resize(self.store.slots(), 0.0);
     }
 
-    /// Takes `values` as what instance `at` reports for a series, and updates what is exposed.
-    pub(super) fn assign(&mut self, at: usize, id: SeriesId, values: &[f64]) {
+    /// Takes `values` as what instance `at` reports for a series, and updates what is exposed. False: the series' family
+    /// gave way to another before its first sample, and nothing was taken.
+    pub(super) fn assign(&mut self, at: usize, id: SeriesId, values: &[f64]) -> bool {
+        if !self.store.may_report(id) {
+            self.tally.count_rejected(Reason::TypeConflict, 1);
+            return false;
+        }
         let Some(series) = self.store.get_mut(id) else {
-            return;
+            return false;
         };
         series.counted = true;
         let slot = series.slot;
         let grouped = series.is_grouped();
         let Some(instance) = self.instances.get_mut(at) else {
-            return;
+            return false;
         };
         instance.assign(id, slot, values);
         if grouped {
@@ -132,6 +137,7 @@ impl Shard {
             }
         }
         self.refresh(id);
+        true
     }
 
     /// Instance `at` reports a label set with other bounds than before: what it reported under those is replaced, or kept

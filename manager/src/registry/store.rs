@@ -190,6 +190,13 @@ impl Store {
         Some((group.shown, &group.members))
     }
 
+    /// Whether samples of a series can be taken: always, but of a family that gave way before its first.
+    pub(super) fn may_report(&self, id: SeriesId) -> bool {
+        let Some(series) = self.get(id) else { return false };
+        let block = self.blocks.get(series.block as usize);
+        series.counted || block.is_some_and(|block| block.family.report())
+    }
+
     /// Name of the family that `series` belongs to.
     pub(super) fn family_of(&self, series: &Series) -> &str {
         self.blocks.get(series.block as usize).map_or("", |block| &block.family.name)

@@ -36,6 +36,8 @@ pub struct Writer {
     taken_over: CancellationToken,
     /// What the stream's ids mean.
     targets: Vec<Target>,
+    /// Families the stream defined, by id.
+    families: HashSet<usize>,
     /// Series the stream's ids have taken.
     taken: HashSet<SeriesId>,
     /// For each id the last check that saw it, so that a series cannot stand twice in one frame.
@@ -121,6 +123,7 @@ impl Registry {
             stream,
             taken_over,
             targets: Vec::new(),
+            families: HashSet::new(),
             taken: HashSet::new(),
             seen: Vec::new(),
             checks: 0,
@@ -148,7 +151,10 @@ impl Registry {
         }
         let shared = Arc::clone(&writer.shard);
         let mut shard = shared.lock();
-        let family = match self.families.resolve(head, || self.check_shard(&shard, head.name)) {
+        let family = match self
+            .families
+            .resolve(head, &writer.families, || self.check_shard(&shard, head.name))
+        {
             Ok(family) => family,
             Err(rejected) => {
                 let widths = series.iter().map(|s| head.kind.width(s.bounds.len()));
@@ -156,6 +162,7 @@ impl Registry {
                 return Ok(());
             }
         };
+        writer.families.insert(family.id);
         for SeriesDefinition { labels, bounds, .. } in series {
             let width = head.kind.width(bounds.len());
             // Whatever its bounds, a label set stands once on a page.
@@ -353,10 +360,8 @@ impl Writer {
                 };
                 rest = after;
                 match *target {
-                    Target::Series { id, .. } => {
-                        shard.assign(at, id, values);
-                        applied += 1;
-                    }
+                    Target::Series { id, .. } if shard.assign(at, id, values) => applied += 1,
+                    Target::Series { id, .. } => self.note_gave_way(shard, id),
                     Target::Rejected { reason, .. } => shard.count_rejected(reason, 1),
                 }
             }
@@ -393,9 +398,22 @@ impl Writer {
         let before = self.targets.len();
         widths.into_iter().for_each(|width| self.push(Target::Rejected { reason, width }));
         let series = (self.targets.len() - before) as u32;
+        self.note(rejected, series);
+    }
+
+    /// Says of a series that another family took its family's name.
+    fn note_gave_way(&mut self, shard: &Shard, id: SeriesId) {
+        if let Some(series) = shard.store.get(id) {
+            let family = shard.store.family_of(series).into();
+            let message = "another family that claims this name reported before it".to_owned();
+            self.note(Rejected { family, reason: Reason::TypeConflict, message, series: 0 }, 1);
+        }
+    }
+
+    fn note(&mut self, rejected: Rejected, series: u32) {
         if let Some(last) = self.unsaid.last_mut().filter(|last| last.is_same(&rejected)) {
             last.series += series;
-        } else if self.said.insert((rejected.family.clone(), reason))
+        } else if self.said.insert((rejected.family.clone(), rejected.reason))
             && self.unsaid.len() < MAX_SAID
         {
             self.unsaid.push(Rejected { series, ..rejected });

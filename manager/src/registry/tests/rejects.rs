@@ -238,7 +238,8 @@ fn what_is_said_of_many_rejects_stays_readable() {
 fn a_body_is_taken_without_what_conflicts() {
     let registry = registry();
     let mut stream = open_shard(&registry, 1, 1, at(0));
-    stream.define(GAUGE, "x", &[]);
+    let x = stream.define(GAUGE, "x", &[]);
+    stream.snapshot(1, &[(x, &[7.0])], at(0)).unwrap();
     let body = [
         family(COUNTER, "x", &[(&[("l", "1")], &[1.0]), (&[("l", "2")], &[1.0])]),
         family(COUNTER, "y_total", &[(&[], &[1.0])]),
@@ -250,7 +251,8 @@ fn a_body_is_taken_without_what_conflicts() {
         reasons(&applied.rejected),
         [("x", Reason::TypeConflict, 2), ("y", Reason::NameCollision, 1)]
     );
-    assert_eq!(exposed(&registry, at(0)), BTreeMap::from([("y_total{}@0".to_owned(), vec![1.0])]));
+    let both = [("x{}@1".to_owned(), vec![7.0]), ("y_total{}@0".to_owned(), vec![1.0])];
+    assert_eq!(exposed(&registry, at(0)), BTreeMap::from(both));
 }
 
 #[test]
@@ -308,4 +310,34 @@ fn a_counter_called_total_makes_no_nameless_family() {
     let page = exposition::render(&registry, &[], at(0), Format::OpenMetrics).to_vec();
     let page = String::from_utf8(page).unwrap();
     assert!(page.contains("# TYPE _total unknown\n_total{shard_id=\"0\"} 1\n"), "{page}");
+}
+
+/// A stream that defines a family and never reports it keeps no name from those who do.
+#[test]
+fn what_was_only_defined_gives_way() {
+    let registry = registry();
+    let mut squatter = open(&registry, 1, at(0));
+    let gauge = squatter.define(GAUGE, "x_total", &[]);
+    let suffix = squatter.define(GAUGE, "h_count", &[]);
+    let mut stream = open_shard(&registry, 1, 2, at(0));
+    let counter = stream.define(COUNTER, "x_total", &[]);
+    let histogram = stream.define_bounded(HISTOGRAM, "h", &[], &[1.0]);
+    let all: [(u32, &[f64]); 2] = [(counter, &[3.0]), (histogram, &[1.0, 2.0, 3.0])];
+    assert_eq!(stream.snapshot(1, &all, at(0)), applied(2));
+    let before = page(&registry, at(0));
+
+    // What the first one sends now is too late: it is told so, and nothing on the page is touched.
+    let late: [(u32, &[f64]); 2] = [(gauge, &[9.0]), (suffix, &[9.0])];
+    let Ok(Outcome::Applied(applied)) = squatter.snapshot(1, &late, at(0)) else { panic!() };
+    assert_eq!(applied.samples, 0);
+    let told = [("x_total", Reason::TypeConflict, 1), ("h_count", Reason::TypeConflict, 1)];
+    assert_eq!(reasons(&applied.rejected), told);
+    let families = |page: &str| page.lines().filter(|l| l.starts_with("# TYPE")).count();
+    assert_eq!(families(&page(&registry, at(0))), families(&before));
+    assert_eq!(value(&registry, "x_total{}@1", at(0)), Some(vec![3.0]));
+    assert_eq!(value(&registry, "x_total{}@0", at(0)), None);
+    // What was reported stays.
+    let mut third = open_shard(&registry, 1, 3, at(0));
+    third.define(GAUGE, "x_total", &[]);
+    assert_eq!(reasons(&report(&mut third, 1)), [("x_total", Reason::TypeConflict, 1)]);
 }
