@@ -270,14 +270,14 @@ impl Shard {
     }
 
     fn fold_at(&mut self, at: usize) {
-        let slots = 0..self.base.len();
+        let slots = if at > 0 { 0..self.base.len() } else { 0..0 };
         let before: Vec<_> = slots.map(|slot| total(&self.base, &self.instances, slot)).collect();
         let ended = self.instances.remove(at);
         for (slot, base) in self.base.iter_mut().enumerate() {
             // Gauge slots of the base are never read.
             *base += ended.value(slot);
         }
-        if at > 0 {
+        if !before.is_empty() {
             self.lift_base(&before);
         }
         // What has no identity cannot return under it.
