@@ -146,14 +146,15 @@ impl Shard {
         let count = self.reported_count(at, id).unwrap_or(0.0);
         for other in self.others(id) {
             let before = self.reported_count(at, other).unwrap_or(0.0);
+            if count < before {
+                self.carry(at, other);
+            }
             let (Some(series), Some(instance)) =
                 (self.store.get(other), self.instances.get_mut(at))
             else {
                 continue;
             };
-            if count < before {
-                instance.carry(series.slot, series.width());
-            } else if before > 0.0 {
+            if before > 0.0 && count >= before {
                 instance.take_back(series.slot, series.width());
             }
             instance.remove(other);

@@ -315,3 +315,18 @@ fn folding_out_of_order_lowers_no_total() {
         last = total;
     }
 }
+
+/// What is carried over a fall is counts; a quantile is the sender's last word.
+#[test]
+fn quantiles_are_never_carried() {
+    let registry = registry();
+    let post = |quantiles: &[f64], values: &[f64]| {
+        let mut body = [family(SUMMARY, "s", &[(&[], values)])];
+        body[0].series[0].bounds = Bounds::new(quantiles).unwrap();
+        post(&registry, named("a"), &body, at(0)).unwrap();
+        value(&registry, "s{}@0", at(0)).unwrap()
+    };
+    assert_eq!(post(&[0.5], &[0.7, 5.0, 9.0]), [0.7, 5.0, 9.0]);
+    assert_eq!(post(&[0.9], &[0.8, 1.0, 2.0]), [0.8, 6.0, 11.0]);
+    assert_eq!(post(&[0.5], &[0.3, 2.0, 3.0]), [0.3, 7.0, 12.0]);
+}
