@@ -97,7 +97,7 @@ where
     };
     let running = async {
         let shutdown = CancellationToken::new();
-        tokio::spawn(signals::cancel_at_signal(shutdown.clone()));
+        signals::cancel_at_signal(&shutdown);
         run(cli.own, shutdown).await
     };
     match runtime.block_on(running) {
