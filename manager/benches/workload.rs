@@ -68,7 +68,8 @@ impl Shard {
             }
             next += count;
             let head = FamilyHead { name, kind, help: "What it counts.", unit: "" };
-            registry.define(&mut writer, FamilyDefinition { head, series }).unwrap();
+            let definition = FamilyDefinition { head, series };
+            registry.define(&mut writer, definition, now()).unwrap();
         }
         let mut shard = Self {
             writer,

@@ -3,10 +3,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// Time since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize,
+)]
 pub struct UnixTime(Duration);
 
 impl UnixTime {
@@ -58,6 +61,12 @@ impl Clock {
     pub fn new() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { wall: UnixTime(wall), anchor: Instant::now() }
+    }
+
+    /// A clock that reads `wall` now.
+    #[must_use]
+    pub fn starting_at(wall: UnixTime) -> Self {
+        Self { wall, anchor: Instant::now() }
     }
 
     /// The time now.

@@ -1,6 +1,6 @@
 //! The manager's configuration, from flags and environment.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Shards reporting more often would be busy with nothing else,
 const MIN_REPORT_INTERVAL: Duration = Duration::from_millis(100);
@@ -16,6 +16,9 @@ pub struct Config {
     /// Where gRPC listens: telemetry, reflection, health
     #[arg(long, env = "SHARDMETER_GRPC_ADDR", default_value = "127.0.0.1:30001")]
     pub grpc_addr: SocketAddr,
+    /// Where counts are kept over restarts; without it they start anew
+    #[arg(long, env = "SHARDMETER_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
     /// How often shards are told to report
     #[arg(long, env = "SHARDMETER_REPORT_INTERVAL", default_value = "10s", value_parser = humantime::parse_duration)]
     pub report_interval: Duration,
@@ -72,6 +75,7 @@ impl Default for Config {
         Self {
             http_addr: any_port,
             grpc_addr: any_port,
+            data_dir: None,
             report_interval: Duration::from_secs(10),
             stale_after: Duration::from_secs(30),
             fleet: None,

@@ -5,10 +5,11 @@ use std::{io, sync::Arc, time::Duration};
 use futures_util::{Stream, stream};
 use shardmeter_proto::{FILE_DESCRIPTOR_SET, v1::telemetry_service_server::TelemetryServiceServer};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time::sleep,
 };
-use tonic::transport::Server;
+use tonic::transport::{Server, server::Connected};
 
 use crate::session::{MAX_MESSAGE_BYTES, Sessions, Telemetry};
 
@@ -23,8 +24,19 @@ const MAX_STREAMS_PER_CONNECTION: u32 = 4_096;
 /// Pause after a connection could not be accepted: without descriptors the next attempt fails at once too.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// Serves until the sessions' shutdown token is cancelled and their streams have ended.
+/// Serves a port until the sessions' shutdown token is cancelled and their streams have ended.
 pub(crate) async fn serve(listener: TcpListener, sessions: Arc<Sessions>) -> io::Result<()> {
+    serve_on(connections(listener), sessions).await
+}
+
+/// Serves connections, whatever carries them, like [`serve`].
+pub(crate) async fn serve_on<IO>(
+    incoming: impl Stream<Item = io::Result<IO>>,
+    sessions: Arc<Sessions>,
+) -> io::Result<()>
+where
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let shutdown = sessions.shutdown.clone();
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<TelemetryServiceServer<Telemetry>>().await;
@@ -43,7 +55,7 @@ pub(crate) async fn serve(listener: TcpListener, sessions: Arc<Sessions>) -> io:
         .add_service(describe().build_v1().map_err(io::Error::other)?)
         .add_service(describe().build_v1alpha().map_err(io::Error::other)?)
         .add_service(telemetry)
-        .serve_with_incoming_shutdown(connections(listener), shutdown.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await
         .map_err(io::Error::other)
 }

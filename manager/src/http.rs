@@ -3,7 +3,7 @@
 mod error;
 mod shards;
 
-use std::{future::ready, sync::Arc};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -22,6 +22,7 @@ use crate::{
     clock::Clock,
     exposition::{self, Format},
     ingest::{self, Post, ShardIds},
+    journal::{Journal, JournalState},
     metrics::{Metrics, PostOutcome},
     registry::Registry,
 };
@@ -33,10 +34,14 @@ const MAX_BODY_BYTES: usize = 8 << 20;
 /// Longest name a sender may give itself, bytes.
 const MAX_INSTANCE_NAME: usize = 128;
 
+/// Longest pause between two reports of a sender.
+const MAX_INTERVAL: Duration = Duration::from_secs(3600);
+
 /// What every request needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Http {
     pub(crate) registry: Arc<Registry>,
+    pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
     pub(crate) shutdown: CancellationToken,
@@ -126,12 +131,15 @@ fn take_shard_metrics(
 ) -> Result<Json<serde_json::Value>, HttpError> {
     error::expect_json(headers)?;
     let instance = instance_name(headers)?;
+    let sequence = report_sequence(headers)?;
+    let interval = report_interval(headers)?;
     if body.trim_ascii_start().first() == Some(&b'[') {
         // serde would take an array for an object too.
         return Err(HttpError::not_an_object());
     }
     let posted: ShardMetrics<'_> = serde_json::from_slice(body).map_err(HttpError::bad_json)?;
-    let post = Post { shards: posted.shard_id, instance, text: &posted.metrics };
+    let post =
+        Post { shards: posted.shard_id, instance, sequence, interval, text: &posted.metrics };
     let taken = ingest::ingest(&http.registry, post, http.clock.now()).map_err(|error| {
         tracing::debug!(shards = %posted.shard_id, %error, "body refused");
         HttpError::from(error)
@@ -145,6 +153,8 @@ fn take_shard_metrics(
     Ok(Json(serde_json::json!({
         "series": taken.series,
         "identity": if taken.identified { "known" } else { "none" },
+        "late": taken.late,
+        "durable": taken.durable,
         "rejected": rejected.collect::<Vec<_>>(),
     })))
 }
@@ -162,9 +172,47 @@ fn instance_name(headers: &HeaderMap) -> Result<Option<&str>, HttpError> {
     })
 }
 
+/// The number of the report, if the sender numbers them.
+fn report_sequence(headers: &HeaderMap) -> Result<Option<u64>, HttpError> {
+    let Some(stated) = headers.get("x-report-sequence") else {
+        return Ok(None);
+    };
+    let sequence = stated.to_str().ok().and_then(|s| s.parse().ok()).filter(|s| *s > 0);
+    sequence.map(Some).ok_or_else(|| {
+        HttpError::new(
+            StatusCode::BAD_REQUEST,
+            "X-Report-Sequence must be a whole number from 1, greater with every report",
+        )
+    })
+}
+
+/// How often the sender reports, if it says so.
+fn report_interval(headers: &HeaderMap) -> Result<Option<Duration>, HttpError> {
+    let Some(stated) = headers.get("x-report-interval") else {
+        return Ok(None);
+    };
+    let seconds = stated.to_str().ok().and_then(|s| s.parse().ok());
+    let interval = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
+    interval.filter(|i| !i.is_zero() && *i <= MAX_INTERVAL).map(Some).ok_or_else(|| {
+        let what = format!(
+            "X-Report-Interval must be the seconds between two reports, at most {}",
+            MAX_INTERVAL.as_secs()
+        );
+        HttpError::new(StatusCode::BAD_REQUEST, what)
+    })
+}
+
 async fn readiness(State(http): State<Http>) -> Response {
     if http.shutdown.is_cancelled() {
         return HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "shutting down").into_response();
     }
-    Json(serde_json::json!({ "status": "ok", "journal": "memory" })).into_response()
+    // A manager that only cannot write still takes and shows everything: whoever routes to it should go on.
+    let answer = match http.journal.state() {
+        JournalState::MemoryOnly => serde_json::json!({ "status": "ok", "journal": "memory" }),
+        JournalState::Up => serde_json::json!({ "status": "ok", "journal": "up" }),
+        JournalState::Degraded(reason) => {
+            serde_json::json!({ "status": "degraded", "journal": "down", "reason": reason })
+        }
+    };
+    Json(answer).into_response()
 }

@@ -4,7 +4,7 @@ mod assemble;
 mod shard_ids;
 mod text;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, time::Duration};
 
 pub use assemble::AssembleError;
 pub use shard_ids::ShardIds;
@@ -12,7 +12,7 @@ pub use text::{ParseError, Problem};
 
 use crate::{
     clock::UnixTime,
-    registry::{InstanceKey, Registry, Rejected, Report, ReportError, ReportedFamily},
+    registry::{InstanceKey, Outcome, Registry, Rejected, Report, ReportError, ReportedFamily},
 };
 
 /// A body and who sent it.
@@ -22,6 +22,10 @@ pub struct Post<'a> {
     pub shards: ShardIds,
     /// What the sender calls itself (`X-Instance-Id`), if it does.
     pub instance: Option<&'a str>,
+    /// Number of the report (`X-Report-Sequence`), if the sender numbers them.
+    pub sequence: Option<u64>,
+    /// How often the sender reports (`X-Report-Interval`), if it says so.
+    pub interval: Option<Duration>,
     /// Prometheus text format 0.0.4.
     pub text: &'a str,
 }
@@ -35,6 +39,10 @@ pub struct Taken {
     pub rejected: Vec<Rejected>,
     /// Whether the sender could be told from its predecessors.
     pub identified: bool,
+    /// A later report had been applied before, so this one changed nothing.
+    pub late: bool,
+    /// Whether what was applied survives the manager.
+    pub durable: bool,
 }
 
 /// Why nothing of a body was applied.
@@ -72,16 +80,28 @@ pub fn ingest(registry: &Registry, post: Post<'_>, now: UnixTime) -> Result<Take
         .map(|(shard_id, families)| Report {
             shard_id: *shard_id,
             sender: sender.clone(),
+            sequence: post.sequence,
+            interval: post.interval,
             started_at: body.process_start.map(UnixTime::from_secs_f64),
             families,
         })
         .collect();
-    let applied = registry.report(&reports, now)?;
-    Ok(Taken {
-        series: applied.iter().map(|a| a.samples).sum(),
-        rejected: applied.into_iter().flat_map(|a| a.rejected).collect(),
+    let mut taken = Taken {
+        series: 0,
+        rejected: Vec::new(),
         identified: sender != InstanceKey::Anonymous,
-    })
+        late: true,
+        durable: true,
+    };
+    for outcome in registry.report(&reports, now)? {
+        if let Outcome::Applied(applied) = outcome {
+            taken.late = false;
+            taken.durable &= applied.durable;
+            taken.series += applied.samples;
+            taken.rejected.extend(applied.rejected);
+        }
+    }
+    Ok(taken)
 }
 
 /// A name of 32 hexadecimal digits is the instance id that a gRPC client of the same process would send.
@@ -90,7 +110,7 @@ fn instance_key(name: &str) -> InstanceKey {
         .then(|| u128::from_str_radix(name, 16));
     match id {
         Some(Ok(id)) => InstanceKey::Id(id.to_be_bytes()),
-        _ => InstanceKey::Named(Arc::from(name)),
+        _ => InstanceKey::Named(name.into()),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod exposition;
 mod grpc;
 mod http;
 pub mod ingest;
+mod journal;
 pub mod metrics;
 pub mod model;
 pub mod registry;
@@ -23,18 +24,30 @@ mod summary;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, time::timeout};
+use futures_util::Stream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    task::{JoinHandle, spawn_blocking},
+    time::{MissedTickBehavior, interval, timeout},
+};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
 
 pub use config::{Config, ConfigError};
+pub use journal::OpenError;
 
 use clock::Clock;
+use journal::{FileJournal, Journal, JournalState, MemoryOnly};
 use metrics::Metrics;
 use registry::{Registry, Settings};
 use session::Sessions;
 
 /// How long requests in flight may take after a shutdown began; `docker stop` kills after 10 s.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often the disk takes what the journal has: what a power cut may cost.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// A manager whose sockets are bound.
 #[derive(Debug)]
@@ -62,6 +75,9 @@ pub enum BuildError {
         /// The system's word.
         error: io::Error,
     },
+    /// The journal cannot be used.
+    #[error("--data-dir cannot be used")]
+    Journal(#[from] OpenError),
     /// The manager's own metrics contradict each other.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
@@ -73,20 +89,44 @@ impl Manager {
     /// # Errors
     /// If the configuration cannot work or an address cannot be bound.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
+        Self::build_with(config, Clock::new()).await
+    }
+
+    /// Like [`Manager::build`], by another clock than the system's: a simulation's.
+    ///
+    /// # Errors
+    /// As [`Manager::build`] has.
+    pub async fn build_with(config: Config, clock: Clock) -> Result<Self, BuildError> {
         config.validate()?;
         let metrics = Arc::new(Metrics::new()?);
+        let of_journal = config.data_dir.as_ref().map(|_| metrics.of_journal()).transpose()?;
         let reserved = exposition::reserved(&metrics.gather());
-        let settings = Settings { stale_after: config.stale_after, ..Settings::default() };
+        let settings = Settings {
+            stale_after: config.stale_after,
+            report_interval: config.report_interval,
+            ..Settings::default()
+        };
         let registry = Arc::new(Registry::new(
             settings,
             reserved.iter().map(|(name, kind)| (name.as_str(), *kind)),
         ));
+        let journal: Arc<dyn Journal> = match config.data_dir.as_deref().zip(of_journal) {
+            None => Arc::new(MemoryOnly),
+            Some((dir, of_journal)) => {
+                let journal = FileJournal::open(dir, &registry, of_journal)?;
+                registry.resume(clock.now());
+                journal
+            }
+        };
+        let sink = Arc::clone(&journal);
+        registry.record_to(Box::new(move |changes| sink.append(changes)));
         let (http, http_addr) = bind("HTTP", config.http_addr).await?;
         let (grpc, grpc_addr) = bind("gRPC", config.grpc_addr).await?;
         let sessions = Arc::new(Sessions {
             registry,
+            journal,
             metrics,
-            clock: Clock::new(),
+            clock,
             fleet: config.fleet,
             report_interval: config.report_interval,
             idle_gap: config.stale_after,
@@ -113,6 +153,21 @@ impl Manager {
         Arc::clone(&self.sessions.registry)
     }
 
+    /// Serves gRPC on connections that another network than the port brings: a Unix socket, a simulation. Ends when they
+    /// do, or with the manager.
+    ///
+    /// # Errors
+    /// If a connection cannot be taken for good.
+    pub async fn serve_grpc<IO>(
+        &self,
+        incoming: impl Stream<Item = io::Result<IO>>,
+    ) -> io::Result<()>
+    where
+        IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        grpc::serve_on(incoming, Arc::clone(&self.sessions)).await
+    }
+
     /// Serves until `shutdown` completes, then ends every session (shards reconnect elsewhere or later) and lets requests
     /// in flight finish.
     ///
@@ -121,15 +176,21 @@ impl Manager {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let Self { http, http_addr, grpc, grpc_addr, sessions } = self;
         tracing::info!(%http_addr, %grpc_addr, "manager listens");
-        tracing::warn!("counts are kept in memory only: a restart of the manager starts them anew");
+        if sessions.journal.state() == JournalState::MemoryOnly {
+            tracing::warn!(
+                "counts are kept in memory only: a restart of the manager starts them anew; --data-dir keeps them"
+            );
+        }
         let stop = sessions.shutdown.clone();
         let routes = http::routes(http::Http {
             registry: Arc::clone(&sessions.registry),
+            journal: Arc::clone(&sessions.journal),
             metrics: Arc::clone(&sessions.metrics),
             clock: sessions.clock,
             shutdown: stop.clone(),
         });
         let summary = summary::every_minute(Arc::clone(&sessions));
+        let maintenance = maintain(Arc::clone(&sessions));
         let serve_http =
             axum::serve(http, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
         let serve =
@@ -145,8 +206,32 @@ impl Manager {
         };
         stop.cancel(); // ends the sessions too when a listener failed
         summary.abort();
+        // Its last act is to have the disk take everything.
+        let _ = maintenance.await;
         served
     }
+}
+
+/// Starts the task that looks after the journal once a second until the shutdown, and once more then.
+fn maintain(sessions: Arc<Sessions>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut tick = interval(MAINTAIN_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = sessions.shutdown.cancelled() => {}
+            }
+            let ends = sessions.shutdown.is_cancelled();
+            let sessions = Arc::clone(&sessions);
+            let now = sessions.clock.now();
+            let maintained =
+                spawn_blocking(move || sessions.journal.maintain(&sessions.registry, now));
+            if maintained.await.is_err() || ends {
+                return;
+            }
+        }
+    })
 }
 
 async fn bind(

@@ -65,7 +65,40 @@ pub struct Metrics {
     pub(crate) samples: IntCounter,
 }
 
+/// What is counted of a journal in a directory.
+#[derive(Debug, Clone)]
+pub struct JournalMetrics {
+    /// Whether changes are durable.
+    pub(crate) up: IntGauge,
+    /// Size of its files.
+    pub(crate) bytes: IntGauge,
+    /// Checkpoints written.
+    pub(crate) checkpoints: IntCounter,
+}
+
 impl Metrics {
+    /// Adds those of a journal.
+    ///
+    /// # Errors
+    /// If they are there already.
+    pub fn of_journal(&self) -> Result<JournalMetrics, prometheus::Error> {
+        let up = IntGauge::new(
+            "shardmeter_manager_journal_up",
+            "Whether what shards report is durable (1) or lost by a restart of the manager (0).",
+        )?;
+        let bytes =
+            IntGauge::new("shardmeter_manager_journal_size_bytes", "Size of the journal's files.")?;
+        let checkpoints = IntCounter::new(
+            "shardmeter_manager_journal_checkpoints_total",
+            "Checkpoints of the journal written.",
+        )?;
+        Ok(JournalMetrics {
+            up: add(&self.own, &up)?,
+            bytes: add(&self.own, &bytes)?,
+            checkpoints: add(&self.own, &checkpoints)?,
+        })
+    }
+
     /// All metrics at zero.
     ///
     /// # Errors

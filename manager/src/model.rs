@@ -8,11 +8,13 @@
 mod bounds;
 mod labels;
 
+use serde::{Deserialize, Serialize};
+
 pub use bounds::{Bounds, BoundsError};
 pub use labels::{LabelError, LabelSet, is_label_name};
 
 /// How a family's values behave (Prometheus' term).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MetricType {
     /// Only rises while its instance lives; instances add up.
     Counter,

@@ -8,22 +8,33 @@
 //! Ways out: [`Registry::visit`] reads what is exposed, [`Registry::status`] who reports. The time is always passed in;
 //! there is no I/O here, and nothing of gRPC, HTTP or text formats.
 //!
+//! Whatever happens is checked, given as a [`Change`] to the sink ([`Registry::record_to`]), then applied. Changes that
+//! were kept make the registry again ([`Registry::restore`]); [`Registry::checkpoint`] says all of it at once.
+//!
 //! Locks: the map of shards, the table of families, and one lock a shard, held for one frame or one shard's rendering.
 
+mod change;
 mod check;
 mod family;
+mod fold;
 mod frame;
 mod instance;
 mod report;
+mod restore;
 mod shard;
 mod status;
 mod store;
+mod view;
 mod writer;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 
+pub use change::{
+    About, Change, FamilyChange, InstanceRecord, Misfit, ReportStep, SeriesStep, ShardRecord, Sink,
+    Step,
+};
 pub use check::BadSample;
 pub use family::Family;
 pub use frame::{
@@ -32,11 +43,12 @@ pub use frame::{
 };
 pub use instance::{InstanceKey, Transport};
 pub use report::{Report, ReportError, ReportedFamily, ReportedSeries};
-pub use shard::{SeriesView, ShardView};
 pub use status::{InstanceStatus, ShardState, ShardStatus};
+pub use view::{SeriesView, ShardView};
 pub use writer::{Attached, Writer};
 
 use crate::{clock::UnixTime, model::MetricType};
+use change::Recorder;
 use family::FamilyTable;
 use shard::Shard;
 
@@ -45,6 +57,8 @@ use shard::Shard;
 pub struct Settings {
     /// A shard silent for longer than this is down, and its gauges leave the scrape.
     pub stale_after: Duration,
+    /// How often senders report, unless they say otherwise.
+    pub report_interval: Duration,
     /// Series a shard may have in one family.
     pub max_series_per_family: usize,
     /// Series a shard may have in all.
@@ -55,6 +69,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             stale_after: Duration::from_secs(30),
+            report_interval: Duration::from_secs(10),
             max_series_per_family: 2_000,
             max_series_per_shard: 5_000,
         }
@@ -127,6 +142,9 @@ pub struct Registry {
     families: FamilyTable,
     shards: RwLock<BTreeMap<u32, Arc<Mutex<Shard>>>>,
     fleet: Mutex<FleetSize>,
+    recorder: Arc<Recorder>,
+    /// The latest time that a restored change tells of.
+    recorded_until: Mutex<UnixTime>,
 }
 
 /// How many shards the bot has, as the instance that began last says.
@@ -134,6 +152,18 @@ pub struct Registry {
 struct FleetSize {
     shard_count: u32,
     said_at: UnixTime,
+}
+
+impl FleetSize {
+    fn change(&self) -> Change<'static> {
+        Change::FleetSize { shard_count: self.shard_count, said_at: self.said_at }
+    }
+
+    fn restore(&mut self, shard_count: u32, said_at: UnixTime) {
+        if said_at >= self.said_at {
+            *self = Self { shard_count, said_at };
+        }
+    }
 }
 
 impl Registry {
@@ -148,14 +178,15 @@ impl Registry {
             families: FamilyTable::new(reserved),
             shards: RwLock::default(),
             fleet: Mutex::default(),
+            recorder: Arc::default(),
+            recorded_until: Mutex::default(),
         }
     }
 
     /// Calls `look` with every shard that ever reported, in order of id. Each shard is locked while it is looked at, so
     /// what `look` sees of it comes from whole frames.
     pub fn visit(&self, now: UnixTime, mut look: impl FnMut(&ShardView<'_>)) {
-        let shards: Vec<_> = self.shards.read().values().map(Arc::clone).collect();
-        for shard in shards {
+        for shard in self.all() {
             let mut shard = shard.lock();
             shard.settle(now, self.settings.stale_after);
             look(&ShardView::new(&shard));
@@ -198,13 +229,20 @@ impl Registry {
         )
     }
 
+    /// All shards, in order of id.
+    fn all(&self) -> Vec<Arc<Mutex<Shard>>> {
+        self.shards.read().values().map(Arc::clone).collect()
+    }
+
     fn note_fleet_size(&self, shard_count: u32, said_at: UnixTime) {
         let mut fleet = self.fleet.lock();
-        if said_at >= fleet.said_at {
-            *fleet = FleetSize { shard_count, said_at };
+        let before = fleet.shard_count;
+        fleet.restore(shard_count, said_at);
+        if fleet.shard_count != before {
+            self.recorder.record(&[fleet.change()]);
         }
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -20,6 +20,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::{
     clip::clip,
     clock::Clock,
+    journal::Journal,
     metrics::{FrameOutcome, Metrics},
     registry::{
         AttachError, Attached, DefineError, Frame, FrameError, FrameKind, Outcome, Registry, Writer,
@@ -47,6 +48,8 @@ const MAX_SERIES_IDS: usize = 100_000;
 #[derive(Debug)]
 pub(crate) struct Sessions {
     pub(crate) registry: Arc<Registry>,
+    /// Keeps what happens to the registry.
+    pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
     /// The fleet that senders may state; `None`: any.
@@ -307,8 +310,9 @@ impl Reporting {
         let refuse = |e: DefineError| Status::invalid_argument(e.to_string());
         let families = convert::definitions(definitions, self.shard_id)?;
         self.writer.check_definitions(&families).map_err(refuse)?;
+        let now = sessions.clock.now();
         for family in families {
-            sessions.registry.define(&mut self.writer, family).map_err(refuse)?;
+            sessions.registry.define(&mut self.writer, family, now).map_err(refuse)?;
         }
         Ok(Next::Silence)
     }
@@ -350,16 +354,16 @@ impl Reporting {
 
     fn apply(&mut self, sessions: &Sessions, frame: Frame<'_>) -> Result<Next, Status> {
         let outcome = self.writer.apply(frame, sessions.clock.now()).map_err(refusal)?;
-        let rejected = match outcome {
+        let (rejected, durable) = match outcome {
             Outcome::NotApplied(reason) => return Ok(self.resync(sessions, reason.to_string())),
             Outcome::Duplicate => {
                 sessions.metrics.count_frame(FrameOutcome::Duplicate);
-                Vec::new()
+                (Vec::new(), sessions.journal.is_up())
             }
             Outcome::Applied(applied) => {
                 sessions.metrics.count_frame(FrameOutcome::Applied);
                 sessions.metrics.samples.inc_by(applied.samples as u64);
-                applied.rejected
+                (applied.rejected, applied.durable)
             }
         };
         for r in &rejected {
@@ -367,7 +371,7 @@ impl Reporting {
         }
         Ok(Next::Answer(Answer::Ack(v1::Ack {
             sequence: frame.sequence,
-            durable: false,
+            durable,
             rejected: rejected.into_iter().map(convert::rejected).collect(),
         })))
     }

@@ -105,13 +105,13 @@ impl Ledger {
         for family in families {
             self.gather_family(family);
         }
-        for family in self.families.values_mut() {
-            for series in family.series.values_mut() {
-                if series.gather != self.gathers && series.presence == Presence::Present {
-                    series.leave(family.kind);
-                }
+        let gathers = self.gathers;
+        self.retain(|kind, series| {
+            if series.gather != gathers && series.presence == Presence::Present {
+                series.leave(kind);
             }
-        }
+            !series.left_unnoticed(kind)
+        });
     }
 
     fn gather_family(&mut self, gathered: &MetricFamily) {

@@ -50,8 +50,10 @@
 //!
 //! # When the manager is away
 //!
-//! Nothing is queued, so memory stays what the label sets of the registries take, and nothing is lost: values are sent
-//! as they are since the registry began, not as increments. A reporter tries to come back after a random wait that
+//! Nothing is queued, so memory stays what the label sets of the registries take, however long it lasts, and nothing is
+//! lost: values are sent as they are since the registry began, not as increments. (A label set that counted and was
+//! removed goes on to take its place, a few hundred bytes, for as long as the process lives: what it counted stays true,
+//! and it would count on from there if it came back.) A reporter tries to come back after a random wait that
 //! doubles up to 15 seconds, then sends all series once. One warning is logged when an outage begins and one line when it
 //! ends, through [`tracing`]. A connection that died silently is noticed within 20 seconds.
 //!

@@ -1,6 +1,6 @@
 //! A real Prometheus scrapes the manager, and finds what the simulated Discord's books say.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use serde_json::Value;
 use shardmeter_gateway_sim::{Control, ShardBooks};
@@ -15,14 +15,14 @@ use crate::{
 };
 
 /// A running Prometheus with default negotiation.
-struct Prometheus {
+pub(crate) struct Prometheus {
     addr: SocketAddr,
     _process: Child,
     _data: TempDir,
 }
 
 impl Prometheus {
-    async fn start(target: SocketAddr) -> Self {
+    pub(crate) async fn start(target: SocketAddr) -> Self {
         let data = tempfile::tempdir().unwrap();
         let config = data.path().join("prometheus.yml");
         let text = format!(
@@ -64,6 +64,47 @@ impl Prometheus {
         Ok(results.iter().map(sample).collect())
     }
 
+    /// Fails if a count fell between two of its scrapes, or `increase()` says another growth than from the first value to
+    /// the last. Its newest values are `page`'s, which stands still.
+    pub(crate) async fn assert_never_fell(&self, page: &Samples) {
+        const ALL: &str = "[1d]";
+        let own = |name: &str| name.starts_with("shardmeter_manager_");
+        let names: BTreeSet<&str> =
+            page.keys().map(|(name, _)| name.as_str()).filter(|name| !own(name)).collect();
+        for name in names {
+            let of = |function: &str| {
+                let query = format!("{function}({name}{ALL})");
+                async move { self.query(&query).await.map(|found| anonymous(&found)) }
+            };
+            let shown = anonymous(&named(page, name));
+            let moving = name == "shard_reports_total";
+            let newest = until("the newest values are the page's", || async {
+                let newest = of("max_over_time").await?;
+                if !moving {
+                    same(&shown, &newest)?;
+                }
+                Ok(newest)
+            })
+            .await;
+            let resets = of("resets").await.unwrap();
+            assert_eq!(resets.len(), newest.len(), "{name}");
+            let fell: Vec<_> = resets.iter().filter(|(_, resets)| **resets != 0.0).collect();
+            assert!(fell.is_empty(), "{name} fell: {fell:?}");
+            let (first, scrapes) = (of("min_over_time").await, of("count_over_time").await);
+            let (first, scrapes) = (first.unwrap(), scrapes.unwrap());
+            for (series, increase) in of("increase").await.unwrap() {
+                let growth = newest[&series] - first[&series];
+                // It also guesses what was counted up to a scrape's time before the first and after the last.
+                let guessed = 1.0 + 2.0 / (scrapes[&series] - 1.0);
+                let right = growth * (1.0 - 1e-9) <= increase && increase <= growth * guessed;
+                assert!(
+                    moving || right,
+                    "increase of {name}{series:?} is {increase}, not {growth}"
+                );
+            }
+        }
+    }
+
     /// Whether what it has of a shard's guilds, users and connection is what the books say.
     async fn knows_guilds(&self, shard: u32, books: &ShardBooks) -> Result<(), String> {
         let booked = [
@@ -97,8 +138,15 @@ fn sample(result: &Value) -> (Series, f64) {
     let labels = result["metric"].as_object().unwrap().iter();
     let labels =
         labels.filter(|(n, _)| *n != "__name__").map(|(n, v)| (n.clone(), text(v))).collect();
-    let name = text(&result["metric"]["__name__"]);
+    let name = result["metric"]["__name__"].as_str().unwrap_or_default().to_owned();
     ((name, labels), result["value"][1].as_str().unwrap().parse().unwrap())
+}
+
+/// Series of one name as functions return them: without the name, and without the labels that Prometheus adds; `le` as
+/// a number.
+fn anonymous(samples: &Samples) -> Samples {
+    let comparable = comparable_labels(samples);
+    comparable.into_iter().map(|((_, labels), value)| ((String::new(), labels), value)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,12 +264,20 @@ const MOVING: [&str; 9] = [
     "memory_usage_bytes",
 ];
 
-/// Series as both sides can have them: without the target's labels and what Prometheus says of the scrape itself, `le`
-/// as a number, a moving value as 0.
+/// Series as both sides can have them: without what Prometheus says of the scrape itself, a moving value as 0.
 fn comparable(samples: &Samples) -> Samples {
     let scrape_itself = |name: &str| name == "up" || name.starts_with("scrape_");
-    let own = samples.iter().filter(|((name, _), _)| !scrape_itself(name));
-    own.map(|((name, labels), value)| {
+    let own = comparable_labels(samples).into_iter().filter(|((name, _), _)| !scrape_itself(name));
+    own.map(|(series, value)| {
+        let moving = MOVING.iter().any(|prefix| series.0.starts_with(prefix));
+        (series, if moving { 0.0 } else { value })
+    })
+    .collect()
+}
+
+/// Series without the target's labels, and `le` as a number.
+fn comparable_labels(samples: &Samples) -> Samples {
+    let comparable = samples.iter().map(|((name, labels), value)| {
         let mut labels = labels.clone();
         labels.retain(|label, _| label != "job" && label != "instance");
         for bound in ["le", "quantile"] {
@@ -229,8 +285,7 @@ fn comparable(samples: &Samples) -> Samples {
                 *text = text.replace("+Inf", "inf").parse::<f64>().unwrap().to_string();
             });
         }
-        let moving = MOVING.iter().any(|prefix| name.starts_with(prefix));
-        ((name.clone(), labels), if moving { 0.0 } else { *value })
-    })
-    .collect()
+        ((name.clone(), labels), *value)
+    });
+    comparable.collect()
 }

@@ -1,6 +1,7 @@
-//! A TCP proxy that can cut its connections.
+//! A TCP proxy that can cut its connections, and swallow what they carry.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -9,54 +10,60 @@ use std::{
 };
 
 use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     sync::watch,
 };
+
+use crate::wire::{Tap, Wire};
 
 /// Forwards to one address; stops when dropped.
 pub(crate) struct Proxy {
     pub(crate) addr: SocketAddr,
-    /// Bumped to cut every connection.
-    cuts: watch::Sender<u64>,
+    /// What is done to the connections.
+    line: watch::Sender<Line>,
     accepted: Arc<AtomicU64>,
+}
+
+/// The state of the line.
+#[derive(Clone, Copy, Default)]
+struct Line {
+    /// Bumped to cut every connection.
+    cuts: u64,
+    /// Nothing passes.
+    swallowing: bool,
 }
 
 impl Proxy {
     pub(crate) async fn start(target: SocketAddr) -> Self {
+        Self::tapped(target, Arc::default()).await
+    }
+
+    /// As [`Proxy::start`]; what is said on its connections is noted in `wire`.
+    pub(crate) async fn tapped(target: SocketAddr, wire: Arc<Wire>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (cuts, cut) = watch::channel(0);
+        let (line, watched) = watch::channel(Line::default());
         let accepted = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&accepted);
         tokio::spawn(async move {
-            let mut ended = cut.clone();
+            let mut dropped = watched.clone();
             loop {
                 let accepted = tokio::select! {
                     accepted = listener.accept() => accepted,
-                    changed = ended.changed() => match changed {
-                        Ok(()) => continue,
-                        Err(_) => return,
-                    },
+                    _ = dropped.wait_for(|_| false) => return,
                 };
-                let Ok((mut client, _)) = accepted else {
+                let Ok((client, _)) = accepted else {
                     continue;
                 };
                 count.fetch_add(1, Relaxed);
-                let mut cut = cut.clone();
-                cut.mark_unchanged();
-                tokio::spawn(async move {
-                    let Ok(mut server) = TcpStream::connect(target).await else {
-                        return;
-                    };
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut client, &mut server) => {}
-                        _ = cut.changed() => {}
-                    }
-                });
+                tokio::spawn(serve(client, target, watched.clone(), Arc::clone(&wire)));
             }
         });
-        Self { addr, cuts, accepted }
+        Self { addr, line, accepted }
     }
 
     /// How many connections were made through it.
@@ -66,6 +73,73 @@ impl Proxy {
 
     /// Drops every connection; new ones are let through.
     pub(crate) fn cut(&self) {
-        self.cuts.send_modify(|cuts| *cuts += 1);
+        self.line.send_modify(|line| line.cuts += 1);
+    }
+
+    /// Lets nothing through and closes nothing, as a firewall that forgot its connections does: what is sent piles up,
+    /// who connects waits.
+    pub(crate) fn swallow(&self) {
+        self.line.send_modify(|line| line.swallowing = true);
+    }
+
+    /// Lets everything through again, what piled up included: TCP repeats what was lost, however late.
+    pub(crate) fn heal(&self) {
+        self.line.send_modify(|line| line.swallowing = false);
+    }
+}
+
+/// One connection, until either side ends it or it is cut.
+async fn serve(
+    client: TcpStream,
+    target: SocketAddr,
+    mut line: watch::Receiver<Line>,
+    wire: Arc<Wire>,
+) {
+    let cuts = line.borrow_and_update().cuts;
+    let (mut cut, up, down) = (line.clone(), line.clone(), line.clone());
+    let forward = async move {
+        passable(&mut line).await?;
+        let server = TcpStream::connect(target).await?;
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        let tap = Tap::new(wire);
+        tokio::try_join!(
+            pump(from_client, to_server, up, |bytes| tap.shard_says(bytes)),
+            pump(from_server, to_client, down, |bytes| tap.manager_says(bytes)),
+        )?;
+        io::Result::Ok(())
+    };
+    tokio::select! {
+        _ended = forward => {}
+        _ = cut.wait_for(|line| line.cuts > cuts) => {}
+    }
+}
+
+/// Waits while the line swallows.
+async fn passable(line: &mut watch::Receiver<Line>) -> io::Result<()> {
+    line.wait_for(|line| !line.swallowing).await.map(drop).map_err(io::Error::other)
+}
+
+/// Forwards one direction to its end.
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut line: watch::Receiver<Line>,
+    note: impl Fn(&[u8]),
+) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 14];
+    loop {
+        passable(&mut line).await?;
+        let read = tokio::select! {
+            biased;
+            _ = line.wait_for(|line| line.swallowing) => continue,
+            read = from.read(&mut buffer) => read?,
+        };
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        let bytes = &buffer[..read];
+        note(bytes);
+        to.write_all(bytes).await?;
     }
 }

@@ -18,6 +18,19 @@ pub(crate) fn parse(page: &str) -> Samples {
     samples
 }
 
+/// The samples of a page that may never fall: counters, and the buckets, counts and sums of histograms and summaries.
+pub(crate) fn counts(page: &str) -> Samples {
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let types: BTreeMap<&str, &str> = types.collect();
+    let is_count = |name: &str| {
+        let of = |suffix| name.strip_suffix(suffix).and_then(|family| types.get(family).copied());
+        types.get(name) == Some(&"counter")
+            || of("_bucket") == Some("histogram")
+            || ["_count", "_sum"].iter().any(|s| matches!(of(s), Some("histogram" | "summary")))
+    };
+    parse(page).into_iter().filter(|((name, _), _)| is_count(name)).collect()
+}
+
 fn parse_line(line: &str) -> (Series, f64) {
     let name_end = line.find(['{', ' ']).unwrap();
     let (name, mut rest) = line.split_at(name_end);

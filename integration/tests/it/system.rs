@@ -60,23 +60,17 @@ impl RunningManager {
     }
 }
 
-/// A simulated Discord and a bot on it.
-pub(crate) struct Fleet {
-    pub(crate) discord: Control,
-    stop_bot: CancellationToken,
-    stop_discord: CancellationToken,
-    bot: JoinHandle<()>,
-    sim: JoinHandle<()>,
+/// A simulated Discord; ends when dropped.
+pub(crate) struct Discord {
+    pub(crate) control: Control,
+    pub(crate) gateway_url: String,
+    pub(crate) api_url: String,
+    stop: CancellationToken,
+    running: JoinHandle<()>,
 }
 
-impl Fleet {
-    /// Starts a bot of `shards` shards that reports to `manager`, and waits until Discord knows them all.
-    pub(crate) async fn start(
-        shards: u32,
-        guilds: u32,
-        commands_per_second: f64,
-        manager: SocketAddr,
-    ) -> Self {
+impl Discord {
+    pub(crate) async fn start(shards: u32, guilds: u32, commands_per_second: f64) -> Self {
         let sim = GatewaySim::build(shardmeter_gateway_sim::Config {
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             guilds,
@@ -88,28 +82,55 @@ impl Fleet {
             ..shardmeter_gateway_sim::Config::default()
         });
         let sim = sim.await.unwrap();
-        let (gateway_url, api_url, discord) = (sim.gateway_url(), sim.api_url(), sim.control());
-        let (stop_bot, stop_discord) = (CancellationToken::new(), CancellationToken::new());
-        let sim = tokio::spawn(sim.run(stop_discord.clone().cancelled_owned()));
+        let (gateway_url, api_url, control) = (sim.gateway_url(), sim.api_url(), sim.control());
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(sim.run(stop.clone().cancelled_owned()));
+        Self { control, gateway_url, api_url, stop, running }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.running.await.unwrap();
+    }
+}
+
+/// A simulated Discord and a bot on it.
+pub(crate) struct Fleet {
+    pub(crate) discord: Control,
+    stop_bot: CancellationToken,
+    bot: JoinHandle<()>,
+    sim: Discord,
+}
+
+impl Fleet {
+    /// Starts a bot of `shards` shards that reports to `manager`, and waits until Discord knows them all.
+    pub(crate) async fn start(
+        shards: u32,
+        guilds: u32,
+        commands_per_second: f64,
+        manager: SocketAddr,
+    ) -> Self {
+        let sim = Discord::start(shards, guilds, commands_per_second).await;
         let bot = Bot::build(shardmeter_shard::Config {
             manager_endpoint: format!("http://{manager}"),
-            discord_gateway_url: Some(gateway_url),
-            discord_api_url: Some(api_url),
+            discord_gateway_url: Some(sim.gateway_url.clone()),
+            discord_api_url: Some(sim.api_url.clone()),
             ..shardmeter_shard::Config::new("token")
         });
         let bot = bot.await.unwrap();
+        let stop_bot = CancellationToken::new();
         let stopped = stop_bot.clone().cancelled_owned();
         let bot = tokio::spawn(async move { bot.run(stopped).await.unwrap() });
+        let discord = sim.control.clone();
         discord.until_connected(shards as usize).await;
-        Self { discord, stop_bot, stop_discord, bot, sim }
+        Self { discord, stop_bot, bot, sim }
     }
 
     /// Ends the bot first, so that its last counts are reported, then Discord.
     pub(crate) async fn stop(self) {
         self.stop_bot.cancel();
         self.bot.await.unwrap();
-        self.stop_discord.cancel();
-        self.sim.await.unwrap();
+        self.sim.stop().await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    iter,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
@@ -40,6 +41,18 @@ pub(crate) fn start(command: &mut Command) -> Child {
 /// An address nothing listens on, for programs that cannot pick one themselves.
 pub(crate) fn free_addr() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// An address for a server that must come back on it after it was killed: below the range from which the system gives
+/// ports to others meanwhile.
+pub(crate) fn lasting_addr() -> SocketAddr {
+    let addrs = iter::repeat_with(|| ([127, 0, 0, 1], fastrand::u16(10_000..30_000)).into());
+    addrs.take(1_000).find(|addr| TcpListener::bind(addr).is_ok()).expect("a free port")
+}
+
+/// A number from the environment, for runs that are longer or repeat one.
+pub(crate) fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect(name))
 }
 
 /// Asks again until there is an answer; fails with the last reason why there is none.

@@ -62,7 +62,7 @@ impl<'r> Stream<'r> {
         }];
         let head = FamilyHead { name, kind, help, unit };
         let definition = FamilyDefinition { head, series };
-        self.registry.define(&mut self.writer, definition).unwrap();
+        self.registry.define(&mut self.writer, definition, UnixTime::default()).unwrap();
         self.ids.push(id);
         self.values.extend(values);
         self

@@ -86,6 +86,7 @@ impl Encoder {
                 labels: series.labels.as_str(),
                 bounds: &series.bounds,
                 values: &series.values,
+                created: None,
                 owned: true,
             };
             self.series(&mut out, &family.name, family.kind, series.shard_id, &view);

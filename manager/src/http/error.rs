@@ -65,9 +65,9 @@ impl From<IngestError> for HttpError {
             | IngestError::Report(ReportError::Bad { .. } | ReportError::Twice { .. }) => {
                 StatusCode::BAD_REQUEST
             }
-            IngestError::Report(ReportError::Closed | ReportError::AlsoGrpc) => {
-                StatusCode::CONFLICT
-            }
+            IngestError::Report(
+                ReportError::Closed | ReportError::AlsoGrpc | ReportError::FellAgain { .. },
+            ) => StatusCode::CONFLICT,
             IngestError::Report(ReportError::TooManyInstances(_)) => StatusCode::TOO_MANY_REQUESTS,
         };
         let place = if status == StatusCode::BAD_REQUEST { "metrics: " } else { "" };

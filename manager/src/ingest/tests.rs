@@ -25,7 +25,8 @@ fn post_as(
     text: &str,
     now: UnixTime,
 ) -> Result<Taken, IngestError> {
-    let post = Post { shards: shards.parse().unwrap(), instance, text };
+    let shards = shards.parse().unwrap();
+    let post = Post { shards, instance, sequence: None, interval: None, text };
     ingest(registry, post, now)
 }
 
@@ -207,7 +208,8 @@ request_duration_seconds_count 3
 fn a_prom_client_body_is_taken_whole() {
     let registry = registry();
     let taken = post_as(&registry, "3", None, PROM_CLIENT, at(0)).unwrap();
-    let expected = Taken { series: 9, rejected: Vec::new(), identified: true };
+    let expected =
+        Taken { series: 9, rejected: Vec::new(), identified: true, late: false, durable: false };
     assert_eq!(taken, expected);
     let lines = samples(&registry, at(0));
     assert_eq!(lines.len(), 15);

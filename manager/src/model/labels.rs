@@ -68,6 +68,11 @@ impl LabelSet {
         Ok(Self(text.into()))
     }
 
+    /// The set that [`LabelSet::as_str`] told of.
+    pub(crate) fn restore(canonical: &str) -> Self {
+        Self(canonical.into())
+    }
+
     /// The canonical text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -8,7 +8,10 @@ use std::sync::{
 use hashbrown::{HashMap, HashSet};
 use parking_lot::RwLock;
 
-use super::{MAX_FAMILIES, Reason, Rejected};
+use super::{
+    MAX_FAMILIES, Reason, Rejected,
+    change::{Change, FamilyChange, Misfit, Recorder},
+};
 use crate::model::{Bounds, FamilyHead, MetricType, counter_stem};
 
 /// A metric family as it is exposed.
@@ -40,6 +43,28 @@ impl Family {
             Ok(_) => true,
             Err(standing) => standing == REPORTED,
         }
+    }
+
+    fn is_only_defined(&self) -> bool {
+        self.standing.load(Relaxed) == DEFINED
+    }
+
+    /// Whether another took its names.
+    fn gave_way(&self) -> bool {
+        self.standing.load(Relaxed) == GAVE_WAY
+    }
+
+    /// All of it, for whoever keeps changes.
+    fn change<'a>(&'a self, replaces: &'a [u32]) -> Change<'a> {
+        Change::Family(FamilyChange {
+            id: self.id as u32,
+            name: (&*self.name).into(),
+            kind: self.kind,
+            help: (&*self.help).into(),
+            unit: (&*self.unit).into(),
+            gave_way: self.gave_way(),
+            replaces: replaces.into(),
+        })
     }
 
     /// Another claims its names. False: it stays.
@@ -76,26 +101,21 @@ impl FamilyTable {
     }
 
     /// The family that `head` names, made now if it is new and `room` says that there is room for a series of it. A family
-    /// of the same sender, by id in `own`, does not give way to it.
+    /// of the same sender, by id in `own`, does not give way to it. A new one is recorded before anybody can use it.
     pub(super) fn resolve(
         &self,
         head: FamilyHead<'_>,
         own: &HashSet<usize>,
+        recorder: &Recorder,
         room: impl FnOnce() -> Result<(), Rejected>,
     ) -> Result<Arc<Family>, Rejected> {
-        if let Some(family) =
-            self.known.read().by_name.get(head.name).filter(|f| f.kind == head.kind)
-        {
-            return Ok(Arc::clone(family));
+        if let Some(family) = self.find(head.name, head.kind) {
+            return Ok(family);
         }
         room()?;
         let mut known = self.known.write();
         if let Some(family) = known.by_name.get(head.name).filter(|f| f.kind == head.kind) {
             return Ok(Arc::clone(family));
-        }
-        let claims = claims(head.name, head.kind);
-        for claim in &claims {
-            known.free(claim, head, own)?;
         }
         if known.in_order.len() >= MAX_FAMILIES {
             return Err(Rejected {
@@ -105,6 +125,7 @@ impl FamilyTable {
                 series: 0,
             });
         }
+        let replaces = known.free(head, own)?;
         let family = Arc::new(Family {
             id: known.in_order.len(),
             name: head.name.into(),
@@ -113,10 +134,58 @@ impl FamilyTable {
             unit: fitting_unit(head).into(),
             standing: AtomicU8::new(DEFINED),
         });
-        known.claimed.extend(claims.into_iter().map(|claim| (claim, Some(Arc::clone(&family)))));
-        known.by_name.insert(head.name.into(), Arc::clone(&family));
-        known.in_order.push(Arc::clone(&family));
+        recorder.record(&[family.change(&replaces)]);
+        known.add(&family);
         Ok(family)
+    }
+
+    /// Makes a family again that was recorded.
+    pub(super) fn restore(&self, change: FamilyChange<'_>) -> Result<(), Misfit> {
+        let mut known = self.known.write();
+        let (id, next) = (change.id as usize, known.in_order.len());
+        if id < next {
+            return Ok(()); // a checkpoint repeats what it finds
+        }
+        if id > next {
+            return Err(Misfit("family"));
+        }
+        for replaced in change.replaces.iter() {
+            if let Some(family) = known.in_order.get(*replaced as usize).cloned() {
+                family.standing.store(GAVE_WAY, Relaxed);
+                known.remove(&family);
+            }
+        }
+        let family = Arc::new(Family {
+            id,
+            name: change.name.into(),
+            kind: change.kind,
+            help: change.help.into(),
+            unit: change.unit.into(),
+            standing: AtomicU8::new(if change.gave_way { GAVE_WAY } else { DEFINED }),
+        });
+        if change.gave_way {
+            known.in_order.push(family);
+        } else {
+            known.add(&family);
+        }
+        Ok(())
+    }
+
+    /// Records every family, for a checkpoint. None is added meanwhile.
+    pub(super) fn record_all(&self, mut record: impl FnMut(&[Change<'_>])) {
+        for family in &self.known.read().in_order {
+            record(&[family.change(&[])]);
+        }
+    }
+
+    /// The family of this id.
+    pub(super) fn get(&self, id: u32) -> Option<Arc<Family>> {
+        self.known.read().in_order.get(id as usize).cloned()
+    }
+
+    /// The family of this name and type.
+    pub(super) fn find(&self, name: &str, kind: MetricType) -> Option<Arc<Family>> {
+        self.known.read().by_name.get(name).filter(|f| f.kind == kind).cloned()
     }
 
     /// All families, in order of first appearance.
@@ -135,24 +204,43 @@ impl FamilyTable {
 }
 
 impl Known {
-    /// Makes `claim` free for `head`, if nobody has it or who has it gives way.
-    fn free(
-        &mut self,
-        claim: &str,
-        head: FamilyHead<'_>,
-        own: &HashSet<usize>,
-    ) -> Result<(), Rejected> {
-        let Some(owner) = self.claimed.get(claim).cloned() else {
-            return Ok(());
-        };
-        if let Some(family) = owner.as_ref().filter(|f| !own.contains(&f.id) && f.give_way()) {
-            for claim in claims(&family.name, family.kind) {
-                self.claimed.remove(&claim);
-            }
-            self.by_name.remove(&family.name);
-            return Ok(());
+    fn add(&mut self, family: &Arc<Family>) {
+        let claims = claims(&family.name, family.kind);
+        self.claimed.extend(claims.into_iter().map(|claim| (claim, Some(Arc::clone(family)))));
+        self.by_name.insert(family.name.clone(), Arc::clone(family));
+        self.in_order.push(Arc::clone(family));
+    }
+
+    /// Forgets the names of a family that gave way.
+    fn remove(&mut self, family: &Family) {
+        for claim in claims(&family.name, family.kind) {
+            self.claimed.remove(&claim);
         }
-        Err(conflict(claim, owner.as_deref(), head))
+        self.by_name.remove(&family.name);
+    }
+
+    /// Makes the names of `head` free, if nobody has them or who has them gives way: the ids of the families that did.
+    fn free(&mut self, head: FamilyHead<'_>, own: &HashSet<usize>) -> Result<Vec<u32>, Rejected> {
+        let mut in_the_way = Vec::new();
+        for claim in claims(head.name, head.kind) {
+            match self.claimed.get(&claim) {
+                None => {}
+                Some(Some(family)) if !own.contains(&family.id) && family.is_only_defined() => {
+                    in_the_way.push((claim, Arc::clone(family)));
+                }
+                Some(owner) => return Err(conflict(&claim, owner.as_deref(), head)),
+            }
+        }
+        let mut gave_way = Vec::new();
+        for (claim, family) in in_the_way {
+            if family.give_way() {
+                self.remove(&family);
+                gave_way.push(family.id as u32);
+            } else if !family.gave_way() {
+                return Err(conflict(&claim, Some(&family), head)); // reported just now
+            }
+        }
+        Ok(gave_way)
     }
 }
 

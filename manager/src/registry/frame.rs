@@ -127,6 +127,8 @@ pub struct Applied {
     pub samples: usize,
     /// What was not; each is named once per stream.
     pub rejected: Vec<Rejected>,
+    /// Whether it survives the manager.
+    pub durable: bool,
 }
 
 /// Why a frame cannot be placed.

@@ -1,19 +1,23 @@
 //! One instance of a shard: one metrics registry in one process run, and what it counted.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::store::SeriesId;
+use super::{
+    change::{About, InstanceRecord},
+    store::SeriesId,
+};
 use crate::clock::UnixTime;
 
 /// What makes an instance the same over reconnects. A key, not an order.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum InstanceKey {
     /// The id of a gRPC client's `Hello`.
     Id([u8; 16]),
     /// What an HTTP sender calls itself (`X-Instance-Id`).
-    Named(Arc<str>),
+    Named(Box<str>),
     /// An HTTP sender's `process_start_time_seconds`, by its bits.
     ProcessStart(u64),
     /// An HTTP sender without identity.
@@ -32,7 +36,7 @@ impl fmt::Display for InstanceKey {
 }
 
 /// How a report came; also the label value of `shard_reports_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Transport {
     /// A `Report` stream.
     Grpc,
@@ -61,12 +65,11 @@ pub(super) struct Instance {
     pub(super) ordinal: u64,
     pub(super) key: InstanceKey,
     pub(super) transport: Transport,
-    /// Name and version of the client library.
-    pub(super) client: Box<str>,
-    /// When it began to count, by its own clock.
-    pub(super) started_at: Option<UnixTime>,
+    pub(super) about: About<'static>,
     /// When its last frame or post was applied; its first Hello before that.
     pub(super) last_report: UnixTime,
+    /// The same, or the manager's start if it lived when the manager ended: what its silence is measured from.
+    pub(super) seen: UnixTime,
     /// A frame or post of it was applied; a Hello alone makes no owner of gauges.
     pub(super) has_reported: bool,
     /// The stream that may write it; 0 if none is open. A newer stream takes over.
@@ -93,9 +96,9 @@ impl Instance {
             ordinal,
             key,
             transport,
-            client: Box::default(),
-            started_at: None,
+            about: About::default(),
             last_report: now,
+            seen: now,
             has_reported: false,
             stream: 0,
             taken_over: CancellationToken::new(),
@@ -108,9 +111,22 @@ impl Instance {
         }
     }
 
-    /// Whether it reported within `stale_after`, and may again.
+    /// Whether it reported within `stale_after`, or three of its own intervals, and may again.
     pub(super) fn is_alive(&self, now: UnixTime, stale_after: Duration) -> bool {
-        !self.closed && self.has_reported && now.since(self.last_report) <= stale_after
+        !self.closed && self.has_reported && !self.is_silent(now, stale_after)
+    }
+
+    /// Whether nothing was heard of it for `stale_after`, or three of its own intervals.
+    pub(super) fn is_silent(&self, now: UnixTime, stale_after: Duration) -> bool {
+        let own = self.about.interval.unwrap_or_default() * 3;
+        now.since(self.seen) > stale_after.max(own)
+    }
+
+    /// A report of it was applied.
+    pub(super) fn reported_at(&mut self, now: UnixTime) {
+        self.last_report = now;
+        self.seen = now;
+        self.has_reported = true;
     }
 
     /// Gives `stream` the right to write it. The stream that had it learns so by its token; the new one's is returned.
@@ -199,6 +215,39 @@ impl Instance {
     pub(super) fn remove(&mut self, series: SeriesId) {
         if let Some(has) = self.has.get_mut(series.index()) {
             *has = false;
+        }
+    }
+
+    /// All of it, for a checkpoint.
+    pub(super) fn record(&self) -> InstanceRecord<'_> {
+        InstanceRecord {
+            ordinal: self.ordinal,
+            key: self.key.clone(),
+            transport: self.transport,
+            about: self.about.clone(),
+            last_report: self.last_report,
+            has_reported: self.has_reported,
+            last_sequence: self.last_sequence,
+            closed: self.closed,
+            values: (&self.values[..]).into(),
+            has: (&self.has[..]).into(),
+            carried: (&self.carried[..]).into(),
+            raw: (&self.raw[..]).into(),
+        }
+    }
+
+    /// The instance that [`Instance::record`] told of, without a stream.
+    pub(super) fn restore(record: InstanceRecord<'_>) -> Self {
+        Self {
+            about: record.about.into_owned(),
+            has_reported: record.has_reported,
+            last_sequence: record.last_sequence,
+            closed: record.closed,
+            values: record.values.into_owned(),
+            has: record.has.into_owned(),
+            carried: record.carried.into_owned(),
+            raw: record.raw.into_owned(),
+            ..Self::new(record.ordinal, record.key, record.transport, record.last_report)
         }
     }
 }

@@ -1,13 +1,15 @@
 //! How a whole body of an HTTP sender is taken (design section 5): it replaces what that sender said before.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use hashbrown::HashSet;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
-    Applied, BadSample, Family, MAX_SAID, Reason, Registry, Rejected, Transport, UnixTime, check,
-    instance::InstanceKey,
+    Applied, BadSample, Family, MAX_SAID, Outcome, Reason, Registry, Rejected, Transport, UnixTime,
+    change::{About, Change, ReportStep, Step},
+    check,
+    instance::{Instance, InstanceKey},
     shard::{MAX_INSTANCES, Shard},
     store::SeriesId,
 };
@@ -23,8 +25,12 @@ pub struct Report<'a> {
     pub shard_id: u32,
     /// Who reports.
     pub sender: InstanceKey,
+    /// Its number, if the sender numbers its reports: one that is not above the last is late, and changes nothing.
+    pub sequence: Option<u64>,
     /// When the sender began to count, if it said.
     pub started_at: Option<UnixTime>,
+    /// How often the sender reports, if it said.
+    pub interval: Option<Duration>,
     /// Everything it has.
     pub families: &'a [ReportedFamily],
 }
@@ -82,11 +88,28 @@ pub enum ReportError {
         /// Their labels.
         labels: LabelSet,
     },
-    /// The sender's instance was folded after it had been silent.
+    /// The sender's instance was folded, because many came after it.
     #[error(
-        "this instance was silent for so long that it was closed; restart the sender, or give it a new X-Instance-Id"
+        "this instance was silent while others came and went, and was closed; restart the sender, or give it a new \
+         X-Instance-Id"
     )]
     Closed,
+    /// Without identity, two senders that post as one shard look like one that restarts all the time.
+    #[error(
+        "line {line}: {family}{labels:?} fell again right after the sender of shard {shard_id} began anew: do two \
+         processes post as this shard without an identity? Give each its own X-Instance-Id header, or send \
+         process_start_time_seconds (prom-client: collectDefaultMetrics())"
+    )]
+    FellAgain {
+        /// Where the series begins.
+        line: usize,
+        /// Its family.
+        family: String,
+        /// Its labels.
+        labels: LabelSet,
+        /// The shard.
+        shard_id: u32,
+    },
     /// As many instances as a shard may have are alive.
     #[error(
         "shard {0} has {MAX_INSTANCES} living instances, its limit; do all of them report for it?"
@@ -99,7 +122,8 @@ pub enum ReportError {
 
 impl Registry {
     /// Takes a body, in parts by shard in rising order of id: what it says replaces what its sender said before. Families
-    /// and series that conflict or are over a limit are rejected, the others applied.
+    /// and series that conflict or are over a limit are rejected, the others applied. A late report is a
+    /// [`Outcome::Duplicate`].
     ///
     /// # Errors
     /// If the body cannot be right; nothing of it was applied.
@@ -107,7 +131,7 @@ impl Registry {
         &self,
         reports: &[Report<'_>],
         now: UnixTime,
-    ) -> Result<Vec<Applied>, ReportError> {
+    ) -> Result<Vec<Outcome>, ReportError> {
         for report in reports {
             check_body(report.families)?;
         }
@@ -118,11 +142,10 @@ impl Registry {
         for (report, shard) in reports.iter().zip(&mut shards) {
             self.check_sender(report, shard, now)?;
         }
-        Ok(reports
-            .iter()
-            .zip(&mut shards)
-            .map(|(report, shard)| self.replace(shard, report, now))
-            .collect())
+        let replace = |(report, shard): (&Report<'_>, &mut MutexGuard<'_, Shard>)| {
+            self.replace(shard, report, now)
+        };
+        Ok(reports.iter().zip(&mut shards).map(replace).collect())
     }
 
     /// Whether the sender may report at all.
@@ -138,11 +161,46 @@ impl Registry {
         let known = shard.position(&report.sender).and_then(|at| shard.instances.get(at));
         match known.map(|instance| instance.transport) {
             Some(Transport::Grpc) => Err(ReportError::AlsoGrpc),
-            None if shard.is_full(now, self.settings.stale_after) => {
+            None if shard.is_full(now, self.settings.stale_after, &self.recorder) => {
                 Err(ReportError::TooManyInstances(shard.id))
             }
-            Some(Transport::Http) | None => Ok(()),
+            Some(Transport::Http) | None => self.check_fall(report, shard, now),
         }
+    }
+
+    /// Whether the report of a sender without identity looks like a second sender's rather than like the next run of the
+    /// first.
+    fn check_fall(
+        &self,
+        report: &Report<'_>,
+        shard: &Shard,
+        now: UnixTime,
+    ) -> Result<(), ReportError> {
+        let interval = report.interval.unwrap_or(self.settings.report_interval);
+        let fell_just_now = shard.fell_at.is_some_and(|at| now.since(at) < interval * 3);
+        if report.sender != InstanceKey::Anonymous || !fell_just_now {
+            return Ok(());
+        }
+        let Some(at) = shard.position(&report.sender) else {
+            return Ok(());
+        };
+        for family in report.families {
+            let Some(known) = self.families.find(&family.name, family.kind) else {
+                continue;
+            };
+            for series in &family.series {
+                let id = shard.store.find(&known, &series.labels, &series.bounds);
+                if id.is_some_and(|id| shard.fell(at, id, &series.values)) {
+                    return Err(ReportError::FellAgain {
+                        line: series.line,
+                        family: family.name.clone(),
+                        labels: series.labels.clone(),
+                        shard_id: shard.id,
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Those of the shards `lowest` to `highest` that `sender` reports for.
@@ -158,61 +216,98 @@ impl Registry {
     }
 
     /// Replaces what a sender said before of one shard.
-    fn replace(&self, shard: &mut Shard, report: &Report<'_>, now: UnixTime) -> Applied {
+    fn replace(&self, shard: &mut Shard, report: &Report<'_>, now: UnixTime) -> Outcome {
         let stale_after = self.settings.stale_after;
-        let mut known = shard.position(&report.sender);
-        let mut rejected = Vec::new();
-        let placed = self.place_all(shard, report.families, &mut rejected);
+        let known = shard.position(&report.sender).and_then(|at| shard.instances.get(at));
+        if known.is_some_and(|instance| is_late(report, instance)) {
+            return Outcome::Duplicate;
+        }
+        let mut refused = Refused::default();
+        let placed = self.place_all(shard, report, now, &mut refused);
 
         if report.sender == InstanceKey::Anonymous
-            && let Some(at) = known
-            && placed.iter().any(|(id, series)| fell(shard, at, *id, &series.values))
+            && let Some(at) = shard.position(&report.sender)
+            && placed.iter().any(|(id, series)| shard.fell(at, *id, &series.values))
         {
-            shard.close(at, now, stale_after);
-            known = None;
+            shard.close(at, now, stale_after, &self.recorder);
         }
-        let at = known.unwrap_or_else(|| shard.join(report.sender.clone(), Transport::Http, now));
-        let samples = assign_all(shard, at, report, &placed);
-        shard.reported(at, now, stale_after);
-        Applied { samples, rejected }
+        let about =
+            About { client: "".into(), started_at: report.started_at, interval: report.interval };
+        let sender = report.sender.clone();
+        let at = shard.introduce(sender, Transport::Http, about, now, &self.recorder);
+        let durable = self.assign_all(shard, at, report, &placed, refused.samples, now);
+        shard.settle(now, stale_after);
+        Outcome::Applied(Applied { samples: placed.len(), rejected: refused.list, durable })
+    }
+
+    /// Records and assigns what was placed; returns whether it is durable.
+    fn assign_all(
+        &self,
+        shard: &mut Shard,
+        at: usize,
+        report: &Report<'_>,
+        placed: &[(SeriesId, &ReportedSeries)],
+        rejected: [u64; Reason::ALL.len()],
+        now: UnixTime,
+    ) -> bool {
+        let Some(instance) = shard.instances.get(at) else {
+            return false;
+        };
+        let values = placed.iter().flat_map(|(_, series)| &series.values);
+        let step = ReportStep {
+            ordinal: instance.ordinal,
+            sequence: report.sequence.unwrap_or(instance.last_sequence),
+            at: now,
+            whole: true,
+            series: placed.iter().map(|(id, _)| id.index() as u32).collect(),
+            values: values.copied().collect(),
+            left: Cow::default(),
+            rejected,
+        };
+        let change = Change::Shard(shard.id, Step::Report(step));
+        let durable = self.recorder.record(std::slice::from_ref(&change));
+        if let Change::Shard(_, Step::Report(step)) = &change {
+            shard.take(at, step);
+        }
+        durable
     }
 
     /// Finds or makes the series of a body.
     fn place_all<'a>(
         &self,
         shard: &mut Shard,
-        families: &'a [ReportedFamily],
-        rejected: &mut Vec<Rejected>,
+        report: &Report<'a>,
+        now: UnixTime,
+        refused: &mut Refused,
     ) -> Vec<(SeriesId, &'a ReportedSeries)> {
         let (mut placed, mut own) = (Vec::new(), HashSet::new());
-        for reported in families {
+        let (first_new, created) = (shard.store.len(), report.started_at.unwrap_or(now).min(now));
+        for reported in report.families {
             let head = FamilyHead {
                 name: &reported.name,
                 kind: reported.kind,
                 help: &reported.help,
                 unit: "",
             };
-            let mut refuse = |shard: &mut Shard, refused: Rejected, series: usize| {
-                shard.count_rejected(refused.reason, series as u64);
-                note(rejected, refused, series as u32);
+            let room = || self.check_shard(shard, head.name);
+            let family = match self.families.resolve(head, &own, &self.recorder, room) {
+                Ok(family) => family,
+                Err(rejected) => {
+                    refused.note(rejected, reported.series.len());
+                    continue;
+                }
             };
-            let family =
-                match self.families.resolve(head, &own, || self.check_shard(shard, head.name)) {
-                    Ok(family) => family,
-                    Err(refused) => {
-                        refuse(shard, refused, reported.series.len());
-                        continue;
-                    }
-                };
             own.insert(family.id);
             for series in &reported.series {
                 let (labels, bounds) = (series.labels.clone(), series.bounds.clone());
-                match self.place(shard, &family, labels, bounds) {
-                    Ok(id) => placed.push((id, series)),
-                    Err(refused) => refuse(shard, refused, 1),
+                match self.place(shard, &family, labels, bounds, created) {
+                    Ok(id) if shard.store.may_report(id) => placed.push((id, series)),
+                    Ok(_) => refused.note(gave_way(&family), 1),
+                    Err(rejected) => refused.note(rejected, 1),
                 }
             }
         }
+        shard.record_series(first_new, &self.recorder);
         placed
     }
 
@@ -223,12 +318,13 @@ impl Registry {
         family: &Arc<Family>,
         labels: LabelSet,
         bounds: Bounds,
+        created: UnixTime,
     ) -> Result<SeriesId, Rejected> {
         if let Some(id) = shard.store.find(family, &labels, &bounds) {
             return Ok(id);
         }
         self.check_room(shard, family, &labels)?;
-        Ok(shard.store.add(family, labels, self.families.share(bounds)))
+        Ok(shard.store.add(family, labels, self.families.share(bounds), created))
     }
 
     /// Whether a shard can have one more series, of a family called `name`.
@@ -269,41 +365,23 @@ fn over_limit(family: &str, message: String) -> Rejected {
     Rejected { family: family.into(), reason: Reason::Limit, message, series: 0 }
 }
 
-/// Assigns what was placed; returns how many series were taken.
-fn assign_all(
-    shard: &mut Shard,
-    at: usize,
-    report: &Report<'_>,
-    placed: &[(SeriesId, &ReportedSeries)],
-) -> usize {
-    shard.make_room();
-    let (slots, series) = (shard.store.slots(), shard.store.len());
-    if let Some(instance) = shard.instances.get_mut(at) {
-        instance.make_room(slots, series);
-        instance.started_at = report.started_at;
-    }
-    let mut applied = 0;
-    for (id, series) in placed {
-        if fell(shard, at, *id, &series.values) {
-            // The same identity with a lower count: that series alone began anew.
-            shard.carry(at, *id);
-        }
-        applied += usize::from(shard.assign(at, *id, &series.values));
-    }
-    let present: HashSet<_> = placed.iter().map(|(id, _)| *id).collect();
-    shard.keep_only(at, |id| present.contains(&id));
-    applied
+/// Whether a report was sent before the last one that was applied. A sender that was restarted counts anew.
+fn is_late(report: &Report<'_>, instance: &Instance) -> bool {
+    let same_run = match (report.started_at, instance.about.started_at) {
+        (Some(now), Some(before)) => now == before,
+        _ => true,
+    };
+    same_run && report.sequence.is_some_and(|sequence| sequence <= instance.last_sequence)
 }
 
-/// Whether a count of the series fell below what the instance reported last (a histogram is judged by its `_count`).
-fn fell(shard: &Shard, at: usize, id: SeriesId, values: &[f64]) -> bool {
-    let count_at = shard.store.get(id).and_then(|s| s.kind.count_at(s.bounds.len()));
-    let Some(count) = count_at.and_then(|at| values.get(at)) else {
-        return false;
-    };
-    let mut same_labels = shard.others(id);
-    same_labels.push(id);
-    same_labels.iter().any(|id| shard.reported_count(at, *id).is_some_and(|last| *count < last))
+/// Why a sample of a family that gave way is not taken.
+pub(super) fn gave_way(family: &Family) -> Rejected {
+    Rejected {
+        family: family.name.clone(),
+        reason: Reason::TypeConflict,
+        message: "another family that claims this name reported before it".to_owned(),
+        series: 0,
+    }
 }
 
 /// What can be said of a body without knowing the shard.
@@ -333,12 +411,24 @@ fn check_body(families: &[ReportedFamily]) -> Result<(), ReportError> {
     Ok(())
 }
 
-/// Adds to the list of what was rejected: one entry a family, and no longer than anybody reads.
-fn note(list: &mut Vec<Rejected>, rejected: Rejected, series: u32) {
-    // A family's series come one after the other.
-    if let Some(last) = list.last_mut().filter(|last| last.is_same(&rejected)) {
-        last.series += series;
-    } else if list.len() < MAX_SAID {
-        list.push(Rejected { series, ..rejected });
+/// What is not taken of a body.
+#[derive(Debug, Default)]
+struct Refused {
+    /// One entry a family, and no longer than anybody reads.
+    list: Vec<Rejected>,
+    /// All of it, by [`Reason::ALL`].
+    samples: [u64; Reason::ALL.len()],
+}
+
+impl Refused {
+    fn note(&mut self, rejected: Rejected, series: usize) {
+        self.samples[rejected.reason as usize] += series as u64;
+        let series = series as u32;
+        // A family's series come one after the other.
+        if let Some(last) = self.list.last_mut().filter(|last| last.is_same(&rejected)) {
+            last.series += series;
+        } else if self.list.len() < MAX_SAID {
+            self.list.push(Rejected { series, ..rejected });
+        }
     }
 }

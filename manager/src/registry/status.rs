@@ -76,10 +76,15 @@ impl ShardView<'_> {
     pub fn status(&self, now: UnixTime, stale_after: Duration) -> ShardStatus {
         let shard = self.shard;
         let tally = &shard.tally;
-        let state = match tally.last_report {
-            None => ShardState::NeverSeen,
-            Some(last) if now.since(last) <= stale_after => ShardState::Up,
-            Some(_) => ShardState::Stale,
+        let heard = |seen: UnixTime| now.since(seen) <= stale_after;
+        let state = if tally.last_report.is_none() {
+            ShardState::NeverSeen
+        } else if tally.seen.is_some_and(heard)
+            || shard.instances.iter().any(|i| i.is_alive(now, stale_after))
+        {
+            ShardState::Up
+        } else {
+            ShardState::Stale
         };
         ShardStatus {
             id: shard.id,
@@ -94,8 +99,8 @@ impl ShardView<'_> {
                 .map(|i| InstanceStatus {
                     key: i.key.clone(),
                     transport: i.transport,
-                    client: i.client.clone(),
-                    started_at: i.started_at,
+                    client: i.about.client.as_ref().into(),
+                    started_at: i.about.started_at,
                     last_report: i.last_report,
                     last_sequence: i.last_sequence,
                     connected: i.stream != 0,
@@ -109,28 +114,48 @@ impl ShardView<'_> {
 /// What a shard's reports came to.
 #[derive(Debug)]
 pub(super) struct Tally {
+    /// When a report was last applied.
     pub(super) last_report: Option<UnixTime>,
+    /// The same, or the manager's start if the shard was up when the manager ended.
+    pub(super) seen: Option<UnixTime>,
     reports: [(Transport, u64); Transport::ALL.len()],
     rejected: [(Reason, u64); Reason::ALL.len()],
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self {
-            last_report: None,
-            reports: Transport::ALL.map(|t| (t, 0)),
-            rejected: Reason::ALL.map(|r| (r, 0)),
-        }
+        Self::restore(None, [0; Transport::ALL.len()], [0; Reason::ALL.len()])
     }
 }
 
 impl Tally {
+    /// The tally that had these counts.
+    pub(super) fn restore(
+        last_report: Option<UnixTime>,
+        reports: [u64; Transport::ALL.len()],
+        rejected: [u64; Reason::ALL.len()],
+    ) -> Self {
+        let (mut r, mut j) = (reports.into_iter(), rejected.into_iter());
+        Self {
+            last_report,
+            seen: last_report,
+            reports: Transport::ALL.map(|t| (t, r.next().unwrap_or(0))),
+            rejected: Reason::ALL.map(|reason| (reason, j.next().unwrap_or(0))),
+        }
+    }
+
+    /// Reports by [`Transport::ALL`], rejected samples by [`Reason::ALL`].
+    pub(super) fn counts(&self) -> ([u64; Transport::ALL.len()], [u64; Reason::ALL.len()]) {
+        (self.reports.map(|(_, n)| n), self.rejected.map(|(_, n)| n))
+    }
+
     pub(super) fn count_report(&mut self, transport: Transport, now: UnixTime) {
         self.last_report = Some(now);
+        self.seen = Some(now);
         self.reports.iter_mut().filter(|(t, _)| *t == transport).for_each(|(_, n)| *n += 1);
     }
 
-    pub(super) fn count_rejected(&mut self, reason: Reason, samples: u64) {
-        self.rejected.iter_mut().filter(|(r, _)| *r == reason).for_each(|(_, n)| *n += samples);
+    pub(super) fn count_rejected(&mut self, rejected: [u64; Reason::ALL.len()]) {
+        self.rejected.iter_mut().zip(rejected).for_each(|((_, n), more)| *n += more);
     }
 }

@@ -7,14 +7,21 @@ use std::{hash::BuildHasher as _, sync::Arc};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-use super::Family;
-use crate::model::{Bounds, LabelSet, MetricType};
+use super::{Family, change::SeriesStep};
+use crate::{
+    clock::UnixTime,
+    model::{Bounds, LabelSet, MetricType},
+};
 
 /// A series' place in its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct SeriesId(u32);
 
 impl SeriesId {
+    pub(super) const fn new(index: u32) -> Self {
+        Self(index)
+    }
+
     pub(super) const fn index(self) -> usize {
         self.0 as usize
     }
@@ -25,6 +32,8 @@ pub(super) struct Series {
     pub(super) kind: MetricType,
     pub(super) labels: LabelSet,
     pub(super) bounds: Arc<Bounds>,
+    /// Since when it is counted.
+    pub(super) created: UnixTime,
     /// Its first slot; it has [`Series::width`] of them.
     pub(super) slot: usize,
     /// Some instance had a sample of it.
@@ -146,9 +155,12 @@ impl Store {
         family: &Arc<Family>,
         labels: LabelSet,
         bounds: Arc<Bounds>,
+        created: UnixTime,
     ) -> SeriesId {
         let id = SeriesId(self.series.len() as u32);
         let twin = self.find_any(family, &labels);
+        // A label set counts on when its bounds change.
+        let created = twin.and_then(|twin| self.get(twin)).map_or(created, |twin| twin.created);
         let block = self.block(family);
         if let Some(block) = self.blocks.get_mut(block as usize) {
             block.series.push(id);
@@ -165,6 +177,7 @@ impl Store {
             kind: family.kind,
             labels,
             bounds,
+            created,
             slot,
             counted: false,
             owned: false,
@@ -197,9 +210,25 @@ impl Store {
         series.counted || block.is_some_and(|block| block.family.report())
     }
 
-    /// Name of the family that `series` belongs to.
-    pub(super) fn family_of(&self, series: &Series) -> &str {
-        self.blocks.get(series.block as usize).map_or("", |block| &block.family.name)
+    /// What is recorded of the series from `first` on.
+    pub(super) fn steps(&self, first: usize) -> impl Iterator<Item = SeriesStep<'_>> {
+        (0_u32..).zip(&self.series).skip(first).map(|(series, s)| SeriesStep {
+            series,
+            family: self.family_of(s).map_or(u32::MAX, |family| family.id as u32),
+            labels: s.labels.as_str().into(),
+            bounds: s.bounds.values().into(),
+            created: s.created,
+        })
+    }
+
+    /// Of series that differ in their bounds alone, those that are shown.
+    pub(super) fn shown(&self) -> impl Iterator<Item = SeriesId> {
+        self.groups.iter().map(|group| group.shown)
+    }
+
+    /// The family that `series` belongs to.
+    pub(super) fn family_of(&self, series: &Series) -> Option<&Family> {
+        self.blocks.get(series.block as usize).map(|block| &*block.family)
     }
 
     fn find_any(&self, family: &Family, labels: &LabelSet) -> Option<SeriesId> {

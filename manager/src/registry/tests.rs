@@ -15,42 +15,42 @@ use crate::{
     model::{Bounds, FamilyHead, LabelSet, Samples},
 };
 
-const COUNTER: MetricType = MetricType::Counter;
-const GAUGE: MetricType = MetricType::Gauge;
-const HISTOGRAM: MetricType = MetricType::Histogram;
-const SUMMARY: MetricType = MetricType::Summary;
+pub(crate) const COUNTER: MetricType = MetricType::Counter;
+pub(crate) const GAUGE: MetricType = MetricType::Gauge;
+pub(crate) const HISTOGRAM: MetricType = MetricType::Histogram;
+pub(crate) const SUMMARY: MetricType = MetricType::Summary;
 
 /// Longer than `stale_after` of the default settings.
-const STALE: u64 = 31;
+pub(crate) const STALE: u64 = 31;
 /// Longer than an instance may be silent before it is folded.
-const DEAD: u64 = 3601;
+pub(crate) const DEAD: u64 = 3601;
 
-fn registry() -> Registry {
+pub(crate) fn registry() -> Registry {
     Registry::new(Settings::default(), [])
 }
 
-fn at(seconds: u64) -> UnixTime {
+pub(crate) fn at(seconds: u64) -> UnixTime {
     UnixTime::from_duration(Duration::from_secs(1_700_000_000 + seconds))
 }
 
-fn labels(pairs: &[(&str, &str)], shard_id: u32) -> LabelSet {
+pub(crate) fn labels(pairs: &[(&str, &str)], shard_id: u32) -> LabelSet {
     LabelSet::canonical(pairs.iter().copied(), shard_id, None).unwrap()
 }
 
 /// Label names and values.
-type Pairs<'a> = &'a [(&'a str, &'a str)];
+pub(crate) type Pairs<'a> = &'a [(&'a str, &'a str)];
 /// Ids or labels, and values.
-type Values<'a, T> = &'a [(T, &'a [f64])];
+pub(crate) type Values<'a, T> = &'a [(T, &'a [f64])];
 
 /// One stream of one instance, as a client would run it.
-struct Stream<'r> {
-    registry: &'r Registry,
-    shard_id: u32,
-    writer: Writer,
+pub(crate) struct Stream<'r> {
+    pub(crate) registry: &'r Registry,
+    pub(crate) shard_id: u32,
+    pub(crate) writer: Writer,
 }
 
 /// Instance `instance` says Hello for `shard_id` of `shard_count` shards.
-fn attach(
+pub(crate) fn attach(
     registry: &Registry,
     shard_id: u32,
     shard_count: u32,
@@ -68,17 +68,22 @@ fn attach(
 }
 
 /// A stream of `instance` of shard 0 of 1.
-fn open(registry: &Registry, instance: u8, now: UnixTime) -> Stream<'_> {
+pub(crate) fn open(registry: &Registry, instance: u8, now: UnixTime) -> Stream<'_> {
     open_shard(registry, 0, instance, now)
 }
 
-fn open_shard(registry: &Registry, shard_id: u32, instance: u8, now: UnixTime) -> Stream<'_> {
+pub(crate) fn open_shard(
+    registry: &Registry,
+    shard_id: u32,
+    instance: u8,
+    now: UnixTime,
+) -> Stream<'_> {
     let writer = attach(registry, shard_id, 2, instance, now).unwrap().writer;
     Stream { registry, shard_id, writer }
 }
 
 impl Stream<'_> {
-    fn define_bounded(
+    pub(crate) fn define_bounded(
         &mut self,
         kind: MetricType,
         name: &str,
@@ -93,15 +98,15 @@ impl Stream<'_> {
         }];
         let head = FamilyHead { name, kind, help: "", unit: "" };
         let definition = FamilyDefinition { head, series };
-        self.registry.define(&mut self.writer, definition).unwrap();
+        self.registry.define(&mut self.writer, definition, at(0)).unwrap();
         id
     }
 
-    fn define(&mut self, kind: MetricType, name: &str, pairs: &[(&str, &str)]) -> u32 {
+    pub(crate) fn define(&mut self, kind: MetricType, name: &str, pairs: &[(&str, &str)]) -> u32 {
         self.define_bounded(kind, name, pairs, &[])
     }
 
-    fn send(
+    pub(crate) fn send(
         &mut self,
         kind: FrameKind,
         sequence: u64,
@@ -125,7 +130,7 @@ impl Stream<'_> {
         self.writer.apply(frame, now)
     }
 
-    fn snapshot(
+    pub(crate) fn snapshot(
         &mut self,
         sequence: u64,
         samples: &[(u32, &[f64])],
@@ -134,7 +139,7 @@ impl Stream<'_> {
         self.send(FrameKind::Snapshot, sequence, samples, &[], now)
     }
 
-    fn delta(
+    pub(crate) fn delta(
         &mut self,
         sequence: u64,
         samples: &[(u32, &[f64])],
@@ -145,11 +150,11 @@ impl Stream<'_> {
 }
 
 fn applied(samples: usize) -> Result<Outcome, FrameError> {
-    Ok(Outcome::Applied(Applied { samples, rejected: Vec::new() }))
+    Ok(Outcome::Applied(Applied { samples, rejected: Vec::new(), durable: false }))
 }
 
 /// What is exposed: `name{labels}@shard` and its values.
-fn exposed(registry: &Registry, now: UnixTime) -> BTreeMap<String, Vec<f64>> {
+pub(crate) fn exposed(registry: &Registry, now: UnixTime) -> BTreeMap<String, Vec<f64>> {
     let mut exposed = BTreeMap::new();
     registry.visit(now, |shard| {
         for (family, series) in shard.families() {
@@ -165,18 +170,22 @@ fn exposed(registry: &Registry, now: UnixTime) -> BTreeMap<String, Vec<f64>> {
 }
 
 /// The values of the one series with this key.
-fn value(registry: &Registry, key: &str, now: UnixTime) -> Option<Vec<f64>> {
+pub(crate) fn value(registry: &Registry, key: &str, now: UnixTime) -> Option<Vec<f64>> {
     exposed(registry, now).remove(key)
 }
 
 /// The whole page, to see that nothing changed at all.
-fn page(registry: &Registry, now: UnixTime) -> String {
+pub(crate) fn page(registry: &Registry, now: UnixTime) -> String {
     let page = exposition::render(registry, &[], now, Format::Text);
     String::from_utf8(page.to_vec()).unwrap()
 }
 
 /// A body of one family, as an HTTP sender of shard 0 posts it.
-fn family(kind: MetricType, name: &str, series: Values<'_, Pairs<'_>>) -> ReportedFamily {
+pub(crate) fn family(
+    kind: MetricType,
+    name: &str,
+    series: Values<'_, Pairs<'_>>,
+) -> ReportedFamily {
     ReportedFamily {
         name: name.into(),
         kind,
@@ -193,16 +202,23 @@ fn family(kind: MetricType, name: &str, series: Values<'_, Pairs<'_>>) -> Report
     }
 }
 
-fn named(name: &str) -> InstanceKey {
+pub(crate) fn named(name: &str) -> InstanceKey {
     InstanceKey::Named(name.into())
 }
 
-fn post(
+pub(crate) fn post(
     registry: &Registry,
     sender: InstanceKey,
     families: &[ReportedFamily],
     now: UnixTime,
 ) -> Result<Applied, ReportError> {
-    let report = Report { shard_id: 0, sender, started_at: None, families };
-    registry.report(&[report], now).map(|mut applied| applied.remove(0))
+    match registry.report(&[report(sender, families)], now)?.remove(0) {
+        Outcome::Applied(applied) => Ok(applied),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A report of shard 0 that says nothing of itself.
+pub(crate) fn report(sender: InstanceKey, families: &[ReportedFamily]) -> Report<'_> {
+    Report { shard_id: 0, sender, sequence: None, started_at: None, interval: None, families }
 }

@@ -9,7 +9,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Applied, AttachError, BadSample, DefineError, FamilyDefinition, Frame, FrameError, FrameKind,
     Hello, MAX_SAID, MAX_SHARD_COUNT, NotApplied, Outcome, Reason, Registry, Rejected,
-    SeriesDefinition, Transport, UnixTime, check, instance::InstanceKey, shard::Shard,
+    SeriesDefinition, Transport, UnixTime,
+    change::{About, Change, Recorder, ReportStep, Step},
+    check,
+    instance::InstanceKey,
+    report::gave_way,
+    shard::Shard,
     store::SeriesId,
 };
 use crate::model::Samples;
@@ -30,6 +35,7 @@ pub struct Attached {
 #[derive(Debug)]
 pub struct Writer {
     shard: Arc<Mutex<Shard>>,
+    recorder: Arc<Recorder>,
     stale_after: Duration,
     ordinal: u64,
     stream: u64,
@@ -44,6 +50,8 @@ pub struct Writer {
     seen: Vec<u64>,
     checks: u64,
     has_snapshot: bool,
+    /// Kept for its memory.
+    accepted: Accepted,
     unsaid: Vec<Rejected>,
     /// Families and reasons an [`Applied`] named already.
     said: HashSet<(Box<str>, Reason)>,
@@ -67,6 +75,26 @@ impl Target {
     fn width(self) -> usize {
         let (Self::Series { width, .. } | Self::Rejected { width, .. }) = self;
         width
+    }
+}
+
+/// What is taken of a frame.
+#[derive(Debug, Default)]
+struct Accepted {
+    series: Vec<u32>,
+    values: Vec<f64>,
+    rejected: [u64; Reason::ALL.len()],
+}
+
+impl Accepted {
+    fn clear(&mut self) {
+        self.series.clear();
+        self.values.clear();
+        self.rejected = Default::default();
+    }
+
+    fn reject(&mut self, reason: Reason) {
+        self.rejected[reason as usize] += 1;
     }
 }
 
@@ -95,7 +123,8 @@ impl Registry {
         {
             return Err(AttachError::AlsoHttp);
         }
-        if closed_at.is_none() && known.is_none() && shard.is_full(now, stale_after) {
+        if closed_at.is_none() && known.is_none() && shard.is_full(now, stale_after, &self.recorder)
+        {
             return Err(AttachError::TooManyInstances(shard_id));
         }
         let stream = shard.next_stream();
@@ -106,11 +135,14 @@ impl Registry {
             if known.is_none() {
                 self.note_fleet_size(shard_count, now);
             }
-            let at = known.unwrap_or_else(|| shard.join(key, Transport::Grpc, now));
+            let about = About {
+                client: hello.client.into(),
+                started_at: Some(hello.started_at),
+                interval: None,
+            };
+            let at = shard.introduce(key, Transport::Grpc, about, now, &self.recorder);
             if let Some(instance) = shard.instances.get_mut(at) {
                 taken_over = instance.hand_over(stream);
-                instance.started_at = Some(hello.started_at);
-                instance.client = hello.client.into();
                 ordinal = instance.ordinal;
                 last_sequence = instance.last_sequence;
             }
@@ -118,6 +150,7 @@ impl Registry {
         drop(shard);
         let writer = Writer {
             shard: shared,
+            recorder: Arc::clone(&self.recorder),
             stale_after,
             ordinal,
             stream,
@@ -128,6 +161,7 @@ impl Registry {
             seen: Vec::new(),
             checks: 0,
             has_snapshot: false,
+            accepted: Accepted::default(),
             unsaid: Vec::new(),
             said: HashSet::new(),
         };
@@ -143,6 +177,7 @@ impl Registry {
         &self,
         writer: &mut Writer,
         definition: FamilyDefinition<'_>,
+        now: UnixTime,
     ) -> Result<(), DefineError> {
         writer.check_definitions(std::slice::from_ref(&definition))?;
         let FamilyDefinition { head, series } = definition;
@@ -151,10 +186,8 @@ impl Registry {
         }
         let shared = Arc::clone(&writer.shard);
         let mut shard = shared.lock();
-        let family = match self
-            .families
-            .resolve(head, &writer.families, || self.check_shard(&shard, head.name))
-        {
+        let room = || self.check_shard(&shard, head.name);
+        let family = match self.families.resolve(head, &writer.families, &self.recorder, room) {
             Ok(family) => family,
             Err(rejected) => {
                 let widths = series.iter().map(|s| head.kind.width(s.bounds.len()));
@@ -163,6 +196,7 @@ impl Registry {
             }
         };
         writer.families.insert(family.id);
+        let (first_new, created) = (shard.store.len(), shard.started_at(writer.ordinal, now));
         for SeriesDefinition { labels, bounds, .. } in series {
             let width = head.kind.width(bounds.len());
             // Whatever its bounds, a label set stands once on a page.
@@ -175,7 +209,7 @@ impl Registry {
                 writer.reject(Rejected { family, reason, message, series: 0 }, [width]);
                 continue;
             }
-            match self.place(&mut shard, &family, labels, bounds) {
+            match self.place(&mut shard, &family, labels, bounds, created) {
                 Ok(id) => {
                     writer.taken.insert(first.unwrap_or(id));
                     writer.push(Target::Series { id, width });
@@ -183,6 +217,7 @@ impl Registry {
                 Err(rejected) => writer.reject(rejected, [width]),
             }
         }
+        shard.record_series(first_new, &self.recorder);
         Ok(())
     }
 }
@@ -260,8 +295,9 @@ impl Writer {
                 return Ok(Outcome::NotApplied(NotApplied::UndefinedId(undefined)));
             }
         }
-        let samples = self.commit(&mut shard, at, &frame, now);
-        Ok(Outcome::Applied(Applied { samples, rejected: std::mem::take(&mut self.unsaid) }))
+        let (samples, durable) = self.commit(&mut shard, at, &frame, now);
+        let rejected = std::mem::take(&mut self.unsaid);
+        Ok(Outcome::Applied(Applied { samples, rejected, durable }))
     }
 
     /// Ends the instance: counts stay, gauges go. Returns whether `sequence` was the last one applied; if not, nothing
@@ -274,7 +310,7 @@ impl Writer {
         let at = self.claim(&shard)?;
         let last = shard.instances.get(at).map_or(0, |i| i.last_sequence);
         if sequence == last {
-            shard.close(at, now, self.stale_after);
+            shard.close(at, now, self.stale_after, &self.recorder);
         }
         Ok(sequence == last)
     }
@@ -322,7 +358,7 @@ impl Writer {
                 same.and_then(|()| check_group(shard, at, id, values)).map_err(|problem| {
                     FrameError::Bad {
                         id: wire_id,
-                        family: shard.store.family_of(series).into(),
+                        family: shard.store.family_of(series).map_or("", |f| &f.name).into(),
                         labels: format!("{:?}", series.labels),
                         problem,
                     }
@@ -340,51 +376,65 @@ impl Writer {
         }
     }
 
-    /// Applies a frame that passed all checks. Returns how many samples were applied.
-    fn commit(&mut self, shard: &mut Shard, at: usize, frame: &Frame<'_>, now: UnixTime) -> usize {
-        shard.make_room();
-        let (slots, series) = (shard.store.slots(), shard.store.len());
-        if let Some(instance) = shard.instances.get_mut(at) {
-            instance.make_room(slots, series);
-            instance.last_sequence = frame.sequence;
+    /// Records and applies a frame that passed all checks. Returns how many samples were applied, and whether they are
+    /// durable.
+    fn commit(
+        &mut self,
+        shard: &mut Shard,
+        at: usize,
+        frame: &Frame<'_>,
+        now: UnixTime,
+    ) -> (usize, bool) {
+        let mut accepted = std::mem::take(&mut self.accepted);
+        accepted.clear();
+        self.accept(shard, frame.samples, &mut accepted);
+        let first_left = accepted.series.len();
+        self.accept(shard, frame.removed, &mut accepted);
+        let report = ReportStep {
+            ordinal: self.ordinal,
+            sequence: frame.sequence,
+            at: now,
+            whole: frame.kind == FrameKind::Snapshot,
+            series: (&accepted.series[..]).into(),
+            values: (&accepted.values[..]).into(),
+            left: accepted.series.get(first_left..).unwrap_or_default().into(),
+            rejected: accepted.rejected,
+        };
+        let report = Change::Shard(shard.id, Step::Report(report));
+        let durable = self.recorder.record(std::slice::from_ref(&report));
+        if let Change::Shard(_, Step::Report(report)) = &report {
+            shard.take(at, report);
         }
-        let mut applied = 0;
-        for samples in [frame.samples, frame.removed] {
-            let mut rest = samples.values;
-            for wire_id in samples.ids {
-                let Some(target) = self.targets.get(*wire_id as usize) else {
-                    continue;
-                };
-                let Some((values, after)) = rest.split_at_checked(target.width()) else {
-                    break;
-                };
-                rest = after;
-                match *target {
-                    Target::Series { id, .. } if shard.assign(at, id, values) => applied += 1,
-                    Target::Series { id, .. } => self.note_gave_way(shard, id),
-                    Target::Rejected { reason, .. } => shard.count_rejected(reason, 1),
-                }
-            }
-        }
-        for wire_id in frame.removed.ids {
-            if let Some(Target::Series { id, .. }) = self.targets.get(*wire_id as usize) {
-                shard.remove(at, *id);
-            }
-        }
-        if frame.kind == FrameKind::Snapshot {
-            self.has_snapshot = true;
-            let present: HashSet<_> = self.series_of(frame.samples.ids).collect();
-            shard.keep_only(at, |id| present.contains(&id));
-        }
-        shard.reported(at, now, self.stale_after);
-        applied
+        shard.settle(now, self.stale_after);
+        self.has_snapshot |= frame.kind == FrameKind::Snapshot;
+        let samples = accepted.series.len();
+        self.accepted = accepted;
+        (samples, durable)
     }
 
-    fn series_of(&self, ids: &[u32]) -> impl Iterator<Item = SeriesId> {
-        ids.iter().filter_map(|id| match self.targets.get(*id as usize) {
-            Some(Target::Series { id, .. }) => Some(*id),
-            _ => None,
-        })
+    /// Sorts out which samples are taken, and of which series.
+    fn accept(&mut self, shard: &Shard, samples: Samples<'_>, accepted: &mut Accepted) {
+        let mut rest = samples.values;
+        for wire_id in samples.ids {
+            let Some(target) = self.targets.get(*wire_id as usize).copied() else {
+                continue;
+            };
+            let Some((values, after)) = rest.split_at_checked(target.width()) else {
+                break;
+            };
+            rest = after;
+            match target {
+                Target::Series { id, .. } if shard.store.may_report(id) => {
+                    accepted.series.push(id.index() as u32);
+                    accepted.values.extend_from_slice(values);
+                }
+                Target::Series { id, .. } => {
+                    accepted.reject(Reason::TypeConflict);
+                    self.note_gave_way(shard, id);
+                }
+                Target::Rejected { reason, .. } => accepted.reject(reason),
+            }
+        }
     }
 
     fn push(&mut self, target: Target) {
@@ -403,10 +453,8 @@ impl Writer {
 
     /// Says of a series that another family took its family's name.
     fn note_gave_way(&mut self, shard: &Shard, id: SeriesId) {
-        if let Some(series) = shard.store.get(id) {
-            let family = shard.store.family_of(series).into();
-            let message = "another family that claims this name reported before it".to_owned();
-            self.note(Rejected { family, reason: Reason::TypeConflict, message, series: 0 }, 1);
+        if let Some(family) = shard.store.get(id).and_then(|s| shard.store.family_of(s)) {
+            self.note(gave_way(family), 1);
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::{
     exposition::{self, Format},
+    journal::MemoryOnly,
     registry::Settings,
 };
 
@@ -21,6 +22,7 @@ fn sessions() -> Arc<Sessions> {
 fn sessions_of(fleet: Option<&str>) -> Arc<Sessions> {
     Arc::new(Sessions {
         registry: Arc::new(Registry::new(Settings::default(), [])),
+        journal: Arc::new(MemoryOnly),
         metrics: Arc::new(Metrics::new().unwrap()),
         clock: Clock::new(),
         fleet: fleet.map(str::to_owned),

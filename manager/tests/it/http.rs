@@ -102,7 +102,10 @@ async fn a_post_is_taken() {
     for shard_id in &[json!(3), json!("3")] {
         let (status, answer) = post_json(&server, body(shard_id, text)).await;
         assert_eq!(status, 200);
-        assert_eq!(answer, json!({ "series": 2, "identity": "known", "rejected": [] }));
+        assert_eq!(
+            answer,
+            json!({ "series": 2, "identity": "known", "rejected": [], "late": false, "durable": false })
+        );
     }
     // Twice the same body: counted once.
     server.wait_for("a_total{shard_id=\"3\",x=\"\\\"🦀\\\\\\n\"} 3").await;

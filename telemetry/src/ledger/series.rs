@@ -85,6 +85,17 @@ impl Series {
         }
     }
 
+    /// Whether the registry no longer has the series, the manager never had it, and it leaves no counts: all that could be
+    /// forgotten of a label set that came and went while the manager was away. One with an id keeps it: the stream cannot
+    /// define its labels again.
+    pub(super) fn left_unnoticed(&self, kind: MetricType) -> bool {
+        self.presence == Presence::Left
+            && !leaves_counts(kind)
+            && self.acknowledged.is_none()
+            && self.in_flight.is_none()
+            && self.id.is_none()
+    }
+
     /// Values since the instance started.
     pub(super) fn values(&self) -> Values {
         match &self.offset {

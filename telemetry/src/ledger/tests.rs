@@ -229,6 +229,33 @@ fn a_reset_while_the_manager_is_away_loses_nothing() {
     assert_eq!(pair.count("a"), 35.0);
 }
 
+/// A day of outage in which label sets come and go: what is kept is what the registry has, and each label set that ever
+/// counted once, because the manager must still learn that count. Gathers and gauges that left leave nothing.
+#[test]
+fn an_outage_leaves_no_more_than_the_label_sets_that_counted() {
+    const LABEL_SETS: usize = 20;
+    let mut pair = Pair::new();
+    pair.counter.with_label_values(&["before"]).inc();
+    pair.open(None);
+    pair.report();
+    for tick in 0..8_640 {
+        let counted = format!("{}", tick % LABEL_SETS);
+        let shown = format!("{tick}");
+        pair.counter.with_label_values(&[&counted]).inc();
+        pair.gauge.with_label_values(&[&shown]).set(1.0);
+        pair.gather();
+        pair.counter.remove_label_values(&[&counted]).unwrap();
+        pair.gauge.remove_label_values(&[&shown]).unwrap();
+    }
+    pair.gather();
+    let kept = pair.ledger.families.values().map(|family| family.series.len()).sum::<usize>();
+    assert_eq!(kept, 1 + LABEL_SETS);
+    pair.open(None);
+    pair.report();
+    assert_eq!(pair.receiver.named, (1, LABEL_SETS), "each once, in one snapshot");
+    assert_eq!(pair.count("7"), 432.0);
+}
+
 #[test]
 fn a_snapshot_goes_beyond_every_sequence_either_side_knows() {
     let mut pair = Pair::new();

@@ -8,10 +8,13 @@
 )]
 
 mod build;
+mod crowd;
 mod fake;
+mod half_open;
 mod outages;
 mod reports;
 mod shutdown;
+mod wire;
 
 use fake::Fake;
 use prometheus::{IntCounter, Registry};

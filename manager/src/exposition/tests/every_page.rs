@@ -170,7 +170,13 @@ proptest! {
         fill(&registry, &help, &all);
         let page = render_text(&registry, &[], at(0), Format::Text);
         let again = self::registry();
-        let post = Post { shards: "0-2".parse().unwrap(), instance: Option::Some("scraper"), text: &page };
+        let post = Post {
+            shards: "0-2".parse().unwrap(),
+            instance: Option::Some("scraper"),
+            sequence: None,
+            interval: None,
+            text: &page,
+        };
         let taken = ingest(&again, post, at(0)).map_err(|e| TestCaseError::fail(format!("{e}\n{page}")))?;
         // Only the manager's own families are refused.
         prop_assert!(taken.rejected.iter().all(|r| r.family.starts_with("shard_")), "{:?}", taken.rejected);

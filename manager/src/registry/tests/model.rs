@@ -351,12 +351,7 @@ impl<'r> World<'r> {
             let told = sender.told.take();
             assert!(told.is_none_or(|told| shard.0.len() - told > 15));
         }
-        let report = Report {
-            shard_id: sender.shard_id,
-            sender: sender.key.clone(),
-            started_at: None,
-            families: &families,
-        };
+        let report = Report { shard_id: sender.shard_id, ..report(sender.key.clone(), &families) };
         if let Err(error) = self.registry.report(&[report], self.now) {
             assert_eq!(error, ReportError::Closed);
             shard.0[sender.told.unwrap()].closed = true;

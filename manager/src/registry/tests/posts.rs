@@ -49,6 +49,16 @@ fn every_identity_has_its_own_record() {
     assert_eq!(both(&registry, at(1)), [1112.0, 0.0]);
 }
 
+/// So many senders come and fall silent that those of before are folded; returns when.
+fn crowd_out(registry: &Registry, now: UnixTime) -> UnixTime {
+    for n in 0..4 {
+        post(registry, named(&format!("crowd {n}")), &[], now).unwrap();
+    }
+    let later = now + Duration::from_secs(STALE);
+    post(registry, named("the last"), &[], later).unwrap();
+    later
+}
+
 #[test]
 fn a_lower_value_under_the_same_identity_carries_that_series_alone() {
     let registry = registry();
@@ -63,12 +73,93 @@ fn a_lower_value_under_the_same_identity_carries_that_series_alone() {
     assert_eq!(both(&registry, at(3)), [16.0, 23.0]);
     assert_eq!(registry.status(at(3))[0].instances.len(), 1);
     // What was carried is folded too.
-    let _other = open(&registry, 1, at(4 + DEAD));
-    assert_eq!(both(&registry, at(4 + DEAD)), [16.0, 23.0]);
+    let now = crowd_out(&registry, at(4));
+    assert_eq!(both(&registry, now), [16.0, 23.0]);
+    assert_eq!(post(&registry, sender(), &counts(9.0, 99.0), now), Err(ReportError::Closed));
+}
+
+#[test]
+fn an_identified_sender_may_be_silent_for_hours() {
+    let registry = registry();
+    post(&registry, named("a"), &counts(10.0, 20.0), at(0)).unwrap();
+    post(&registry, named("b"), &counts(1.0, 1.0), at(DEAD)).unwrap();
+    post(&registry, named("a"), &counts(11.0, 20.0), at(2 * DEAD)).unwrap();
+    assert_eq!(both(&registry, at(2 * DEAD)), [12.0, 21.0]);
+}
+
+#[test]
+fn a_late_report_changes_nothing() {
+    let registry = registry();
+    let now = at(0);
+    let send = |sequence, started_at: Option<u64>, families: &[ReportedFamily]| {
+        let started_at = started_at.map(at);
+        let report =
+            Report { sequence: Some(sequence), started_at, ..report(named("a"), families) };
+        registry.report(&[report], now).unwrap().remove(0)
+    };
+    let new = Outcome::Applied(Applied { samples: 2, rejected: Vec::new(), durable: false });
+    assert_eq!(send(5, Some(1), &counts(10.0, 20.0)), new);
+    let before = page(&registry, now);
+    for late in [4, 5] {
+        assert_eq!(send(late, Some(1), &counts(9.0, 20.0)), Outcome::Duplicate);
+        assert_eq!(send(late, None, &counts(9.0, 20.0)), Outcome::Duplicate);
+    }
+    assert_eq!(page(&registry, now), before);
+    // Without a number nothing is late; it keeps the last one.
+    post(&registry, named("a"), &counts(11.0, 20.0), now).unwrap();
+    assert_eq!(send(5, Some(1), &counts(10.0, 20.0)), Outcome::Duplicate);
+    assert_eq!(send(9, Some(1), &counts(12.0, 20.0)), new);
+    // The process was restarted and numbers from 1 again.
+    assert_eq!(send(1, Some(2), &counts(1.0, 0.0)), new);
+    assert_eq!(both(&registry, now), [13.0, 20.0]);
+}
+
+#[test]
+fn a_slow_sender_stays_alive_for_three_of_its_intervals() {
+    let registry = registry();
+    let families = [family(GAUGE, "g", &[(&[], &[1.0])])];
+    let interval = Some(Duration::from_secs(60));
+    registry.report(&[Report { interval, ..report(named("a"), &families) }], at(0)).unwrap();
+    let state = |now| registry.status(now)[0].state;
     assert_eq!(
-        post(&registry, sender(), &counts(9.0, 99.0), at(4 + DEAD)),
-        Err(ReportError::Closed)
+        (state(at(180)), value(&registry, "g{}@0", at(180))),
+        (ShardState::Up, Some(vec![1.0]))
     );
+    assert_eq!((state(at(181)), value(&registry, "g{}@0", at(181))), (ShardState::Stale, None));
+}
+
+#[test]
+fn a_series_is_counted_since_its_first_instance_began() {
+    let registry = registry();
+    let created = |now| {
+        let mut created = Vec::new();
+        registry.visit(now, |shard| {
+            for (_, series) in shard.families() {
+                created.extend(series.map(|one| one.created));
+            }
+        });
+        created
+    };
+    let h = |bounds: &[f64]| {
+        let mut h = family(HISTOGRAM, "h", &[(&[], &[1.0, 1.0, 1.0])]);
+        h.series[0].bounds = Bounds::new(bounds).unwrap();
+        [h]
+    };
+    let send = |name: &str, started: u64, families: &[ReportedFamily], now| {
+        let started_at = Some(at(started));
+        registry.report(&[Report { started_at, ..report(named(name), families) }], now).unwrap();
+    };
+    send("a", 5, &h(&[1.0]), at(10));
+    assert_eq!(created(at(10)), [Some(at(5))]);
+    // Neither its next run, nor other buckets, nor its end change that.
+    send("b", 20, &h(&[1.0]), at(20));
+    send("c", 30, &h(&[2.0]), at(30));
+    assert_eq!(created(at(30)), [Some(at(5))]);
+    assert_eq!(created(at(DEAD)), [Some(at(5))]);
+    // A clock that is ahead makes nothing of the future.
+    post(&registry, named("d"), &counts(1.0, 1.0), at(40)).unwrap();
+    send("e", 999, &[family(COUNTER, "late_total", &[(&[], &[1.0])])], at(50));
+    assert_eq!(created(at(50)), [Some(at(5)), Some(at(40)), Some(at(40)), Some(at(50))]);
 }
 
 #[test]
@@ -114,13 +205,41 @@ fn without_identity_a_fall_behind_another_sender_folds_too() {
     post(&registry, named("a"), &counts(1000.0, 0.0), at(0)).unwrap();
     let mut total = 0.0;
     for restart in 1..=3 {
-        let now = at(restart);
+        let now = at(30 * restart);
         post(&registry, InstanceKey::Anonymous, &counts(7.0, 0.0), now).unwrap();
         post(&registry, InstanceKey::Anonymous, &counts(2.0, 0.0), now).unwrap();
         total += 7.0;
         assert_eq!(both(&registry, now), [1000.0 + total + 2.0, 0.0]);
         post(&registry, InstanceKey::Anonymous, &counts(7.0, 0.0), now).unwrap();
     }
+}
+
+#[test]
+fn without_identity_a_second_fall_within_three_intervals_is_refused() {
+    let registry = registry();
+    let sender = || InstanceKey::Anonymous;
+    post(&registry, sender(), &counts(10.0, 20.0), at(0)).unwrap();
+    post(&registry, sender(), &counts(5.0, 20.0), at(1)).unwrap(); // it began anew, or is another
+    post(&registry, sender(), &counts(11.0, 20.0), at(2)).unwrap();
+    let before = page(&registry, at(30));
+    for now in [2, 30] {
+        let refused = post(&registry, sender(), &counts(11.0, 6.0), at(now));
+        let message = refused.unwrap_err().to_string();
+        assert!(message.starts_with("line 2: x_total{l=\"d\"} fell again"), "{message}");
+        assert!(
+            message.contains("X-Instance-Id") && message.contains("process_start_time_seconds")
+        );
+    }
+    assert_eq!(page(&registry, at(30)), before, "a refused body changes nothing");
+    // What does not fall is taken, and after three intervals a fall is too.
+    post(&registry, sender(), &counts(12.0, 20.0), at(30)).unwrap();
+    post(&registry, sender(), &counts(1.0, 1.0), at(31)).unwrap();
+    assert_eq!(both(&registry, at(31)), [10.0 + 12.0 + 1.0, 20.0 + 20.0 + 1.0]);
+    // A sender that says it is slow is given longer.
+    let slow = counts(0.0, 0.0);
+    let interval = Some(Duration::from_secs(60));
+    let slow = Report { interval, ..report(sender(), &slow) };
+    assert!(matches!(registry.report(&[slow], at(200)), Err(ReportError::FellAgain { .. })));
 }
 
 #[test]
@@ -148,12 +267,7 @@ fn a_bad_body_changes_nothing_of_any_shard() {
         let bad = counts(11.0, bad);
         let refused = post(&registry, named("a"), &bad, at(0));
         assert!(matches!(refused, Err(ReportError::Bad { line: 2, .. })), "{refused:?}");
-        let part = |shard_id, families| Report {
-            shard_id,
-            sender: named("a"),
-            started_at: None,
-            families,
-        };
+        let part = |shard_id, families| Report { shard_id, ..report(named("a"), families) };
         let refused = registry.report(&[part(0, &good), part(1, &bad)], at(0));
         assert!(refused.is_err());
         assert_eq!(page(&registry, at(0)), before);
@@ -171,14 +285,13 @@ fn a_bad_body_changes_nothing_of_any_shard() {
 fn a_sender_refused_for_one_shard_leaves_no_trace_in_the_others() {
     let registry = registry();
     post(&registry, named("a"), &counts(1.0, 1.0), at(0)).unwrap();
-    post(&registry, named("b"), &counts(1.0, 1.0), at(DEAD)).unwrap();
-    let before = page(&registry, at(DEAD));
+    let now = crowd_out(&registry, at(0));
+    let before = page(&registry, now);
     let families = counts(2.0, 2.0);
-    let part =
-        |shard_id| Report { shard_id, sender: named("a"), started_at: None, families: &families };
-    let refused = registry.report(&[part(0), part(7)], at(DEAD));
+    let part = |shard_id| Report { shard_id, ..report(named("a"), &families) };
+    let refused = registry.report(&[part(0), part(7)], now);
     assert_eq!(refused, Err(ReportError::Closed));
-    assert_eq!(page(&registry, at(DEAD)), before);
+    assert_eq!(page(&registry, now), before);
 }
 
 #[test]

@@ -195,7 +195,8 @@ fn families_that_have_no_room_are_not_kept() {
     for n in 0..100 {
         let head = FamilyHead { name: &format!("empty{n}"), kind: GAUGE, help: "", unit: "" };
         let series = Vec::new();
-        registry.define(&mut stream.writer, FamilyDefinition { head, series }).unwrap();
+        let definition = FamilyDefinition { head, series };
+        registry.define(&mut stream.writer, definition, at(0)).unwrap();
         stream.define(GAUGE, &format!("g{n}"), &[]);
     }
     let body: Vec<_> =
@@ -266,7 +267,7 @@ fn ids_count_up_without_holes_and_bounds_fit_the_type() {
             labels: LabelSet::default(),
             bounds: Bounds::new(bounds).unwrap(),
         }];
-        registry.define(&mut stream.writer, FamilyDefinition { head, series })
+        registry.define(&mut stream.writer, FamilyDefinition { head, series }, at(0))
     };
     assert!(matches!(define(1, GAUGE, &[]), Err(DefineError::Id { expected: 0, got: 1, .. })));
     assert!(matches!(define(0, COUNTER, &[1.0]), Err(DefineError::UnexpectedBounds { .. })));

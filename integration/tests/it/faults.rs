@@ -1,0 +1,375 @@
+//! Real processes under faults: a manager with its journal and eight shards, killed, stopped and cut off again and again
+//! while Discord sends commands. Every page is watched throughout; at the end the counts are what was counted.
+//!
+//! `FAULTS=1000` makes it long; `FAULT_SEED` replays a schedule.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use fastrand::Rng;
+use parking_lot::Mutex;
+use shardmeter_gateway_sim::{Books, ShardBooks};
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    process::{ManagerProcess, Scratch, ShardProcess},
+    prometheus::Prometheus,
+    promtool,
+    proxy::Proxy,
+    scrape::{self, Samples, series},
+    system::{Discord, confirmed, named, same},
+    tools::{until, variable},
+    watch::{UpUntil, Watch},
+    wire::Wire,
+};
+
+const SHARDS: u32 = 8;
+
+/// Shards from here on are killed hard; the others suffer everything else, and lose nothing.
+const KILLED_FROM: u32 = 4;
+
+/// Commands a second: few enough that those of the longest stop are answered at once after it.
+const COMMANDS: f64 = 100.0;
+
+/// Longer than any fault lasts, and than most shards take to come back after it.
+const STALE_AFTER: Duration = Duration::from_secs(10);
+
+/// A shard gives up an answer after 3 s, whether Discord has taken it or not. It is never stopped for that long, so that
+/// what Discord confirmed is what the shard counted.
+const LONGEST_SHARD_STOP: f64 = 2.0;
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// kill -9, back at once.
+    KillManager,
+    KillShard(u32),
+    /// Both are dead before either is back.
+    KillBoth(u32),
+    /// SIGTERM, its end, back at once.
+    RestartManager,
+    RestartShard(u32),
+    /// SIGSTOP, and SIGCONT after that time.
+    StopManager(Duration),
+    StopShard(u32, Duration),
+    /// The shard's connection to the manager breaks.
+    Cut(u32),
+    /// Nothing passes between the shard and the manager for that time.
+    Swallow(u32, Duration),
+}
+
+/// Each kind of fault equally often, in any order, and the pause after each; some faults outlast it.
+fn schedule(rng: &mut Rng, faults: usize) -> Vec<(Fault, Duration)> {
+    let seconds =
+        |rng: &mut Rng, from: f64, to: f64| Duration::from_secs_f64(from + rng.f64() * (to - from));
+    let mut schedule = Vec::new();
+    while schedule.len() < faults {
+        let any = |rng: &mut Rng| rng.u32(..SHARDS);
+        let mortal = |rng: &mut Rng| rng.u32(KILLED_FROM..SHARDS);
+        let mut round = [
+            Fault::KillManager,
+            Fault::KillShard(mortal(rng)),
+            Fault::KillBoth(mortal(rng)),
+            Fault::RestartManager,
+            Fault::RestartShard(any(rng)),
+            Fault::StopManager(seconds(rng, 0.1, 3.0)),
+            Fault::StopShard(any(rng), seconds(rng, 0.1, LONGEST_SHARD_STOP)),
+            Fault::Cut(any(rng)),
+            Fault::Swallow(any(rng), seconds(rng, 0.5, 4.0)),
+        ];
+        rng.shuffle(&mut round);
+        schedule.extend(round.map(|fault| (fault, seconds(rng, 0.1, 2.0))));
+    }
+    schedule.truncate(faults);
+    schedule
+}
+
+/// What has to be ended after its time.
+#[derive(Debug, Clone, Copy)]
+enum Ongoing {
+    ManagerStopped,
+    ShardStopped(u32),
+    Swallowed(u32),
+}
+
+/// When the manager's last end and start were.
+#[derive(Default)]
+struct Life {
+    ended: Option<Instant>,
+    started: Option<Instant>,
+}
+
+struct System {
+    discord: Discord,
+    manager: ManagerProcess,
+    shards: Vec<ShardProcess>,
+    proxies: Vec<Proxy>,
+    wires: Vec<Arc<Wire>>,
+    life: Arc<Mutex<Life>>,
+    ongoing: Vec<(Instant, Ongoing)>,
+    _scratch: Scratch,
+}
+
+impl System {
+    async fn start() -> Self {
+        let scratch = Scratch::new("faults");
+        let discord = Discord::start(SHARDS, 40, COMMANDS).await;
+        let manager = ManagerProcess::start(scratch.path(), STALE_AFTER).await;
+        let (mut shards, mut proxies, mut wires) = (Vec::new(), Vec::new(), Vec::new());
+        for id in 0..SHARDS {
+            let wire = Arc::new(Wire::default());
+            let proxy = Proxy::tapped(manager.grpc, Arc::clone(&wire)).await;
+            shards.push(ShardProcess::start(scratch.path(), &discord, id, SHARDS, proxy.addr));
+            proxies.push(proxy);
+            wires.push(wire);
+        }
+        let (life, ongoing) = (Arc::default(), Vec::new());
+        Self { discord, manager, shards, proxies, wires, life, ongoing, _scratch: scratch }
+    }
+
+    /// Until when each shard must be called up: it was within `stale-after` of its last report, and a manager that
+    /// starts knows nothing worse of it for as long.
+    fn up_until(&self) -> impl Fn() -> UpUntil + Send + 'static {
+        let (wires, life) = (self.wires.clone(), Arc::clone(&self.life));
+        move || {
+            let life = life.lock();
+            let reported = (0..).zip(&wires).filter_map(|(id, wire)| Some((id, wire.reported()?)));
+            let until = reported.map(|(id, reported)| {
+                let was_up = life.ended.is_some_and(|ended| ended < reported + STALE_AFTER);
+                let from = life.started.filter(|_| was_up).map_or(reported, |s| s.max(reported));
+                (id, from + STALE_AFTER)
+            });
+            until.collect()
+        }
+    }
+
+    fn shard(&mut self, id: u32) -> &mut ShardProcess {
+        &mut self.shards[id as usize]
+    }
+
+    fn manager_ended(&mut self) {
+        self.life.lock().ended = Some(Instant::now());
+    }
+
+    fn start_manager(&mut self) {
+        self.life.lock().started = Some(Instant::now());
+        self.manager.start_again();
+    }
+
+    async fn inflict(&mut self, fault: Fault) {
+        let mut goes_on = |for_: Duration, what| self.ongoing.push((Instant::now() + for_, what));
+        match fault {
+            Fault::KillManager => {
+                self.manager.process.kill().await;
+                self.manager_ended();
+                self.start_manager();
+            }
+            Fault::KillShard(id) => {
+                self.shard(id).process.kill().await;
+                self.shard(id).start_again();
+            }
+            Fault::KillBoth(id) => {
+                self.manager.process.kill().await;
+                self.manager_ended();
+                self.shard(id).process.kill().await;
+                self.start_manager();
+                self.shard(id).start_again();
+            }
+            Fault::RestartManager => self.restart_manager().await,
+            Fault::RestartShard(id) => self.restart_shard(id).await,
+            Fault::StopManager(for_) => {
+                goes_on(for_, Ongoing::ManagerStopped);
+                self.manager.process.signal("STOP");
+            }
+            Fault::StopShard(id, for_) => {
+                goes_on(for_, Ongoing::ShardStopped(id));
+                self.shard(id).process.signal("STOP");
+            }
+            Fault::Cut(id) => self.proxies[id as usize].cut(),
+            Fault::Swallow(id, for_) => {
+                goes_on(for_, Ongoing::Swallowed(id));
+                self.proxies[id as usize].swallow();
+            }
+        }
+    }
+
+    async fn restart_manager(&mut self) {
+        self.rest(Duration::ZERO, true).await;
+        self.manager.process.says("manager listens").await;
+        self.manager.process.terminate().await;
+        self.manager_ended();
+        self.start_manager();
+    }
+
+    /// A shard that is asked to end has seconds to deliver its last counts. Here it can: its way is free, and the
+    /// manager is there.
+    async fn restart_shard(&mut self, id: u32) {
+        self.rest(Duration::ZERO, true).await;
+        self.manager.process.says("manager listens").await;
+        let shard = self.shard(id);
+        shard.process.says("the bot is ready to connect").await;
+        shard.process.terminate().await;
+        let log = shard.process.log();
+        assert!(!log.contains("may lack the last counts"), "shard {id}: {log}");
+        shard.start_again();
+    }
+
+    /// Lets time pass, and ends what is due meanwhile; if `all`, everything that goes on.
+    async fn rest(&mut self, pause: Duration, all: bool) {
+        let end = Instant::now() + pause;
+        loop {
+            let next = (0..self.ongoing.len()).min_by_key(|at| self.ongoing[*at].0);
+            let Some(next) = next.filter(|at| all || self.ongoing[*at].0 < end) else {
+                break;
+            };
+            let (due, what) = self.ongoing.swap_remove(next);
+            sleep_until(due).await;
+            match what {
+                Ongoing::ManagerStopped => self.manager.process.signal("CONT"),
+                Ongoing::ShardStopped(id) => self.shard(id).process.signal("CONT"),
+                Ongoing::Swallowed(id) => self.proxies[id as usize].heal(),
+            }
+        }
+        sleep_until(end).await;
+    }
+
+    fn assert_all_run(&mut self) {
+        self.manager.process.assert_runs();
+        self.shards.iter_mut().for_each(|shard| shard.process.assert_runs());
+    }
+
+    /// Waits until everything counted was reported, and is on the page.
+    async fn settle(&self) -> String {
+        self.discord.control.pause();
+        let kept = |books: &Books| -> BTreeMap<u32, ShardBooks> {
+            books.shards.clone().into_iter().filter(|(id, _)| *id < KILLED_FROM).collect()
+        };
+        until("the page equals the books of the shards that were not killed", || async {
+            let page = scrape::parse(&self.manager.page().await?);
+            let books = self.discord.control.books();
+            let books = Books { shards: kept(&books), ..books };
+            same(&confirmed(&books), &of_kept(&named(&page, "commands_executed_total")))?;
+            same(&durations(&books), &of_kept(&duration_counts(&page)))
+        })
+        .await;
+        let acks: Vec<_> = self.wires.iter().map(|wire| wire.acks()).collect();
+        until("every shard has reported since", || async {
+            let late = (0..)
+                .zip(&self.wires)
+                .zip(&acks)
+                .find(|((_, wire), acks)| wire.acks() < **acks + 3);
+            late.map_or(Ok(()), |((id, _), _): ((u32, _), _)| Err(format!("shard {id} has not")))
+        })
+        .await;
+        until("the page", || self.manager.page()).await
+    }
+
+    /// What the page shows of each shard lies between what was acknowledged and what was sent; that is one and the same
+    /// for those that were not killed.
+    fn assert_bounds(&self, page: &str) {
+        let shown = scrape::counts(page);
+        let mut compared = 0;
+        for (id, wire) in (0..).zip(&self.wires) {
+            let (acked, sent) = (wire.acknowledged(), wire.sent());
+            assert!(id >= KILLED_FROM || acked == sent, "shard {id} has not settled");
+            for (series, most) in &sent {
+                let least = acked.get(series).copied().unwrap_or(0.0);
+                let value = shown.get(series).copied().unwrap_or(0.0);
+                let holds = least <= value && value <= *most;
+                assert!(holds, "{series:?} is {value}, not from {least} to {most}");
+                compared += 1;
+            }
+        }
+        assert!(compared > 500, "{compared} samples compared");
+    }
+}
+
+/// Those of the shards that were not killed.
+fn of_kept(samples: &Samples) -> Samples {
+    let is_kept = |labels: &BTreeMap<String, String>| {
+        labels.get("shard_id").unwrap().parse::<u32>().unwrap() < KILLED_FROM
+    };
+    let kept = samples.iter().filter(|((_, labels), _)| is_kept(labels));
+    kept.map(|(series, value)| (series.clone(), *value)).collect()
+}
+
+/// What the books say of the histograms: every command was timed once, and its answer too.
+fn durations(books: &Books) -> Samples {
+    let mut counts = Samples::new();
+    for (shard, books) in &books.shards {
+        let shard = shard.to_string();
+        for ((_, command), count) in &books.confirmed {
+            let (own, all) =
+                ("command_execution_duration_seconds", "interaction_ack_duration_seconds");
+            let of_command = [("command_name", command.as_str()), ("shard_id", &shard)];
+            let of_shard = [("shard_id", shard.as_str())];
+            let in_last = |labels: &[(&str, &str)]| {
+                let labels = labels.iter().chain(&[("le", "inf")]);
+                labels.map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+            };
+            for series in [
+                series(&format!("{own}_count"), of_command),
+                (format!("{own}_bucket"), in_last(&of_command)),
+                series(&format!("{all}_count"), of_shard),
+                (format!("{all}_bucket"), in_last(&of_shard)),
+            ] {
+                *counts.entry(series).or_insert(0.0) += *count as f64;
+            }
+        }
+    }
+    counts
+}
+
+/// The samples that [`durations`] are of.
+fn duration_counts(page: &Samples) -> Samples {
+    let families = ["command_execution_duration_seconds", "interaction_ack_duration_seconds"];
+    let is_count = |(name, labels): &scrape::Series| {
+        families.iter().any(|family| match name.strip_prefix(family) {
+            Some("_count") => true,
+            Some("_bucket") => labels.get("le").is_some_and(|le| le == "inf"),
+            _ => false,
+        })
+    };
+    page.iter().filter(|(series, _)| is_count(series)).map(|(s, v)| (s.clone(), *v)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_survive_kills_stops_and_cuts() {
+    let seed = variable("FAULT_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let faults = variable("FAULTS").unwrap_or(30) as usize;
+    eprintln!("FAULT_SEED={seed} FAULTS={faults}");
+    let mut system = System::start().await;
+    let prometheus = Prometheus::start(system.manager.http).await;
+    let watch = Watch::start(system.manager.url("/metrics"), system.up_until());
+    system.discord.control.until_connected(SHARDS as usize).await;
+    system.discord.control.until(|books| books.confirmed() >= 100).await;
+
+    let began = Instant::now();
+    for (number, (fault, pause)) in
+        schedule(&mut Rng::with_seed(seed), faults).into_iter().enumerate()
+    {
+        eprintln!("{:7.2} s  {:3}  {fault:?}", began.elapsed().as_secs_f64(), number + 1);
+        system.inflict(fault).await;
+        system.rest(pause, false).await;
+        watch.assert_fine();
+        system.assert_all_run();
+    }
+    system.rest(Duration::ZERO, true).await;
+    eprintln!("{:7.2} s  the faults are over", began.elapsed().as_secs_f64());
+
+    let page = system.settle().await;
+    system.assert_bounds(&page);
+    let books = system.discord.control.books();
+    for (series, booked) in confirmed(&books) {
+        let shown = named(&scrape::parse(&page), &series.0).get(&series).copied().unwrap_or(0.0);
+        assert!(shown <= booked, "{series:?} is {shown}, booked {booked}");
+    }
+    promtool::check(&page).await;
+    prometheus.assert_never_fell(&scrape::counts(&page)).await;
+    watch.assert_fine();
+    system.assert_all_run();
+    eprintln!(
+        "{:7.2} s  {} commands confirmed, {} pages compared",
+        began.elapsed().as_secs_f64(),
+        books.confirmed(),
+        watch.pages(),
+    );
+}

@@ -1,0 +1,139 @@
+//! How instances end: they are closed, and become part of their shard's base (design section 4, folding).
+
+use std::time::Duration;
+
+use super::{
+    Transport,
+    change::{Change, Recorder, Step},
+    instance::{Instance, InstanceKey},
+    shard::{MAX_INSTANCES, Shard},
+    view::total,
+};
+use crate::clock::UnixTime;
+
+/// An instance silent for this long is taken for dead and folded.
+const FOLD_AFTER: Duration = Duration::from_secs(3600);
+/// More silent instances than this are folded at once, so that a crash loop stays bounded.
+const MAX_WAITING: usize = 4;
+/// Closed instances remembered, so that one that returns is not counted twice.
+const MAX_TOMBSTONES: usize = 256;
+
+/// An instance that was folded: its key and the last sequence applied.
+pub(super) type Tombstone = (InstanceKey, u64);
+
+/// Decides and records that instances end; [`Shard::end`] and [`Shard::fold_at`] do it.
+impl Shard {
+    /// Whether no instance can join, because as many as there may be are alive.
+    pub(super) fn is_full(
+        &mut self,
+        now: UnixTime,
+        stale_after: Duration,
+        recorder: &Recorder,
+    ) -> bool {
+        self.fold(now, stale_after, recorder);
+        self.instances.len() >= MAX_INSTANCES
+    }
+
+    /// Instance `at` ended for good.
+    pub(super) fn close(
+        &mut self,
+        at: usize,
+        now: UnixTime,
+        stale_after: Duration,
+        recorder: &Recorder,
+    ) {
+        if let Some(ordinal) = self.instances.get(at).map(|i| i.ordinal) {
+            recorder.record(&[Change::Shard(self.id, Step::Close { ordinal, at: now })]);
+            self.end(at, now);
+        }
+        self.fold(now, stale_after, recorder);
+        self.settle(now, stale_after);
+    }
+
+    /// Makes instances that ended part of the base.
+    fn fold(&mut self, now: UnixTime, stale_after: Duration, recorder: &Recorder) {
+        while let Some(at) = self.foldable(now, stale_after) {
+            if let Some(ordinal) = self.instances.get(at).map(|i| i.ordinal) {
+                recorder.record(&[Change::Shard(self.id, Step::Fold { ordinal })]);
+            }
+            self.fold_at(at);
+        }
+    }
+
+    /// The next instance to fold: only ever the oldest, so that the order of additions, and with it the last bit of a sum,
+    /// never changes; unless there are too many.
+    fn foldable(&self, now: UnixTime, stale_after: Duration) -> Option<usize> {
+        let is_waiting = |i: &&Instance| i.is_silent(now, stale_after);
+        let oldest = self.instances.first()?;
+        let crash_loop =
+            is_waiting(&oldest) && self.instances.iter().filter(is_waiting).count() > MAX_WAITING;
+        // An HTTP sender could not be told that it was folded, and an outage of an hour is no reason to refuse it.
+        let dead = oldest.transport == Transport::Grpc && now.since(oldest.seen) > FOLD_AFTER;
+        if oldest.closed || dead || (crash_loop && may_end(oldest)) {
+            return Some(0);
+        }
+        if self.instances.len() < MAX_INSTANCES {
+            return None;
+        }
+        // A gRPC client that lost its stream learns on its return that it was folded, and counts on from there.
+        let may_return = |i: &Instance| i.transport == Transport::Grpc && i.stream == 0;
+        self.instances
+            .iter()
+            .position(|i| i.closed || may_return(i) || (is_waiting(&i) && may_end(i)))
+    }
+
+    /// Instance `at` takes no more reports: counts stay, gauges go.
+    pub(super) fn end(&mut self, at: usize, now: UnixTime) {
+        let Some(instance) = self.instances.get_mut(at) else {
+            return;
+        };
+        instance.closed = true;
+        instance.stream = 0;
+        if instance.key == InstanceKey::Anonymous {
+            self.fell_at = Some(now);
+        }
+    }
+
+    /// Makes instance `at` part of the base.
+    pub(super) fn fold_at(&mut self, at: usize) {
+        self.make_room();
+        let slots = if at > 0 { 0..self.base.len() } else { 0..0 };
+        let before: Vec<_> = slots.map(|slot| total(&self.base, &self.instances, slot)).collect();
+        let ended = self.instances.remove(at);
+        for (slot, base) in self.base.iter_mut().enumerate() {
+            // Gauge slots of the base are never read.
+            *base += ended.value(slot);
+        }
+        if !before.is_empty() {
+            self.lift_base(&before);
+        }
+        // What has no identity cannot return under it.
+        if ended.key != InstanceKey::Anonymous {
+            self.tombstones.push_back((ended.key, ended.last_sequence));
+        }
+        if self.tombstones.len() > MAX_TOMBSTONES {
+            self.tombstones.pop_front();
+        }
+    }
+
+    /// After additions changed their order: no total may be lower than before, not by its last bit (E2). Whole numbers
+    /// never are.
+    fn lift_base(&mut self, before: &[f64]) {
+        for (slot, before) in before.iter().enumerate() {
+            let mut lift = before - total(&self.base, &self.instances, slot);
+            while lift > 0.0 && total(&self.base, &self.instances, slot) < *before {
+                if let Some(base) = self.base.get_mut(slot) {
+                    *base += lift;
+                }
+                lift *= 2.0;
+            }
+        }
+        let all: Vec<_> = self.store.ids().collect();
+        all.into_iter().for_each(|id| self.refresh(id));
+    }
+}
+
+/// One without identity could not be told that it was folded, and would count everything again on its return.
+fn may_end(instance: &Instance) -> bool {
+    instance.key != InstanceKey::Anonymous
+}

@@ -1,0 +1,161 @@
+//! What a shard shows of its series: base and instances added up, gauges of the owner, one set of buckets a label set.
+
+use super::{
+    Family,
+    instance::Instance,
+    shard::Shard,
+    store::{Series, SeriesId},
+};
+use crate::{
+    clock::UnixTime,
+    model::{Bounds, MetricType},
+};
+
+impl Shard {
+    /// Computes anew what is exposed of a series, or of the one shown in its place.
+    pub(super) fn refresh(&mut self, id: SeriesId) {
+        let owner =
+            self.owner.and_then(|ordinal| self.instances.iter().find(|i| i.ordinal == ordinal));
+        let Some(series) = self.store.get_mut(id) else {
+            return;
+        };
+        let (slot, width) = (series.slot, series.width());
+        let owned = series.kind.owned(series.bounds.len());
+        let Some(exposed) = self.exposed.get_mut(slot..slot + width) else {
+            return;
+        };
+        if owned > 0 {
+            let of_owner = owner.filter(|i| i.has(id)).and_then(|i| i.values(slot, owned));
+            series.owned = of_owner.is_some();
+            if let (Some(values), Some(exposed)) = (of_owner, exposed.get_mut(..owned)) {
+                exposed.copy_from_slice(values);
+            }
+        }
+        let shows_owner = series.owned;
+        for (at, exposed) in exposed.iter_mut().enumerate().skip(owned) {
+            *exposed = total(&self.base, &self.instances, slot + at);
+        }
+        if shows_owner {
+            self.store.show(id); // of a summary the owner's quantiles, whoever else is newer
+        }
+        self.merge_group(id);
+    }
+
+    /// Where instances of the shard count one label set in different buckets: the shown series adds up all of its group.
+    fn merge_group(&mut self, changed: SeriesId) {
+        let Some((shown, members)) = self.store.group(changed) else {
+            return;
+        };
+        let Some(series) = self.store.get(shown) else {
+            return;
+        };
+        let owned = series.kind.owned(series.bounds.len());
+        let mut sum = vec![0.0; series.width()];
+        let mut counted = false;
+        // In the order the members came, whichever is shown: else a sum's last bit would move when another is.
+        for member in members.iter().filter_map(|id| self.store.get(*id)) {
+            let slots = member.slot..member.slot + member.width();
+            let values: Vec<_> =
+                slots.map(|slot| total(&self.base, &self.instances, slot)).collect();
+            add_counts(series.kind, (&series.bounds, &mut sum), (&member.bounds, &values));
+            counted |= member.counted;
+        }
+        if let (Some(exposed), Some(sum)) = (
+            self.exposed.get_mut(series.slot + owned..series.slot + series.width()),
+            sum.get(owned..),
+        ) {
+            exposed.copy_from_slice(sum);
+        }
+        if let Some(series) = self.store.get_mut(shown) {
+            series.counted = counted;
+        }
+    }
+}
+
+/// What all instances counted in `slot`, added in order of first Hello (E2: no re-ordering moves the last bit).
+pub(super) fn total(base: &[f64], instances: &[Instance], slot: usize) -> f64 {
+    let base = base.get(slot).copied().unwrap_or(0.0);
+    instances.iter().fold(base, |sum, i| sum + i.value(slot))
+}
+
+/// Adds to `sum`, which has `bounds`, what was counted in `other_bounds`: at bound b all up to the greatest other bound
+/// that is no greater. Count and sum, the last two, are exact.
+fn add_counts(
+    kind: MetricType,
+    (bounds, sum): (&Bounds, &mut [f64]),
+    (other_bounds, values): (&Bounds, &[f64]),
+) {
+    if kind == MetricType::Histogram {
+        for (bound, sum) in bounds.values().iter().zip(sum.iter_mut()) {
+            let within = other_bounds.values().partition_point(|other| other <= bound);
+            *sum += within.checked_sub(1).and_then(|at| values.get(at)).unwrap_or(&0.0);
+        }
+    }
+    let tail = sum.iter_mut().rev().zip(values.iter().rev()).take(2);
+    tail.for_each(|(sum, value)| *sum += value);
+}
+
+/// What a shard exposes. Lives while the shard is locked.
+#[derive(Debug)]
+pub struct ShardView<'a> {
+    pub(super) shard: &'a Shard,
+}
+
+/// One exposed series.
+#[derive(Debug, Clone, Copy)]
+pub struct SeriesView<'a> {
+    /// Its labels without `shard_id`, in canonical form.
+    pub labels: &'a str,
+    /// Its bounds or quantiles.
+    pub bounds: &'a Bounds,
+    /// Its values, laid out as its type says.
+    pub values: &'a [f64],
+    /// Since when it is counted, if known; the same for as long as the manager keeps the series.
+    pub created: Option<UnixTime>,
+    /// Whether the values that belong to a living instance are shown: false for a summary whose instance died, of which
+    /// only count and sum remain.
+    pub owned: bool,
+}
+
+impl<'a> ShardView<'a> {
+    pub(super) fn new(shard: &'a Shard) -> Self {
+        Self { shard }
+    }
+
+    /// The shard's id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.shard.id
+    }
+
+    /// The families this shard has, each with its exposed series (which may be none).
+    pub fn families(
+        &self,
+    ) -> impl Iterator<Item = (&'a Family, impl Iterator<Item = SeriesView<'a>>)> {
+        let shard = self.shard;
+        shard.store.blocks().iter().map(move |block| {
+            let series = block.series.iter().filter_map(move |id| {
+                let series = shard.store.get(*id)?;
+                let hidden = shard.store.group(*id).is_some_and(|(shown, _)| shown != *id);
+                (!hidden && is_exposed(series)).then(|| SeriesView {
+                    labels: series.labels.as_str(),
+                    bounds: &series.bounds,
+                    values: shard
+                        .exposed
+                        .get(series.slot..series.slot + series.width())
+                        .unwrap_or_default(),
+                    created: Some(series.created),
+                    owned: series.owned,
+                })
+            });
+            (&*block.family, series)
+        })
+    }
+}
+
+fn is_exposed(series: &Series) -> bool {
+    match series.kind {
+        MetricType::Gauge | MetricType::Untyped => series.owned,
+        MetricType::Counter | MetricType::Histogram | MetricType::Summary => series.counted,
+    }
+}
