@@ -1,6 +1,8 @@
 //! The workload of the benchmarks: what one shard reports (as Prometheus counts: 250 series of 185 label sets).
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, dead_code)]
 
+use std::sync::Arc;
+
 use shardmeter_manager::{
     clock::UnixTime,
     model::{Bounds, FamilyHead, LabelSet, MetricType, Samples},
@@ -16,7 +18,7 @@ pub const SERIES_PER_SHARD: usize = 120 + 40 + 20 + 5 * (11 + 3);
 const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 pub struct Fleet {
-    pub registry: Registry,
+    pub registry: Arc<Registry>,
     pub shards: Vec<Shard>,
 }
 
@@ -35,7 +37,11 @@ pub fn now() -> UnixTime {
 }
 
 pub fn fleet(shards: u32) -> Fleet {
-    let registry = Registry::new(Settings::default(), []);
+    fleet_on(Arc::new(Registry::new(Settings::default(), [])), shards)
+}
+
+/// A fleet that reports to this registry.
+pub fn fleet_on(registry: Arc<Registry>, shards: u32) -> Fleet {
     let shards = (0..shards).map(|id| Shard::join(&registry, id, shards)).collect();
     Fleet { registry, shards }
 }

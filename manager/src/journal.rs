@@ -86,8 +86,10 @@ struct Open<D: Disk> {
     record: Vec<u8>,
     /// Nothing was appended since the last maintenance.
     idle: bool,
-    /// Why changes are not durable, and when it was last tried to mend that.
-    degraded: Option<(String, Instant)>,
+    /// Why changes are not durable.
+    degraded: Option<String>,
+    /// When a checkpoint last failed, or became needed because the disk did.
+    failed: Option<Instant>,
 }
 
 impl FileJournal {
@@ -117,7 +119,11 @@ impl<D: Disk> FileJournal<D> {
             replay.take(registry, record.payload, record.in_checkpoint);
         })?;
         for damage in &recovered.damage {
-            tracing::error!(%damage, "the journal is damaged: what is lost there stays lost");
+            if damage.is_of_a_crash() {
+                tracing::warn!(%damage, "the journal ends as a crash leaves it");
+            } else {
+                tracing::error!(%damage, "the journal is damaged: what is lost there stays lost");
+            }
         }
         if let Some((misfit, changes)) = replay.misfits {
             tracing::error!(first = %misfit, changes, "changes of the journal were passed over");
@@ -125,7 +131,7 @@ impl<D: Disk> FileJournal<D> {
         let (records, bytes, took) = (recovered.records, recovered.bytes, began.elapsed());
         tracing::info!(dir = %dir.display(), records, bytes, ?took, "journal restored");
         metrics.bytes.set(log.disk_bytes().cast_signed());
-        let mut open = Open { log, record: Vec::new(), idle: true, degraded: None };
+        let mut open = Open { log, record: Vec::new(), idle: true, degraded: None, failed: None };
         metrics.up.set(1);
         if let Some(error) = recovered.broken {
             open.degrade(&error, &metrics);
@@ -159,6 +165,7 @@ impl<D: Disk> FileJournal<D> {
         let mut open = self.open.lock();
         match checkpointed {
             Ok(()) => {
+                open.failed = None;
                 if open.degraded.take().is_some() {
                     tracing::warn!(
                         "the journal is written again: nothing counted so far is at risk"
@@ -167,10 +174,11 @@ impl<D: Disk> FileJournal<D> {
                 self.metrics.up.set(1);
                 self.metrics.checkpoints.inc();
             }
-            Err(error) => {
-                open.log.broke();
-                open.degrade(&error, &self.metrics);
+            Err(error) if open.log.is_durable() => {
+                tracing::warn!(%error, "no checkpoint could be written: the journal grows");
+                open.failed = Some(Instant::now());
             }
+            Err(error) => open.degrade(&error, &self.metrics),
         }
     }
 }
@@ -191,35 +199,30 @@ impl<D: Disk + Send> Journal for FileJournal<D> {
 
     fn maintain(&self, registry: &Registry, now: UnixTime) {
         let mut open = self.open.lock();
-        let tried = open.degraded.as_ref().map(|(_, tried)| tried.elapsed());
-        if std::mem::replace(&mut open.idle, true) && tried.is_none() {
+        let is_up = open.degraded.is_none();
+        if std::mem::replace(&mut open.idle, true) && is_up {
             // So that after a restart it is known who was alive when the manager ended.
             if let Err(error) = open.write(&[Change::Time(now)]) {
                 open.degrade(&error, &self.metrics);
             }
         }
-        let due =
+        let grown =
             open.log.since_checkpoint() > open.log.checkpoint_bytes().max(MIN_CHECKPOINT_BYTES);
+        let waits = open.failed.is_some_and(|failed| failed.elapsed() < HEAL_PAUSE);
         drop(open);
-        match tried {
-            Some(ago) if ago < HEAL_PAUSE => {}
-            Some(_) => self.renew(registry),
-            None => {
-                if let Err(error) = self.sync() {
-                    let mut open = self.open.lock();
-                    open.log.broke();
-                    open.degrade(&error, &self.metrics);
-                } else if due {
-                    self.renew(registry);
-                }
-            }
+        if is_up && let Err(error) = self.sync() {
+            let mut open = self.open.lock();
+            open.log.broke();
+            open.degrade(&error, &self.metrics);
+        } else if (grown || !is_up) && !waits {
+            self.renew(registry);
         }
         self.metrics.bytes.set(self.open.lock().log.disk_bytes().cast_signed());
     }
 
     fn state(&self) -> JournalState {
         match &self.open.lock().degraded {
-            Some((reason, _)) => JournalState::Degraded(reason.clone()),
+            Some(reason) => JournalState::Degraded(reason.clone()),
             None => JournalState::Up,
         }
     }
@@ -230,7 +233,8 @@ impl<D: Disk> Open<D> {
         if self.degraded.is_none() {
             tracing::error!(%error, "the journal cannot be written: counts are taken, but a restart would lose them");
         }
-        self.degraded = Some((error.to_string(), Instant::now()));
+        self.degraded = Some(error.to_string());
+        self.failed = Some(Instant::now());
         metrics.up.set(0);
     }
 

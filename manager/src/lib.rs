@@ -31,7 +31,7 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{MissedTickBehavior, interval, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::server::Connected;
 
 pub use config::{Config, ConfigError};
@@ -153,8 +153,7 @@ impl Manager {
         Arc::clone(&self.sessions.registry)
     }
 
-    /// Serves gRPC on connections that another network than the port brings: a Unix socket, a simulation. Ends when they
-    /// do, or with the manager.
+    /// Serves gRPC alone, on connections that another network than the port brings: a simulation's. Ends when they do.
     ///
     /// # Errors
     /// If a connection cannot be taken for good.
@@ -165,6 +164,7 @@ impl Manager {
     where
         IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
+        let _maintenance = AbortOnDropHandle::new(maintain(Arc::clone(&self.sessions)));
         grpc::serve_on(incoming, Arc::clone(&self.sessions)).await
     }
 
@@ -189,8 +189,8 @@ impl Manager {
             clock: sessions.clock,
             shutdown: stop.clone(),
         });
-        let summary = summary::every_minute(Arc::clone(&sessions));
-        let maintenance = maintain(Arc::clone(&sessions));
+        let summary = AbortOnDropHandle::new(summary::every_minute(Arc::clone(&sessions)));
+        let maintenance = AbortOnDropHandle::new(maintain(Arc::clone(&sessions)));
         let serve_http =
             axum::serve(http, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
         let serve =
@@ -205,7 +205,7 @@ impl Manager {
             }
         };
         stop.cancel(); // ends the sessions too when a listener failed
-        summary.abort();
+        drop(summary);
         // Its last act is to have the disk take everything.
         let _ = maintenance.await;
         served

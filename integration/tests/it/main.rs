@@ -1,6 +1,12 @@
 //! The system as a whole: real `build` and `run` of each part on free ports, against counterparts that are not ours.
 //! A counterpart that cannot be started fails the test; `scripts/setup` installs them all.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs
+)]
 
 mod faults;
 mod grpc_client;

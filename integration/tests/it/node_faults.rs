@@ -96,7 +96,7 @@ fn assert_bounds(bots: &[Bot], page: &str) {
     let shown = scrape::counts(page);
     for bot in bots {
         let (taken, sent) = (bot.said("taken"), bot.said("sent"));
-        assert!(sent.len() > 50, "default metrics are among them");
+        assert!(sent.len() > 30, "{sent:?}");
         assert!(
             bot.shard_id >= KILLED_FROM || taken == sent,
             "bot {} has not settled",
@@ -114,7 +114,7 @@ fn assert_bounds(bots: &[Bot], page: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn posts_survive_kills_of_both_sides() {
     let seed = variable("FAULT_SEED").unwrap_or_else(|| fastrand::u64(..));
-    let rounds = variable("FAULTS").unwrap_or(30) / 3;
+    let rounds = variable("FAULTS").unwrap_or(30);
     eprintln!("FAULT_SEED={seed}, {rounds} rounds");
     let installed = root().join("integration/node/node_modules/prom-client").exists();
     assert!(installed, "prom-client is not installed; run scripts/setup");

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -22,11 +22,16 @@ use crate::{
 /// For a process that was asked to end.
 const END_WITHIN: Duration = Duration::from_secs(30);
 
-/// A binary of this workspace, as cargo built it beside this test.
+/// A binary of this workspace, as cargo built it beside this test; linked into `folder`, so that a build meanwhile does
+/// not change what is tested.
 ///
 /// Cargo hands no test the binaries of another package; but it builds those of every package with integration tests
 /// before it runs any, and says in a `.d` file beside each what it was made of.
-fn binary(name: &str) -> PathBuf {
+fn binary(name: &str, folder: &Path) -> PathBuf {
+    let linked = folder.join(name);
+    if linked.exists() {
+        return linked;
+    }
     let deps = std::env::current_exe().unwrap();
     let binary = deps.ancestors().nth(2).unwrap().join(name);
     let build =
@@ -39,11 +44,11 @@ fn binary(name: &str) -> PathBuf {
     let (_, sources) = made_of.split_once(": ").unwrap_or_default();
     for source in sources.replace("\\ ", "\0").split_whitespace() {
         let source = source.replace('\0', " ");
-        let newer =
-            modified(Path::new(&source)).is_none_or(|modified: SystemTime| modified > built);
+        let newer = modified(Path::new(&source)).is_none_or(|modified| modified > built);
         assert!(!newer, "{} is older than {source}; {build}", binary.display());
     }
-    binary
+    fs::hard_link(binary, &linked).unwrap();
+    linked
 }
 
 /// A folder for logs and data, kept when the test fails.
@@ -157,7 +162,7 @@ impl ManagerProcess {
     }
 
     fn spawn(folder: &Path, arguments: &[String], start: u32) -> Process {
-        let mut command = Command::new(binary("shardmeter-manager"));
+        let mut command = Command::new(binary("shardmeter-manager", folder));
         Process::start(command.args(arguments), folder.join(format!("manager-{start}.log")))
     }
 
@@ -221,7 +226,7 @@ impl ShardProcess {
         id: u32,
         start: u32,
     ) -> Process {
-        let mut command = Command::new(binary("shardmeter-shard"));
+        let mut command = Command::new(binary("shardmeter-shard", folder));
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         Process::start(&mut command, folder.join(format!("shard-{id}-{start}.log")))
     }

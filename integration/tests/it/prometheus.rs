@@ -1,6 +1,10 @@
 //! A real Prometheus scrapes the manager, and finds what the simulated Discord's books say.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::Value;
 use shardmeter_gateway_sim::{Control, ShardBooks};
@@ -9,7 +13,7 @@ use tokio::process::{Child, Command};
 
 use crate::{
     proxy::Proxy,
-    scrape::{Samples, Series},
+    scrape::{self, Samples, Series},
     system::{Fleet, RunningManager, confirmed, named, same},
     tools::{self, free_addr, until},
 };
@@ -59,48 +63,49 @@ impl Prometheus {
 
     /// The newest sample of every series the query selects.
     async fn query(&self, query: &str) -> Result<Samples, String> {
-        let answer = self.api("query", &[("query", query)]).await?;
+        self.query_with(&[("query", query)]).await
+    }
+
+    async fn query_with(&self, query: &[(&str, &str)]) -> Result<Samples, String> {
+        let answer = self.api("query", query).await?;
         let results = answer["data"]["result"].as_array().ok_or_else(|| answer.to_string())?;
         Ok(results.iter().map(sample).collect())
     }
 
-    /// Fails if a count fell between two of its scrapes, or `increase()` says another growth than from the first value to
-    /// the last. Its newest values are `page`'s, which stands still.
-    pub(crate) async fn assert_never_fell(&self, page: &Samples) {
-        const ALL: &str = "[1d]";
-        let own = |name: &str| name.starts_with("shardmeter_manager_");
-        let names: BTreeSet<&str> =
-            page.keys().map(|(name, _)| name.as_str()).filter(|name| !own(name)).collect();
-        for name in names {
-            let of = |function: &str| {
-                let query = format!("{function}({name}{ALL})");
-                async move { self.query(&query).await.map(|found| anonymous(&found)) }
-            };
-            let shown = anonymous(&named(page, name));
-            let moving = name == "shard_reports_total";
-            let newest = until("the newest values are the page's", || async {
-                let newest = of("max_over_time").await?;
-                if !moving {
-                    same(&shown, &newest)?;
-                }
-                Ok(newest)
+    /// Fails if a count of `page` fell between two of its scrapes, or its newest value is not the page's, or `increase()`
+    /// is not the growth from the first value to the newest.
+    pub(crate) async fn assert_never_fell<F>(&self, page: impl Fn() -> F)
+    where
+        F: Future<Output = Result<String, String>>,
+    {
+        let counts = scrape::counts(&until("the page", &page).await);
+        let own = |name: &&String| name.starts_with("shardmeter_manager_");
+        let names: BTreeSet<_> = counts.keys().map(|(name, _)| name).filter(|n| !own(n)).collect();
+        for name in names.iter().filter(|name| **name != "shard_reports_total") {
+            until("the newest value is the page's", || async {
+                let shown = anonymous(&named(&scrape::counts(&page().await?), name));
+                same(&shown, &anonymous(&self.query(name).await?))
             })
             .await;
-            let resets = of("resets").await.unwrap();
-            assert_eq!(resets.len(), newest.len(), "{name}");
+        }
+        // Some go on counting: all that follows is asked as of one moment, whose scrape is over.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let at = (now - Duration::from_secs(1)).as_secs_f64().to_string();
+        for name in names {
+            let of = async |function: &str| {
+                let query = format!("{function}({name}[1d])");
+                anonymous(&self.query_with(&[("query", &query), ("time", &at)]).await.unwrap())
+            };
+            let (resets, scrapes) = (of("resets").await, of("count_over_time").await);
             let fell: Vec<_> = resets.iter().filter(|(_, resets)| **resets != 0.0).collect();
-            assert!(fell.is_empty(), "{name} fell: {fell:?}");
-            let (first, scrapes) = (of("min_over_time").await, of("count_over_time").await);
-            let (first, scrapes) = (first.unwrap(), scrapes.unwrap());
-            for (series, increase) in of("increase").await.unwrap() {
+            assert!(fell.is_empty() && !resets.is_empty(), "{name} fell: {fell:?}");
+            let (first, newest) = (of("min_over_time").await, of("max_over_time").await);
+            for (series, increase) in of("increase").await {
                 let growth = newest[&series] - first[&series];
                 // It also guesses what was counted up to a scrape's time before the first and after the last.
                 let guessed = 1.0 + 2.0 / (scrapes[&series] - 1.0);
                 let right = growth * (1.0 - 1e-9) <= increase && increase <= growth * guessed;
-                assert!(
-                    moving || right,
-                    "increase of {name}{series:?} is {increase}, not {growth}"
-                );
+                assert!(right, "increase of {name}{series:?} is {increase}, not {growth}");
             }
         }
     }

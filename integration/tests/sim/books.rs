@@ -6,9 +6,6 @@ use parking_lot::Mutex;
 
 use crate::scrape::{Samples, Series};
 
-/// Upper bounds of the histogram's buckets.
-pub(crate) const BOUNDS: [f64; 3] = [0.5, 1.0, 2.0];
-
 /// What the manager must have of a run in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -26,6 +23,8 @@ pub(crate) struct Run {
     pub(crate) shard: u32,
     pub(crate) host: usize,
     pub(crate) end: End,
+    /// Upper bounds of its histogram's buckets.
+    bounds: Vec<f64>,
     pub(crate) counted: Samples,
     /// `counted` as the last gather saw it.
     gathered: Samples,
@@ -37,24 +36,35 @@ pub(crate) struct Run {
     acknowledged: u64,
     /// What the gauge was last set to.
     pub(crate) gauge: f64,
+    /// A gauge that comes and goes.
+    pub(crate) extra: Option<f64>,
 }
 
 /// All runs, in the order of their start.
 pub(crate) type Runs = Arc<Mutex<Vec<Run>>>;
 
 impl Run {
-    pub(crate) fn new(shard: u32, host: usize) -> Self {
-        Self {
+    pub(crate) fn new(shard: u32, host: usize, bounds: &[f64]) -> Self {
+        let mut run = Self {
             shard,
             host,
             end: End::Running,
+            bounds: bounds.iter().copied().chain([f64::INFINITY]).collect(),
             counted: Samples::new(),
             gathered: Samples::new(),
             gathers: 0,
             confirmed: Samples::new(),
             acknowledged: 0,
             gauge: 0.0,
+            extra: None,
+        };
+        // A histogram is there before it observes.
+        for bound in run.bounds.clone() {
+            run.add("h_seconds_bucket", Some(("le", bound.to_string())), 0.0);
         }
+        run.add("h_seconds_count", None, 0.0);
+        run.add("h_seconds_sum", None, 0.0);
+        run
     }
 
     /// The registry is being gathered while the reporter's status says this.
@@ -87,19 +97,10 @@ impl Run {
         *self.counted.entry(counter(self.shard, kind)).or_default() += by;
     }
 
-    /// A histogram is there before it observes.
-    pub(crate) fn observe_nothing(&mut self) {
-        for bound in BOUNDS.into_iter().chain([f64::INFINITY]) {
-            self.add("h_seconds_bucket", Some(("le", bound.to_string())), 0.0);
-        }
-        self.add("h_seconds_count", None, 0.0);
-        self.add("h_seconds_sum", None, 0.0);
-    }
-
     pub(crate) fn observe(&mut self, value: f64) {
-        for bound in BOUNDS.into_iter().chain([f64::INFINITY]) {
-            let hit = if value <= bound { 1.0 } else { 0.0 };
-            self.add("h_seconds_bucket", Some(("le", bound.to_string())), hit);
+        let from = self.bounds.partition_point(|bound| *bound < value);
+        for bound in self.bounds[from..].to_vec() {
+            self.add("h_seconds_bucket", Some(("le", bound.to_string())), 1.0);
         }
         self.add("h_seconds_count", None, 1.0);
         self.add("h_seconds_sum", None, value);
@@ -149,6 +150,8 @@ pub(crate) fn check_living(runs: &[Run], page: &Samples, shards: u32) -> Result<
     for (serial, run) in runs.iter().enumerate().filter(|(_, run)| run.end == End::Running) {
         let of_run = series("g", run.shard, Some(("run", serial.to_string())));
         gauges.insert(of_run, run.gauge);
+        let extra = series("g", run.shard, Some(("run", format!("{serial} extra"))));
+        gauges.extend(run.extra.map(|value| (extra, value)));
     }
     let named = |name: &str| -> Samples {
         page.iter().filter(|((n, _), _)| n == name).map(|(s, v)| (s.clone(), *v)).collect()

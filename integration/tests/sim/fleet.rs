@@ -2,8 +2,9 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::IpAddr,
     path::PathBuf,
     rc::Rc,
     time::Duration,
@@ -18,16 +19,19 @@ use crate::{
     books::{self, End, Monotone, Runs},
     faults::Agenda,
     manager,
-    network::{self, MANAGER, Open},
+    network::{MANAGER, Open},
     process::{self, Handle},
     scrape::{self, Samples},
 };
 
 /// Steps of the clock. Whatever happens between two of them happens at once.
-const TICK: Duration = Duration::from_millis(25);
+const TICK: Duration = Duration::from_millis(50);
 /// For everything that was counted to be reported once nothing hinders it: a dead connection is noticed (20 s), a wait
 /// of 15 s may have begun just before.
 const SETTLE_WITHIN: Duration = Duration::from_secs(90);
+
+/// What a message takes at most, unless a line is slow.
+pub(crate) const USUAL_LATENCY: Duration = Duration::from_millis(100);
 
 /// What the story's parts share.
 pub(crate) struct Shared {
@@ -35,6 +39,9 @@ pub(crate) struct Shared {
     pub(crate) shards: u32,
     pub(crate) report_interval: Duration,
     pub(crate) stale_after: Duration,
+    pub(crate) scrape_every: Duration,
+    /// Of the histograms' buckets.
+    pub(crate) bounds: Vec<f64>,
     pub(crate) runs: Runs,
     /// Whether processes count.
     pub(crate) counting: Cell<bool>,
@@ -68,6 +75,15 @@ struct Scrapes {
     fingerprint: DefaultHasher,
 }
 
+impl Scrapes {
+    /// What the processes counted, as the last page has it. The manager's own counters say what this life of it did.
+    fn counts(&self) -> Samples {
+        let is_count = |name: &str| name == "c_total" || name.starts_with("h_seconds_");
+        let counts = self.last.iter().filter(|((name, _), _)| is_count(name));
+        counts.map(|(series, value)| (series.clone(), *value)).collect()
+    }
+}
+
 impl Shared {
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join(self.lives.get().to_string())
@@ -75,13 +91,11 @@ impl Shared {
 
     pub(crate) fn scraped(&self, page: &str) {
         let mut scrapes = self.scrapes.borrow_mut();
-        let mut counts = scrape::counts(page);
-        // The manager's own counters say what this run of it did.
-        counts.retain(|(name, _), _| name.starts_with("c_") || name.starts_with("h_"));
+        scrapes.last = scrape::parse(page);
+        let counts = scrapes.counts();
         if let Err(breach) = scrapes.before.check(counts) {
             scrapes.breach.get_or_insert(breach);
         }
-        scrapes.last = scrape::parse(page);
         // Instances start at the machine's time.
         let timeless = page.lines().filter(|line| !line.contains("_timestamp_"));
         timeless.for_each(|line| line.hash(&mut scrapes.fingerprint));
@@ -93,6 +107,8 @@ pub(crate) struct Fleet {
     sim: Sim<'static>,
     pub(crate) shared: Rc<Shared>,
     pub(crate) rng: Rng,
+    /// Of the hosts.
+    addresses: Vec<IpAddr>,
     /// What happened, for people.
     log: Vec<String>,
 }
@@ -103,6 +119,7 @@ pub(crate) struct Told {
     pub(crate) outcome: Result<(), String>,
     /// Of all pages.
     pub(crate) fingerprint: u64,
+    pub(crate) note: String,
 }
 
 /// Tells the story of a seed.
@@ -112,25 +129,52 @@ pub(crate) fn tell(seed: u64) -> Told {
     let mut fleet = Fleet::new(seed);
     let outcome = fleet.live();
     let fingerprint = fleet.shared.scrapes.borrow().fingerprint.finish();
-    Told { log: fleet.log, outcome, fingerprint }
+    {
+        let note = format!(
+            "shards {} ri {:?} stale {:?} buckets {} runs {} sim {:?} lives {} dir {:?}",
+            fleet.shared.shards,
+            fleet.shared.report_interval,
+            fleet.shared.stale_after,
+            fleet.shared.bounds.len(),
+            fleet.shared.runs.lock().len(),
+            fleet.sim.elapsed(),
+            fleet.shared.lives.get(),
+            std::fs::read_dir(fleet.shared.data_dir())
+                .unwrap()
+                .map(|f| {
+                    let f = f.unwrap();
+                    (f.file_name(), f.metadata().unwrap().len())
+                })
+                .collect::<Vec<_>>()
+        );
+        Told { log: fleet.log, outcome, fingerprint, note }
+    }
 }
 
 impl Fleet {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let shards = rng.u32(1..4);
-        let report_interval = Duration::from_millis([200, 1_000, 2_500][rng.usize(..3)]);
-        let stale_after = (report_interval * 3).max(Duration::from_secs([1, 8, 30][rng.usize(..3)]));
+        // So much to keep that the journal is compacted now and then, but then there is much to compare too.
+        let wide = rng.u8(..16) == 0;
+        let shards = if wide { 3 } else { rng.u32(1..4) };
+        let buckets = if wide { 500 } else { 3 };
+        let scrape_every = Duration::from_millis(if wide { 3_000 } else { 200 });
+        let report_interval = if wide { 200 } else { [200, 1_000, 2_500][rng.usize(..3)] };
+        let report_interval = Duration::from_millis(report_interval);
+        let stale_after =
+            (report_interval * 3).max(Duration::from_secs([1, 6, 20][rng.usize(..3)]));
         let shared = Rc::new(Shared {
             seed,
             shards,
             report_interval,
             stale_after,
+            scrape_every,
+            bounds: (1..=buckets).map(|bound| f64::from(bound) / 2.0).collect(),
             runs: Runs::default(),
             counting: Cell::new(true),
             hosts: (0..2 * shards).map(|_| Host::default()).collect(),
             lives: Cell::default(),
-            dir: TempDir::new().unwrap(),
+            dir: directory(),
             scrapes: RefCell::default(),
         });
         let mut sim = Builder::new()
@@ -138,7 +182,7 @@ impl Fleet {
             .tick_duration(TICK)
             .simulation_duration(Duration::MAX)
             .min_message_latency(Duration::from_millis(1))
-            .max_message_latency(Duration::from_millis(60))
+            .max_message_latency(USUAL_LATENCY)
             .tcp_capacity(1_024)
             .enable_random_order()
             .enable_tokio_io() // the manager binds its real ports too, though nobody comes
@@ -149,11 +193,12 @@ impl Fleet {
             let shared = Rc::clone(&shared);
             sim.host(name(host), move || process::run(Rc::clone(&shared), host));
         }
-        Self { sim, shared, rng, log: Vec::new() }
+        let addresses = (0..shared.hosts.len()).map(|host| sim.lookup(name(host))).collect();
+        Self { sim, shared, rng, addresses, log: Vec::new() }
     }
 
     fn live(&mut self) -> Result<(), String> {
-        let trouble = Duration::from_secs(self.rng.u64(30..90));
+        let trouble = Duration::from_secs(self.rng.u64(20..70));
         let mut agenda = Agenda::default();
         while self.sim.elapsed() < trouble {
             agenda.go_on(self);
@@ -168,9 +213,7 @@ impl Fleet {
         self.run_for(self.shared.stale_after + Duration::from_secs(1))?;
         let scrapes = self.shared.scrapes.borrow();
         let runs = self.shared.runs.lock();
-        let mut counts = scrapes.last.clone();
-        counts.retain(|(name, _), _| name.starts_with("c_") || name.starts_with("h_"));
-        books::check_counts(&runs, &counts)?;
+        books::check_counts(&runs, &scrapes.counts())?;
         books::check_living(&runs, &scrapes.last, self.shared.shards)
     }
 
@@ -181,7 +224,9 @@ impl Fleet {
                 self.slots(shard).into_iter().filter(|host| self.is_running(*host)).collect();
             match running[..] {
                 [] => self.start(shard as usize * 2),
-                [one, other] => self.stop(if self.serial(one) < self.serial(other) { one } else { other }),
+                [one, other] => {
+                    self.stop(if self.serial(one) < self.serial(other) { one } else { other })
+                }
                 _ => {}
             }
         }
@@ -226,23 +271,173 @@ impl Fleet {
 
     fn step(&mut self) -> Result<(), String> {
         self.sim.step().map_err(|error| format!("a host failed: {error}"))?;
-        self.sim.links(|links| {
-            for link in links {
-                for sent in link {
-                    let (from, to) = sent.pair();
-                    let frozen = |host: &Host| {
-                        let frozen = host.frozen.borrow();
-                        frozen.contains(&from.port()) || frozen.contains(&to.port())
-                    };
-                    let _ = (sent, frozen);
-                }
-            }
-        });
+        self.deliver_unfrozen();
         match self.shared.scrapes.borrow_mut().breach.take() {
             Some(breach) => Err(format!("E2: {breach}")),
             None => Ok(()),
         }
     }
+}
+
+/// What faults are made of.
+impl Fleet {
+    pub(crate) fn now(&self) -> Duration {
+        self.sim.elapsed()
+    }
+
+    pub(crate) fn note(&mut self, what: String) {
+        self.log.push(format!("{:>7.3} {what}", self.sim.elapsed().as_secs_f64()));
+    }
+
+    /// Both hosts of a shard.
+    pub(crate) fn slots(&self, shard: u32) -> [usize; 2] {
+        [shard as usize * 2, shard as usize * 2 + 1]
+    }
+
+    pub(crate) fn is_running(&mut self, host: usize) -> bool {
+        self.shared.hosts[host].shard.get().is_some() && self.sim.is_host_running(name(host))
+    }
+
+    /// The newest run of a host.
+    fn serial(&self, host: usize) -> Option<usize> {
+        self.shared.runs.lock().iter().rposition(|run| run.host == host)
+    }
+
+    /// Starts a process on a host without one.
+    pub(crate) fn start(&mut self, host: usize) {
+        self.note(format!("{} starts", name(host)));
+        let of_host = &self.shared.hosts[host];
+        of_host.shard.set(Some(host as u32 / 2));
+        of_host.stop.replace(CancellationToken::new());
+        self.sim.bounce(name(host));
+    }
+
+    /// Asks a process to end.
+    pub(crate) fn stop(&mut self, host: usize) {
+        self.note(format!("{} is told to stop", name(host)));
+        self.shared.hosts[host].stop.borrow().cancel();
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self, host: usize) {
+        self.note(format!("{} is killed", name(host)));
+        self.look(host);
+        if let Some(serial) = self.serial(host) {
+            let run = &mut self.shared.runs.lock()[serial];
+            if run.end == End::Running {
+                run.end = End::Lost;
+            }
+        }
+        self.sim.crash(name(host));
+        self.shared.hosts[host].reporter.replace(None);
+    }
+
+    /// Notes what the process' reporter says was acknowledged.
+    fn look(&mut self, host: usize) {
+        let of_host = &self.shared.hosts[host];
+        let handle = of_host.reporter.borrow();
+        let Some(handle) = &*handle else { return };
+        if let (Some(reporter), Some(serial)) = (&*handle.lock(), self.serial(host)) {
+            self.shared.runs.lock()[serial].look(reporter.status().acknowledged);
+        }
+    }
+
+    /// kill -9, and what it leaves on the disk.
+    pub(crate) fn kill_manager(&mut self) {
+        self.note("the manager is killed".to_owned());
+        let left = self.shared.data_dir();
+        self.shared.lives.set(self.shared.lives.get() + 1);
+        manager::snapshot(&left, &self.shared.data_dir()).unwrap();
+        self.sim.crash(MANAGER);
+    }
+
+    pub(crate) fn start_manager(&mut self) {
+        self.note("the manager starts".to_owned());
+        self.sim.bounce(MANAGER);
+    }
+
+    pub(crate) fn is_manager_running(&mut self) -> bool {
+        self.sim.is_host_running(MANAGER)
+    }
+
+    /// The line between a host and the manager.
+    pub(crate) fn line(&mut self, host: usize, line: Line) {
+        self.note(format!("{}'s line: {line:?}", name(host)));
+        let host_name = name(host);
+        self.shared.hosts[host].frozen.borrow_mut().clear();
+        match line {
+            Line::Whole => {
+                self.sim.release(&*host_name, MANAGER);
+                self.sim.repair(&*host_name, MANAGER);
+            }
+            Line::Cut => self.sim.partition(&*host_name, MANAGER),
+            Line::CutTowardsManager => self.sim.partition_oneway(&*host_name, MANAGER),
+            Line::CutTowardsShard => self.sim.partition_oneway(MANAGER, &*host_name),
+            Line::Held => self.sim.hold(&*host_name, MANAGER),
+            Line::Frozen => {
+                self.sim.hold(&*host_name, MANAGER);
+                let of_host = &self.shared.hosts[host];
+                of_host.frozen.borrow_mut().extend(of_host.open.lock().keys());
+            }
+        }
+    }
+
+    /// The process sees its connections break; what they carry is not lost by that.
+    pub(crate) fn reset(&mut self, host: usize) {
+        self.note(format!("{}'s connections are reset", name(host)));
+        let open = std::mem::take(&mut *self.shared.hosts[host].open.lock());
+        open.into_values().for_each(|connection| connection.cancel());
+    }
+
+    pub(crate) fn slow(&mut self, host: usize, latency: Duration) {
+        self.note(format!("{}'s latency is up to {latency:?}", name(host)));
+        self.sim.set_link_max_message_latency(name(host), MANAGER, latency);
+    }
+
+    /// On a line that is held for its frozen connections, carries the others.
+    fn deliver_unfrozen(&self) {
+        let hosts = self.addresses.iter().zip(&self.shared.hosts);
+        let frozen: BTreeMap<_, _> = hosts
+            .map(|(address, host)| (*address, host.frozen.borrow()))
+            .filter(|(_, ports)| !ports.is_empty())
+            .collect();
+        if frozen.is_empty() {
+            return;
+        }
+        self.sim.links(|links| {
+            for link in links {
+                let (one, other) = link.pair();
+                let Some(ports) = frozen.get(&one).or_else(|| frozen.get(&other)) else {
+                    continue;
+                };
+                for sent in link {
+                    let (from, to) = sent.pair();
+                    if !ports.contains(&from.port()) && !ports.contains(&to.port()) {
+                        sent.deliver();
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// In memory if that is a file system here: the manager has the disk take its journal every second.
+fn directory() -> TempDir {
+    TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
+}
+
+/// How a line is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Line {
+    Whole,
+    /// What is sent is lost; connections do not learn of it.
+    Cut,
+    CutTowardsManager,
+    CutTowardsShard,
+    /// What is sent arrives when the line is whole again.
+    Held,
+    /// So it is with the connections there are; new ones work.
+    Frozen,
 }
 
 pub(crate) fn name(host: usize) -> String {

@@ -1,6 +1,6 @@
 //! The manager's host: the real manager on the simulated network, and a scraper beside it.
 
-use std::{path::PathBuf, rc::Rc, time::Duration};
+use std::{path::Path, rc::Rc, time::Duration};
 
 use shardmeter_manager::{
     Config, Manager,
@@ -9,10 +9,8 @@ use shardmeter_manager::{
 };
 use tokio::time::sleep;
 
-use crate::{fleet::Shared, network, scrape};
+use crate::{fleet::Shared, network};
 
-/// Between two scrapes.
-const SCRAPE_EVERY: Duration = Duration::from_millis(200);
 /// The wall clock's reading when the simulation begins.
 const EPOCH: Duration = Duration::from_secs(1_700_000_000);
 
@@ -31,7 +29,7 @@ pub(crate) async fn run(shared: Rc<Shared>) -> turmoil::Result {
         loop {
             let page = exposition::render(&registry, &[], now(), Format::Text).to_vec();
             shared.scraped(&String::from_utf8_lossy(&page));
-            sleep(SCRAPE_EVERY).await;
+            sleep(shared.scrape_every).await;
         }
     };
     let incoming = network::listen().await?;
@@ -43,8 +41,11 @@ pub(crate) async fn run(shared: Rc<Shared>) -> turmoil::Result {
 }
 
 /// What a kill leaves on the disk: what was written, and nothing that is written on the way out.
-pub(crate) fn snapshot(from: &PathBuf, to: &PathBuf) -> std::io::Result<()> {
+pub(crate) fn snapshot(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
+    if !from.exists() {
+        return Ok(()); // killed before it did anything
+    }
     for file in std::fs::read_dir(from)? {
         let file = file?;
         std::fs::copy(file.path(), to.join(file.file_name()))?;

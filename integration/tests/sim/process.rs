@@ -13,7 +13,7 @@ use shardmeter_telemetry::{Connection, Reporter, Shard};
 use tokio::time::sleep;
 
 use crate::{
-    books::{self, BOUNDS, End, Run, Runs},
+    books::{self, End, Run, Runs},
     fleet::Shared,
     network,
 };
@@ -42,10 +42,12 @@ pub(crate) async fn run(shared: Rc<Shared>, host: usize) -> turmoil::Result {
         return Ok(());
     };
     let serial = shared.runs.lock().len();
-    shared.runs.lock().push(Run::new(shard, host));
+    shared.runs.lock().push(Run::new(shard, host, &shared.bounds));
     let rng = Rng::with_seed(shared.seed ^ (serial as u64) << 32);
     let registry = Registry::new();
-    let mut bot = Bot::new(&registry, Arc::clone(&shared.runs), serial, rng)?;
+    let histogram = HistogramOpts::new("h_seconds", "Observes").buckets(shared.bounds.clone());
+    let histogram = Histogram::with_opts(histogram)?;
+    let mut bot = Bot::new(&registry, histogram, Arc::clone(&shared.runs), serial, rng)?;
 
     let reporter = Arc::new(Mutex::new(None));
     let probe = Probe {
@@ -82,18 +84,20 @@ pub(crate) async fn run(shared: Rc<Shared>, host: usize) -> turmoil::Result {
 }
 
 impl Bot {
-    fn new(registry: &Registry, runs: Runs, serial: usize, rng: Rng) -> prometheus::Result<Self> {
+    fn new(
+        registry: &Registry,
+        histogram: Histogram,
+        runs: Runs,
+        serial: usize,
+        rng: Rng,
+    ) -> prometheus::Result<Self> {
         let counter = CounterVec::new(Opts::new("c_total", "Counts"), &["kind"])?;
-        let buckets = HistogramOpts::new("h_seconds", "Observes").buckets(BOUNDS.to_vec());
-        let histogram = Histogram::with_opts(buckets)?;
         let gauge = GaugeVec::new(Opts::new("g", "The run and its last step"), &["run"])?;
         registry.register(Box::new(counter.clone()))?;
         registry.register(Box::new(gauge.clone()))?;
         registry.register(Box::new(histogram.clone()))?;
         let bot = Self { runs, serial, counter, histogram, gauge, rng, removed: None };
         bot.gauge.with_label_values(&[&bot.serial.to_string()]).set(0.0);
-        // A histogram shows its buckets before the first observation.
-        bot.runs.lock()[serial].observe_nothing();
         Ok(bot)
     }
 
@@ -119,6 +123,18 @@ impl Bot {
         run.observe(value);
         run.gauge += 1.0;
         self.gauge.with_label_values(&[&self.serial.to_string()]).set(run.gauge);
+
+        let extra = format!("{} extra", self.serial);
+        match self.rng.u8(..8) {
+            0 => {
+                run.extra = Some(run.gauge);
+                self.gauge.with_label_values(&[&extra]).set(run.gauge);
+            }
+            1 if run.extra.take().is_some() => {
+                let _ = self.gauge.remove_label_values(&[&extra]);
+            }
+            _ => {}
+        }
 
         let kind = KINDS[self.rng.usize(..KINDS.len())];
         if self.rng.u8(..20) == 0

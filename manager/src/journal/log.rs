@@ -3,7 +3,7 @@
 //! The log is a row of segments; only the newest is written to. A segment is opened at every start, so that a torn
 //! record is always the last of its segment, and for every checkpoint: the owner writes down everything it has, and
 //! whatever changes meanwhile between that, in the same segment. Once the checkpoint is complete and on disk, the older
-//! segments are deleted. [`format`] describes the bytes, [`replay`] which of them count.
+//! segments are deleted. [`mod@format`] describes the bytes, [`mod@replay`] which of them count.
 //!
 //! A failed write or sync breaks the log: what is on disk is no longer known, so nothing is added to it. It heals by a
 //! checkpoint, which needs nothing of what came before. So a segment is needed
@@ -39,7 +39,7 @@ pub(crate) use {
 use format::{END_OF_CHECKPOINT, FIRST, Kind, MAX_PAYLOAD_BYTES};
 
 #[derive(Debug)]
-pub(crate) struct Log<D: Disk = RealDisk> {
+pub(crate) struct Log<D: Disk> {
     disk: D,
     dir: PathBuf,
     /// To sync names of new segments.
@@ -80,19 +80,10 @@ impl<D> Current<D> {
     }
 }
 
-impl Log {
+impl<D: Disk> Log<D> {
     /// Locks the directory, made if need be; gives every record that counts, in order, to `each`; and opens a segment to
     /// append to. If that alone fails and there was something to replay, the log is open but broken: a full disk is no
     /// reason not to show what is known.
-    pub(crate) fn open(
-        dir: &Path,
-        each: impl FnMut(Record<'_>),
-    ) -> Result<(Self, Recovered), OpenError> {
-        Self::open_on(RealDisk, dir, each)
-    }
-}
-
-impl<D: Disk> Log<D> {
     pub(crate) fn open_on(
         disk: D,
         dir: &Path,

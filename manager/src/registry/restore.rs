@@ -90,7 +90,7 @@ impl Registry {
 impl Shard {
     fn restore(&mut self, step: Step<'_>, families: &FamilyTable) -> Result<(), Misfit> {
         match step {
-            Step::Series(series) => self.store.restore(series, families),
+            Step::Series(series) => self.store.restore(&series, families),
             Step::Join { ordinal, .. } if ordinal < self.next_ordinal() => Err(Misfit("join")),
             Step::Join { ordinal, key, transport, at } => {
                 self.add_instance(Instance::new(ordinal, key, transport, at));
@@ -165,7 +165,7 @@ impl Shard {
     ) -> Result<Self, Misfit> {
         let mut shard = Self::new(id);
         for series in record.series {
-            shard.store.restore(series, families)?;
+            shard.store.restore(&series, families)?;
         }
         for series in record.counted.into_iter().map(SeriesId::new) {
             // Tells the family too that it has samples.
@@ -190,7 +190,7 @@ impl Shard {
 }
 
 impl Store {
-    fn restore(&mut self, step: SeriesStep<'_>, families: &FamilyTable) -> Result<(), Misfit> {
+    fn restore(&mut self, step: &SeriesStep<'_>, families: &FamilyTable) -> Result<(), Misfit> {
         let family = families.get(step.family).ok_or(Misfit("series"))?;
         let bounds = Bounds::new(&step.bounds).map_err(|_| Misfit("series"))?;
         if step.series as usize != self.len() {

@@ -10,7 +10,7 @@ async fn post_json(server: &Server, body: impl Into<reqwest::Body>) -> (StatusCo
     post_with(server, &[("content-type", "application/json")], body).await
 }
 
-async fn post_with(
+pub(crate) async fn post_with(
     server: &Server,
     headers: &[(&str, &str)],
     body: impl Into<reqwest::Body>,
@@ -368,5 +368,67 @@ async fn a_start_that_cannot_work_says_why() {
     let config = Config { stale_after: Config::default().report_interval, ..Config::default() };
     let error = Manager::build(config).await.unwrap_err();
     assert!(matches!(error, BuildError::Config(_)));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn reports_may_be_numbered_and_slow() {
+    let server = Server::start().await;
+    let send = async |sequence: &str, interval: &str, count: u32| {
+        let headers = [
+            ("content-type", "application/json"),
+            ("x-instance-id", "a"),
+            ("x-report-sequence", sequence),
+            ("x-report-interval", interval),
+        ];
+        let text = format!("# TYPE c_total counter\nc_total {count}\n");
+        post_with(&server, &headers, body(&json!(3), &text)).await
+    };
+    let (status, answer) = send("7", "60", 5).await;
+    assert_eq!(
+        (status.as_u16(), &answer["late"], &answer["series"]),
+        (200, &json!(false), &json!(1))
+    );
+    let (status, answer) = send("7", "60", 9).await;
+    assert_eq!(
+        (status.as_u16(), &answer["late"], &answer["series"]),
+        (200, &json!(true), &json!(0))
+    );
+    server.wait_for("c_total{shard_id=\"3\"} 5").await;
+    for (sequence, interval, header) in [
+        ("0", "60", "X-Report-Sequence"),
+        ("-1", "60", "X-Report-Sequence"),
+        ("8.5", "60", "X-Report-Sequence"),
+        ("8", "0", "X-Report-Interval"),
+        ("8", "10s", "X-Report-Interval"),
+        ("8", "3601", "X-Report-Interval"),
+        ("8", "NaN", "X-Report-Interval"),
+    ] {
+        let (status, answer) = send(sequence, interval, 6).await;
+        assert_eq!(status, 400, "{sequence} {interval}");
+        assert!(answer["error"].as_str().unwrap().starts_with(header), "{answer}");
+    }
+    server.wait_for("c_total{shard_id=\"3\"} 5").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn two_senders_without_identity_are_told_what_to_do() {
+    let server = Server::start().await;
+    let send = async |count: u32| {
+        post_json(&server, body(&json!(3), &format!("# TYPE c_total counter\nc_total {count}\n")))
+            .await
+    };
+    for count in [9, 5, 10] {
+        assert_eq!(send(count).await.0, 200);
+    }
+    let (status, answer) = send(6).await;
+    assert_eq!(status, 409);
+    let error = answer["error"].as_str().unwrap();
+    assert!(
+        error.contains("X-Instance-Id") && error.contains("process_start_time_seconds"),
+        "{error}"
+    );
+    server.wait_for("c_total{shard_id=\"3\"} 19").await;
     server.stop().await;
 }

@@ -8,6 +8,7 @@
 
 mod grpc;
 mod http;
+mod journal;
 mod process;
 mod promtool;
 mod server;

@@ -13,33 +13,53 @@ fn manager(args: &[&str], env: &[(&str, &str)]) -> Command {
 }
 
 /// Runs it to its end: exit code and log.
-fn ends(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
+pub(crate) fn ends(args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
     let output = manager(args, env).output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// Starts it and waits until its log has a line with `word`. Killed if the test fails.
-struct Running(Child);
+/// A running manager. Killed when dropped.
+pub(crate) struct Running {
+    process: Child,
+    /// Where its HTTP port is.
+    pub(crate) http: String,
+}
 
 impl Running {
-    fn start(args: &[&str], env: &[(&str, &str)], word: &str) -> Self {
-        let mut running = Self(manager(args, env).spawn().unwrap());
-        let mut log = BufReader::new(running.0.stderr.as_mut().unwrap()).lines();
-        assert!(log.any(|line| line.unwrap().contains(word)), "it ended without saying {word}");
+    pub(crate) fn start(args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::spawn(manager(args, env))
+    }
+
+    /// Starts a command that becomes a manager, and waits until it listens.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut running =
+            Self { process: command.stderr(Stdio::piped()).spawn().unwrap(), http: String::new() };
+        let mut log = BufReader::new(running.process.stderr.take().unwrap()).lines();
+        let addr = log.find_map(|line| {
+            let line = line.unwrap();
+            let addr = line.split_once("http_addr=")?.1.split_whitespace().next()?;
+            Some(addr.to_owned())
+        });
+        running.http = format!("http://{}", addr.expect("it ended without listening"));
+        // Somebody must read on, or a full pipe would stop it.
+        std::thread::spawn(move || log.for_each(drop));
         running
     }
 
+    pub(crate) fn pid(&self) -> String {
+        self.process.id().to_string()
+    }
+
     fn terminate(mut self) -> Option<i32> {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        self.0.wait().unwrap().code()
+        assert!(Command::new("kill").args(["-TERM", &self.pid()]).status().unwrap().success());
+        self.process.wait().unwrap().code()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -71,13 +91,13 @@ fn a_port_in_use_exits_with_1_and_says_which() {
 
 #[test]
 fn sigterm_ends_it_cleanly() {
-    assert_eq!(Running::start(&[], &[], "manager listens").terminate(), Some(0));
+    assert_eq!(Running::start(&[], &[]).terminate(), Some(0));
 }
 
 #[test]
 fn an_empty_variable_counts_as_not_set() {
     let empty = [("SHARDMETER_REPORT_INTERVAL", ""), ("SHARDMETER_FLEET", "")];
-    assert_eq!(Running::start(&[], &empty, "manager listens").terminate(), Some(0));
+    assert_eq!(Running::start(&[], &empty).terminate(), Some(0));
     let (code, _) = ends(&[], &[("SHARDMETER_REPORT_INTERVAL", "x")]);
     assert_eq!(code, Some(2), "and one that is not, does not");
 }

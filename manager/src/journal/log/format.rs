@@ -24,7 +24,7 @@
 //!
 //! Nothing is ever changed in place. What comes after a record that is cut off, too long or has the wrong CRC means
 //! nothing, because where the next record starts is unknown. Which segments count, and in which order: see
-//! [`super::replay`].
+//! [`mod@super::replay`].
 
 /// What every segment begins with.
 const MAGIC: [u8; 8] = *b"shmetlog";

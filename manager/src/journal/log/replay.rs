@@ -77,6 +77,13 @@ pub(crate) enum Flaw {
     Missing(RangeInclusive<u64>),
 }
 
+impl Damage {
+    /// Whether a crash alone explains it: nothing that was acknowledged is lost.
+    pub(crate) fn is_of_a_crash(&self) -> bool {
+        matches!(self.flaw, Flaw::Torn | Flaw::Creation)
+    }
+}
+
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, offset, lost, flaw } = self;

@@ -83,7 +83,8 @@ fn flaws(recovered: &Recovered) -> Vec<Flaw> {
 fn what_was_appended_comes_back_on_a_real_disk() {
     let dir = TempDir::new().unwrap();
     let data = dir.path().join("not/yet/there");
-    let (mut log, recovered) = Log::open(&data, |_| panic!("nothing to replay")).unwrap();
+    let (mut log, recovered) =
+        Log::open_on(RealDisk, &data, |_| panic!("nothing to replay")).unwrap();
     assert_eq!((recovered.records, recovered.segments), (0, 0));
     assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o700);
 
@@ -99,7 +100,8 @@ fn what_was_appended_comes_back_on_a_real_disk() {
     drop(log);
 
     let mut replayed = Vec::new();
-    let (log, recovered) = Log::open(&data, |r| replayed.push(r.payload.to_vec())).unwrap();
+    let (log, recovered) =
+        Log::open_on(RealDisk, &data, |r| replayed.push(r.payload.to_vec())).unwrap();
     assert_eq!(replayed, [b"one".to_vec(), Vec::new(), large]);
     assert_eq!((recovered.records, recovered.bytes, recovered.segments), (3, appended, 1));
     assert_eq!(recovered.damage, []);
@@ -177,6 +179,20 @@ fn segments_before_a_complete_checkpoint_do_not_count() {
     log.begin_checkpoint().unwrap();
     log.end_checkpoint().unwrap();
     assert_eq!(numbers(dir.path()).len(), 1);
+}
+
+#[test]
+fn a_checkpoint_of_nothing_counts() {
+    let dir = written(&["gone"]);
+    let old = fs::read(segment(dir.path(), 1)).unwrap();
+    let (mut log, ..) = reopen(dir.path());
+    log.begin_checkpoint().unwrap();
+    log.end_checkpoint().unwrap();
+    drop(log);
+    fs::write(segment(dir.path(), 1), &old).unwrap();
+    for _ in 0..2 {
+        assert_eq!(payloads(dir.path()), Vec::<Vec<u8>>::new());
+    }
 }
 
 #[test]

@@ -154,6 +154,17 @@ fn a_checkpoint_that_cannot_begin_leaves_the_log_as_it_was() {
 }
 
 #[test]
+fn a_checkpoint_does_not_go_on_from_what_cannot_be_synced() {
+    let dir = TempDir::new().unwrap();
+    let (mut log, disk) = one_record(dir.path());
+    disk.fail_once(0, Error);
+    assert!(log.begin_checkpoint().is_err());
+    assert!(log.is_broken());
+    log.begin_checkpoint().unwrap();
+    assert!(!log.is_durable(), "this one heals");
+}
+
+#[test]
 fn a_sync_that_failed_once_fails_for_everyone() {
     let dir = TempDir::new().unwrap();
     let (mut log, disk) = one_record(dir.path());
