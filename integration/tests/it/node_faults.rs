@@ -102,12 +102,7 @@ fn assert_bounds(bots: &[Bot], page: &str) {
             "bot {} has not settled",
             bot.shard_id
         );
-        for (series, most) in &sent {
-            let least = taken.get(series).copied().unwrap_or(0.0);
-            let value = shown.get(series).copied().unwrap_or(0.0);
-            let holds = least <= value && value <= *most;
-            assert!(holds, "{series:?} is {value}, not from {least} to {most}");
-        }
+        scrape::between(&shown, bot.shard_id, &taken, &sent).unwrap();
     }
 }
 

@@ -31,6 +31,31 @@ pub(crate) fn counts(page: &str) -> Samples {
     parse(page).into_iter().filter(|((name, _), _)| is_count(name)).collect()
 }
 
+/// Whether a page shows of a shard exactly the series of `most`, each no less than in `least` and no more than in `most`.
+pub(crate) fn between(
+    shown: &Samples,
+    shard_id: u32,
+    least: &Samples,
+    most: &Samples,
+) -> Result<(), String> {
+    for (series, most) in most {
+        let least = least.get(series).copied();
+        match (shown.get(series), least) {
+            (Some(value), _) if least.unwrap_or(0.0) <= *value && value <= most => {}
+            (None, None) => {}
+            (value, _) => return Err(format!("{series:?} is {value:?}, not {least:?} to {most}")),
+        }
+    }
+    let shard_id = shard_id.to_string();
+    let is_own = |(name, labels): &Series| {
+        labels.get("shard_id") == Some(&shard_id) && !name.starts_with("shard_")
+    };
+    match shown.keys().find(|series| is_own(series) && !most.contains_key(*series)) {
+        Some(series) => Err(format!("nobody sent {series:?}")),
+        None => Ok(()),
+    }
+}
+
 fn parse_line(line: &str) -> (Series, f64) {
     let name_end = line.find(['{', ' ']).unwrap();
     let (name, mut rest) = line.split_at(name_end);

@@ -23,15 +23,15 @@ pub(crate) struct Run {
     pub(crate) shard: u32,
     pub(crate) host: usize,
     pub(crate) end: End,
-    /// Upper bounds of its histogram's buckets.
+    /// Upper bounds of its histogram's buckets, +Inf too.
     bounds: Vec<f64>,
-    pub(crate) counted: Samples,
+    counted: Counts,
     /// `counted` as the last gather saw it.
-    gathered: Samples,
+    gathered: Counts,
     /// How many gathers there were.
     pub(crate) gathers: u64,
     /// `counted` as the last acknowledged frame, or an earlier one, saw it.
-    confirmed: Samples,
+    confirmed: Counts,
     /// The sequence the reporter's status said at the last look.
     acknowledged: u64,
     /// What the gauge was last set to.
@@ -40,31 +40,33 @@ pub(crate) struct Run {
     pub(crate) extra: Option<f64>,
 }
 
+/// What one run counted, by one of the moments above.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Counts {
+    kinds: BTreeMap<&'static str, f64>,
+    /// Observations by the first bucket they fall into.
+    observations: BTreeMap<usize, f64>,
+    sum: f64,
+}
+
 /// All runs, in the order of their start.
 pub(crate) type Runs = Arc<Mutex<Vec<Run>>>;
 
 impl Run {
     pub(crate) fn new(shard: u32, host: usize, bounds: &[f64]) -> Self {
-        let mut run = Self {
+        Self {
             shard,
             host,
             end: End::Running,
             bounds: bounds.iter().copied().chain([f64::INFINITY]).collect(),
-            counted: Samples::new(),
-            gathered: Samples::new(),
+            counted: Counts::default(),
+            gathered: Counts::default(),
             gathers: 0,
-            confirmed: Samples::new(),
+            confirmed: Counts::default(),
             acknowledged: 0,
             gauge: 0.0,
             extra: None,
-        };
-        // A histogram is there before it observes.
-        for bound in run.bounds.clone() {
-            run.add("h_seconds_bucket", Some(("le", bound.to_string())), 0.0);
         }
-        run.add("h_seconds_count", None, 0.0);
-        run.add("h_seconds_sum", None, 0.0);
-        run
     }
 
     /// The registry is being gathered while the reporter's status says this.
@@ -88,32 +90,37 @@ impl Run {
         self.confirmed == self.counted
     }
 
-    /// Whether the last gather saw all that a series counted.
-    pub(crate) fn has_gathered(&self, series: &Series) -> bool {
-        self.gathered.get(series) == self.counted.get(series)
+    /// Whether the last gather saw all that a counter counted.
+    pub(crate) fn has_gathered(&self, kind: &str) -> bool {
+        self.gathered.kinds.get(kind) == self.counted.kinds.get(kind)
     }
 
-    pub(crate) fn count(&mut self, kind: &str, by: f64) {
-        *self.counted.entry(counter(self.shard, kind)).or_default() += by;
+    pub(crate) fn count(&mut self, kind: &'static str, by: f64) {
+        *self.counted.kinds.entry(kind).or_default() += by;
     }
 
     pub(crate) fn observe(&mut self, value: f64) {
-        let from = self.bounds.partition_point(|bound| *bound < value);
-        for bound in self.bounds[from..].to_vec() {
-            self.add("h_seconds_bucket", Some(("le", bound.to_string())), 1.0);
+        let bucket = self.bounds.partition_point(|bound| *bound < value);
+        *self.counted.observations.entry(bucket).or_default() += 1.0;
+        self.counted.sum += value;
+    }
+
+    /// Adds `counts`, of this run, to those of others.
+    fn add(&self, counts: &Counts, total: &mut Samples) {
+        let mut add = |name: &str, label: Option<(&str, String)>, by: f64| {
+            *total.entry(series(name, self.shard, label)).or_default() += by;
+        };
+        for (kind, count) in &counts.kinds {
+            add("c_total", Some(("kind", (*kind).to_owned())), *count);
         }
-        self.add("h_seconds_count", None, 1.0);
-        self.add("h_seconds_sum", None, value);
+        let mut count = 0.0;
+        for (bucket, bound) in self.bounds.iter().enumerate() {
+            count += counts.observations.get(&bucket).copied().unwrap_or_default();
+            add("h_seconds_bucket", Some(("le", bound.to_string())), count);
+        }
+        add("h_seconds_count", None, count);
+        add("h_seconds_sum", None, counts.sum);
     }
-
-    fn add(&mut self, name: &str, label: Option<(&str, String)>, by: f64) {
-        *self.counted.entry(series(name, self.shard, label)).or_default() += by;
-    }
-}
-
-/// The counter of a kind.
-pub(crate) fn counter(shard: u32, kind: &str) -> Series {
-    series("c_total", shard, Some(("kind", kind.to_owned())))
 }
 
 fn series(name: &str, shard: u32, label: Option<(&str, String)>) -> Series {
@@ -127,9 +134,8 @@ pub(crate) fn check_counts(runs: &[Run], counts: &Samples) -> Result<(), String>
     let mut most = Samples::new();
     for run in runs {
         let sure = if run.end == End::Lost { &run.confirmed } else { &run.counted };
-        for (total, samples) in [(&mut least, sure), (&mut most, &run.counted)] {
-            samples.iter().for_each(|(s, value)| *total.entry(s.clone()).or_default() += value);
-        }
+        run.add(sure, &mut least);
+        run.add(&run.counted, &mut most);
     }
     for (series, most) in &most {
         let least = least.get(series).copied().unwrap_or_default();

@@ -119,7 +119,6 @@ pub(crate) struct Told {
     pub(crate) outcome: Result<(), String>,
     /// Of all pages.
     pub(crate) fingerprint: u64,
-    pub(crate) note: String,
 }
 
 /// Tells the story of a seed.
@@ -129,26 +128,7 @@ pub(crate) fn tell(seed: u64) -> Told {
     let mut fleet = Fleet::new(seed);
     let outcome = fleet.live();
     let fingerprint = fleet.shared.scrapes.borrow().fingerprint.finish();
-    {
-        let note = format!(
-            "shards {} ri {:?} stale {:?} buckets {} runs {} sim {:?} lives {} dir {:?}",
-            fleet.shared.shards,
-            fleet.shared.report_interval,
-            fleet.shared.stale_after,
-            fleet.shared.bounds.len(),
-            fleet.shared.runs.lock().len(),
-            fleet.sim.elapsed(),
-            fleet.shared.lives.get(),
-            std::fs::read_dir(fleet.shared.data_dir())
-                .unwrap()
-                .map(|f| {
-                    let f = f.unwrap();
-                    (f.file_name(), f.metadata().unwrap().len())
-                })
-                .collect::<Vec<_>>()
-        );
-        Told { log: fleet.log, outcome, fingerprint, note }
-    }
+    Told { log: fleet.log, outcome, fingerprint }
 }
 
 impl Fleet {
@@ -158,7 +138,7 @@ impl Fleet {
         let wide = rng.u8(..16) == 0;
         let shards = if wide { 3 } else { rng.u32(1..4) };
         let buckets = if wide { 500 } else { 3 };
-        let scrape_every = Duration::from_millis(if wide { 3_000 } else { 200 });
+        let scrape_every = Duration::from_millis(if wide { 4_000 } else { 200 });
         let report_interval = if wide { 200 } else { [200, 1_000, 2_500][rng.usize(..3)] };
         let report_interval = Duration::from_millis(report_interval);
         let stale_after =
@@ -198,7 +178,8 @@ impl Fleet {
     }
 
     fn live(&mut self) -> Result<(), String> {
-        let trouble = Duration::from_secs(self.rng.u64(20..70));
+        let trouble = self.rng.u64(20..70) + if self.shared.bounds.len() > 3 { 40 } else { 0 };
+        let trouble = Duration::from_secs(trouble);
         let mut agenda = Agenda::default();
         while self.sim.elapsed() < trouble {
             agenda.go_on(self);
@@ -210,7 +191,8 @@ impl Fleet {
         self.run_for(Duration::from_secs(1))?;
         self.shared.counting.set(false);
         self.settle()?;
-        self.run_for(self.shared.stale_after + Duration::from_secs(1))?;
+        // Gauges of the dead go, and there is a page after that.
+        self.run_for(self.shared.stale_after + self.shared.scrape_every + Duration::from_secs(1))?;
         let scrapes = self.shared.scrapes.borrow();
         let runs = self.shared.runs.lock();
         books::check_counts(&runs, &scrapes.counts())?;

@@ -13,7 +13,7 @@ use shardmeter_telemetry::{Connection, Reporter, Shard};
 use tokio::time::sleep;
 
 use crate::{
-    books::{self, End, Run, Runs},
+    books::{End, Run, Runs},
     fleet::Shared,
     network,
 };
@@ -139,7 +139,7 @@ impl Bot {
         let kind = KINDS[self.rng.usize(..KINDS.len())];
         if self.rng.u8(..20) == 0
             && resting.is_none()
-            && run.has_gathered(&books::counter(run.shard, kind))
+            && run.has_gathered(kind)
             && self.counter.remove_label_values(&[kind]).is_ok()
         {
             self.removed = Some((kind, run.gathers));
