@@ -99,6 +99,21 @@ impl Shard {
         assert!(matches!(self.writer.apply(frame, now()), Ok(Outcome::Applied(_))));
     }
 
+    /// Advances one in ten series, others each time, and applies them as a frame.
+    pub fn report_scattered(&mut self, turn: usize) {
+        self.sequence += 1;
+        let (mut ids, mut values) = (Vec::new(), Vec::new());
+        for id in self.ids.iter().skip(turn % 10).step_by(10) {
+            let slots = self.starts[*id as usize]..self.starts[*id as usize + 1];
+            self.values[slots.clone()].iter_mut().for_each(|v| *v += 1.0);
+            ids.push(*id);
+            values.extend_from_slice(&self.values[slots]);
+        }
+        let samples = Samples { ids: &ids, values: &values };
+        let frame = Frame { kind: FrameKind::Delta, sequence: self.sequence, samples, removed: Samples::default() };
+        assert!(matches!(self.writer.apply(frame, now()), Ok(Outcome::Applied(_))));
+    }
+
     /// How many values a frame of `changed` series has.
     pub fn values_of(&self, changed: usize) -> usize {
         self.starts[changed.min(self.ids.len())]

@@ -1,12 +1,16 @@
 //! What a scrape gets: the registry and the manager's own metrics as one page, in the format that was asked for.
 
+mod chunks;
+mod deflate;
 mod format;
+mod kept;
 mod own;
 mod text;
 
 use bytes::Bytes;
 
-pub use format::Format;
+pub use format::{Coding, Format};
+pub use kept::Exposition;
 pub use own::{OwnFamily, OwnSeries, reserved};
 
 use crate::{clock::UnixTime, registry::Registry};
@@ -17,6 +21,8 @@ use text::Encoder;
 pub struct Page {
     /// Value of `Content-Type`.
     pub content_type: &'static str,
+    /// How the bytes are compressed.
+    pub coding: Coding,
     /// The page's bytes, in order.
     pub segments: Vec<Bytes>,
 }
@@ -69,14 +75,14 @@ pub fn render(registry: &Registry, own: &[OwnFamily], now: UnixTime, format: For
             blocks.push((&family.name, vec![head.into(), body.into()]));
         }
     }
-    let of_shards = own::of_shards(&registry.status(now));
+    let of_shards = own::of_shards(&registry.summaries(now));
     for family in own.iter().chain(&of_shards) {
         blocks.push((family.name.as_str(), vec![encoder.own_family(family).into()]));
     }
     blocks.sort_by_key(|(name, _)| *name);
     let mut segments: Vec<Bytes> = blocks.into_iter().flat_map(|(_, block)| block).collect();
     segments.extend(encoder.end());
-    Page { content_type: format.content_type(), segments }
+    Page { content_type: format.content_type(), coding: Coding::Identity, segments }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The HTTP port: the scrape, the way in for bots without gRPC, and what operators ask.
 
+mod body;
 mod error;
 mod shards;
 
@@ -9,23 +10,22 @@ use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use futures_util::stream;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
-use tower_http::compression::{CompressionLayer, CompressionLevel};
 
 use crate::{
     clock::Clock,
-    exposition::{self, Format},
+    exposition::{Coding, Exposition, Format},
     ingest::{self, Post, ShardIds},
     journal::{Journal, JournalState},
     metrics::{Metrics, PostOutcome},
     registry::Registry,
 };
+use body::PageBody;
 use error::HttpError;
 
 /// Longest body of a POST, bytes: a shard at its limit of 5,000 series has about 1 MB of text.
@@ -41,6 +41,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone)]
 pub(crate) struct Http {
     pub(crate) registry: Arc<Registry>,
+    pub(crate) exposition: Arc<Exposition>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
@@ -49,16 +50,13 @@ pub(crate) struct Http {
 
 /// All routes.
 pub(crate) fn routes(http: Http) -> Router {
-    let scrape = Router::new()
-        .route("/metrics", get(scrape))
-        .layer(CompressionLayer::new().gzip(true).quality(CompressionLevel::Fastest));
     Router::new()
+        .route("/metrics", get(scrape))
         .route("/", get(|| ready(INDEX)))
         .route("/shard-metrics", post(shard_metrics))
         .route("/api/v1/shards", get(shards::list))
         .route("/healthz", get(|| ready("ok\n")))
         .route("/readyz", get(readiness))
-        .merge(scrape)
         .fallback(|| ready(HttpError::new(StatusCode::NOT_FOUND, "no such page; / lists them")))
         .method_not_allowed_fallback(|| {
             ready(HttpError::new(
@@ -80,19 +78,26 @@ gRPC (telemetry, reflection, health) has a port of its own.
 ";
 
 async fn scrape(State(http): State<Http>, headers: HeaderMap) -> Result<Response, HttpError> {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    let format = Format::negotiate(accept);
+    let stated = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let format = Format::negotiate(stated(header::ACCEPT));
+    let coding = Coding::negotiate(stated(header::ACCEPT_ENCODING));
     let metrics = Arc::clone(&http.metrics);
     metrics.count_scrape(format);
     // Rendering a large page takes milliseconds of CPU: not on a worker that serves others.
     let page = tokio::task::spawn_blocking(move || {
         let own = http.metrics.gather();
         let _timer = http.metrics.render_seconds.start_timer();
-        exposition::render(&http.registry, &own, http.clock.now(), format)
+        http.exposition.render(&http.registry, &own, http.clock.now(), (format, coding))
     });
     let page = page.await.map_err(|_| HttpError::failed("rendering the page"))?;
-    let segments = stream::iter(page.segments.into_iter().map(Ok::<_, std::convert::Infallible>));
-    Ok(([(header::CONTENT_TYPE, page.content_type)], Body::from_stream(segments)).into_response())
+    let mut answer = Response::new(Body::new(PageBody::from(page.segments)));
+    let about = answer.headers_mut();
+    about.insert(header::CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    about.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
+    if let Some(coding) = coding.content_encoding() {
+        about.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+    }
+    Ok(answer)
 }
 
 /// What bots in other languages post.

@@ -184,6 +184,7 @@ impl Manager {
         let stop = sessions.shutdown.clone();
         let routes = http::routes(http::Http {
             registry: Arc::clone(&sessions.registry),
+            exposition: Arc::default(),
             journal: Arc::clone(&sessions.journal),
             metrics: Arc::clone(&sessions.metrics),
             clock: sessions.clock,

@@ -43,7 +43,8 @@ pub use frame::{
 };
 pub use instance::{InstanceKey, Transport};
 pub use report::{Report, ReportError, ReportedFamily, ReportedSeries};
-pub use status::{InstanceStatus, ShardState, ShardStatus};
+pub use status::{InstanceStatus, ShardState, ShardStatus, ShardSummary};
+pub use store::SeriesId;
 pub use view::{SeriesView, ShardView};
 pub use writer::{Attached, Writer};
 
@@ -193,6 +194,28 @@ impl Registry {
         }
     }
 
+    /// Calls `look` with every shard that ever reported, as [`Registry::visit`] does, and with those of its series that
+    /// changed since the last call: whoever keeps what it saw needs no more. There can be one such keeper. Returns how
+    /// every shard is, by id, as [`Registry::status`] lists them.
+    pub fn collect(
+        &self,
+        now: UnixTime,
+        mut look: impl FnMut(&ShardView<'_>, &[SeriesId]),
+    ) -> Vec<ShardSummary> {
+        let stale_after = self.settings.stale_after;
+        let (mut touched, mut known) = (Vec::new(), BTreeMap::new());
+        for shard in self.all() {
+            let mut shard = shard.lock();
+            shard.settle(now, stale_after);
+            shard.store.take_touched(&mut touched);
+            let view = ShardView::new(&shard);
+            look(&view, &touched);
+            touched.clear();
+            known.insert(view.id(), view.summary(now, stale_after));
+        }
+        self.complete(known, ShardSummary::never_seen, |shard| shard.state)
+    }
+
     /// All families that shards ever reported, in order of [`Family::id`].
     #[must_use]
     pub fn families(&self) -> Vec<Arc<Family>> {
@@ -202,15 +225,35 @@ impl Registry {
     /// The state of every shard: those that reported, and every other id below the newest shard count.
     #[must_use]
     pub fn status(&self, now: UnixTime) -> Vec<ShardStatus> {
-        let count = self.fleet.lock().shard_count;
         let mut known = BTreeMap::new();
         self.visit(now, |view| {
             known.insert(view.id(), view.status(now, self.settings.stale_after));
         });
+        self.complete(known, ShardStatus::never_seen, |shard| shard.state)
+    }
+
+    /// The same without instances.
+    #[must_use]
+    pub fn summaries(&self, now: UnixTime) -> Vec<ShardSummary> {
+        let mut known = BTreeMap::new();
+        self.visit(now, |view| {
+            known.insert(view.id(), view.summary(now, self.settings.stale_after));
+        });
+        self.complete(known, ShardSummary::never_seen, |shard| shard.state)
+    }
+
+    /// Adds the shards that never reported, and drops those that are no longer listed.
+    fn complete<T>(
+        &self,
+        mut known: BTreeMap<u32, T>,
+        never_seen: impl Fn(u32) -> T,
+        state: impl Fn(&T) -> ShardState,
+    ) -> Vec<T> {
+        let count = self.fleet.lock().shard_count;
         for id in 0..count {
-            known.entry(id).or_insert_with(|| ShardStatus::never_seen(id));
+            known.entry(id).or_insert_with(|| never_seen(id));
         }
-        known.retain(|id, status| match status.state {
+        known.retain(|id, shard| match state(shard) {
             ShardState::Up => true,
             // Without a count (HTTP senders say none) what was seen once stays listed.
             ShardState::Stale => *id < count || count == 0,

@@ -11,6 +11,42 @@ pub enum Format {
     OpenMetrics,
 }
 
+/// How a page is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Coding {
+    /// Not at all.
+    Identity,
+    /// RFC 1952, as one member.
+    Gzip,
+}
+
+impl Coding {
+    /// Value of `Content-Encoding`, if there is one.
+    #[must_use]
+    pub const fn content_encoding(self) -> Option<&'static str> {
+        match self {
+            Self::Identity => None,
+            Self::Gzip => Some("gzip"),
+        }
+    }
+
+    /// The coding for an `Accept-Encoding` header (RFC 9110, section 12.5.3): gzip wherever it is welcome.
+    #[must_use]
+    pub fn negotiate(accept_encoding: Option<&str>) -> Self {
+        let mut gzip = None;
+        for coding in accept_encoding.unwrap_or_default().split(',') {
+            let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+            let weight = weight.trim().strip_prefix("q=").map_or(1.0, |q| q.parse().unwrap_or(0.0));
+            match name.trim().to_ascii_lowercase().as_str() {
+                "gzip" | "x-gzip" => gzip = Some(weight > 0.0),
+                "*" => gzip = gzip.or(Some(weight > 0.0)),
+                _ => {}
+            }
+        }
+        if gzip == Some(true) { Self::Gzip } else { Self::Identity }
+    }
+}
+
 const VERSION: Name<'static> = Name::new_unchecked("version");
 const Q: Name<'static> = Name::new_unchecked("q");
 
@@ -62,6 +98,17 @@ impl Format {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gzip_is_used_where_it_is_welcome() {
+        for welcome in ["gzip", "deflate, gzip;q=0.5", "*", "GZIP", "x-gzip", "br;q=1.0, gzip;q=0.8, *;q=0.1"] {
+            assert_eq!(Coding::negotiate(Some(welcome)), Coding::Gzip, "{welcome}");
+        }
+        for not in ["", "identity", "gzip;q=0", "*, gzip;q=0", "gzip;q=0, *", "gzip;q=x", "*;q=0"] {
+            assert_eq!(Coding::negotiate(Some(not)), Coding::Identity, "{not}");
+        }
+        assert_eq!(Coding::negotiate(None), Coding::Identity);
+    }
 
     #[test]
     fn the_best_liked_format_is_chosen() {

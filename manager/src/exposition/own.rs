@@ -3,8 +3,9 @@
 use prometheus::proto;
 
 use crate::{
+    clock::UnixTime,
     model::{Bounds, LabelSet, MetricType},
-    registry::{ShardState, ShardStatus},
+    registry::{Reason, ShardState, ShardSummary, Transport},
 };
 
 /// A family that the manager itself exposes.
@@ -34,7 +35,7 @@ pub struct OwnSeries {
 }
 
 /// The families the manager keeps of every shard (design section 6): name, type, help.
-const OF_SHARDS: [(&str, MetricType, &str); 5] = [
+pub(super) const OF_SHARDS: [(&str, MetricType, &str); 5] = [
     (
         "shard_up",
         MetricType::Gauge,
@@ -68,36 +69,59 @@ pub fn reserved(own: &[OwnFamily]) -> Vec<(String, MetricType)> {
     of_shards.chain(own.iter().map(|f| (f.name.clone(), f.kind))).collect()
 }
 
+/// What the manager keeps of a shard: the family, by its place in [`OF_SHARDS`], and the labels of each series.
+#[derive(Debug)]
+pub(super) struct OfShards([(usize, LabelSet); SERIES_OF_SHARD]);
+
+/// Series the manager keeps of a shard.
+pub(super) const SERIES_OF_SHARD: usize = 3 + Transport::ALL.len() + Reason::ALL.len();
+
+impl OfShards {
+    pub(super) fn new() -> Self {
+        let plain = [0, 1, 2].map(|family| (family, LabelSet::default()));
+        let reports = Transport::ALL.map(|t| (3, label("transport", t.as_str())));
+        let rejected = Reason::ALL.map(|r| (4, label("reason", r.as_str())));
+        let mut all = plain.into_iter().chain(reports).chain(rejected);
+        Self(std::array::from_fn(|_| all.next().unwrap_or_default()))
+    }
+
+    /// Family and labels of each series.
+    pub(super) fn series(&self) -> impl Iterator<Item = (usize, &LabelSet)> {
+        self.0.iter().map(|(family, labels)| (*family, labels))
+    }
+}
+
+/// The values of [`OfShards::series`], as far as they are exposed.
+pub(super) fn of_shard(shard: &ShardSummary) -> [Option<f64>; SERIES_OF_SHARD] {
+    let up = if shard.state == ShardState::Up { 1.0 } else { 0.0 };
+    let plain =
+        [Some(up), shard.last_report.map(UnixTime::as_secs_f64), shard.started_at.map(UnixTime::as_secs_f64)];
+    let reports = shard.reports.map(|(_, n)| (n > 0).then_some(n as f64));
+    // From zero, so that `increase()` sees the first.
+    let rejected = shard.rejected.map(|(_, n)| shard.last_report.map(|_| n as f64));
+    let mut all = plain.into_iter().chain(reports).chain(rejected);
+    std::array::from_fn(|_| all.next().flatten())
+}
+
 /// What the manager keeps of every shard.
-pub(super) fn of_shards(shards: &[ShardStatus]) -> Vec<OwnFamily> {
+pub(super) fn of_shards(shards: &[ShardSummary]) -> Vec<OwnFamily> {
     let mut families = OF_SHARDS.map(|(name, kind, help)| OwnFamily {
         name: name.to_owned(),
         kind,
         help: help.to_owned(),
         series: Vec::new(),
     });
-    let [up, last_report, started, reports, rejected] = &mut families;
+    let kept = OfShards::new();
     for shard in shards {
-        let series = |labels: LabelSet, value: f64| OwnSeries {
-            shard_id: Some(shard.id),
-            labels,
-            bounds: Bounds::none(),
-            values: vec![value],
-        };
-        let alive = shard.state == ShardState::Up;
-        up.series.push(series(LabelSet::default(), if alive { 1.0 } else { 0.0 }));
-        if let Some(at) = shard.last_report {
-            last_report.series.push(series(LabelSet::default(), at.as_secs_f64()));
-        }
-        if let Some(at) = shard.instances.last().and_then(|i| i.started_at) {
-            started.series.push(series(LabelSet::default(), at.as_secs_f64()));
-        }
-        for (transport, count) in shard.reports.iter().filter(|(_, n)| *n > 0) {
-            reports.series.push(series(label("transport", transport.as_str()), *count as f64));
-        }
-        // From zero, so that `increase()` sees the first.
-        for (reason, count) in shard.rejected.iter().filter(|_| shard.last_report.is_some()) {
-            rejected.series.push(series(label("reason", reason.as_str()), *count as f64));
+        for ((family, labels), value) in kept.series().zip(of_shard(shard)) {
+            if let (Some(family), Some(value)) = (families.get_mut(family), value) {
+                family.series.push(OwnSeries {
+                    shard_id: Some(shard.id),
+                    labels: labels.clone(),
+                    bounds: Bounds::none(),
+                    values: vec![value],
+                });
+            }
         }
     }
     families.into_iter().filter(|f| !f.series.is_empty()).collect()

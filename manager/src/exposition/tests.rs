@@ -1,6 +1,7 @@
 //! Golden pages, and what holds for every page.
 
 mod every_page;
+mod kept;
 
 use std::time::Duration;
 

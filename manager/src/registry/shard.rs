@@ -191,7 +191,7 @@ impl Shard {
         let Some(series) = self.store.get_mut(id) else {
             return;
         };
-        series.counted = true;
+        let first = !std::mem::replace(&mut series.counted, true);
         let slot = series.slot;
         let grouped = series.is_grouped();
         let Some(instance) = self.instances.get_mut(at) else {
@@ -203,6 +203,9 @@ impl Shard {
             if at + 1 == self.instances.len() {
                 self.store.show(id); // the newest instance's bounds
             }
+        }
+        if first {
+            self.store.touch(id);
         }
         self.refresh(id);
     }

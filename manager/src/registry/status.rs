@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{InstanceKey, Reason, ShardView, Transport};
+use super::{InstanceKey, Reason, ShardView, Transport, instance::Instance};
 use crate::clock::UnixTime;
 
 /// Whether a shard reports.
@@ -16,23 +16,40 @@ pub enum ShardState {
     NeverSeen,
 }
 
-/// One shard's state.
+/// How one shard is.
 #[derive(Debug, Clone)]
-pub struct ShardStatus {
+pub struct ShardSummary {
     /// The shard's id.
     pub id: u32,
     /// Whether it reports.
     pub state: ShardState,
     /// When a report was last applied.
     pub last_report: Option<UnixTime>,
+    /// When its newest instance began to count, if it said.
+    pub started_at: Option<UnixTime>,
     /// Series the registry keeps of it.
     pub series: usize,
     /// Reports applied, by transport.
     pub reports: [(Transport, u64); Transport::ALL.len()],
     /// Samples rejected, by reason.
     pub rejected: [(Reason, u64); Reason::ALL.len()],
+}
+
+/// How one shard is, and its instances.
+#[derive(Debug, Clone)]
+pub struct ShardStatus {
+    /// How it is.
+    pub summary: ShardSummary,
     /// Its instances that are not part of the base yet, oldest first.
     pub instances: Vec<InstanceStatus>,
+}
+
+impl std::ops::Deref for ShardStatus {
+    type Target = ShardSummary;
+
+    fn deref(&self) -> &ShardSummary {
+        &self.summary
+    }
 }
 
 /// One instance's state.
@@ -56,24 +73,30 @@ pub struct InstanceStatus {
     pub owner: bool,
 }
 
-impl ShardStatus {
+impl ShardSummary {
     pub(super) fn never_seen(id: u32) -> Self {
         Self {
             id,
             state: ShardState::NeverSeen,
             last_report: None,
+            started_at: None,
             series: 0,
             reports: Transport::ALL.map(|t| (t, 0)),
             rejected: Reason::ALL.map(|r| (r, 0)),
-            instances: Vec::new(),
         }
     }
 }
 
+impl ShardStatus {
+    pub(super) fn never_seen(id: u32) -> Self {
+        Self { summary: ShardSummary::never_seen(id), instances: Vec::new() }
+    }
+}
+
 impl ShardView<'_> {
-    /// The shard's state at `now`.
+    /// How the shard is at `now`.
     #[must_use]
-    pub fn status(&self, now: UnixTime, stale_after: Duration) -> ShardStatus {
+    pub fn summary(&self, now: UnixTime, stale_after: Duration) -> ShardSummary {
         let shard = self.shard;
         let tally = &shard.tally;
         let heard = |seen: UnixTime| now.since(seen) <= stale_after;
@@ -86,27 +109,34 @@ impl ShardView<'_> {
         } else {
             ShardState::Stale
         };
-        ShardStatus {
+        ShardSummary {
             id: shard.id,
             state,
             last_report: tally.last_report,
+            started_at: shard.instances.last().and_then(|i| i.about.started_at),
             series: shard.store.len(),
             reports: tally.reports,
             rejected: tally.rejected,
-            instances: shard
-                .instances
-                .iter()
-                .map(|i| InstanceStatus {
-                    key: i.key.clone(),
-                    transport: i.transport,
-                    client: i.about.client.as_ref().into(),
-                    started_at: i.about.started_at,
-                    last_report: i.last_report,
-                    last_sequence: i.last_sequence,
-                    connected: i.stream != 0,
-                    owner: shard.is_owner(i.ordinal),
-                })
-                .collect(),
+        }
+    }
+
+    /// How the shard and its instances are at `now`.
+    #[must_use]
+    pub fn status(&self, now: UnixTime, stale_after: Duration) -> ShardStatus {
+        let shard = self.shard;
+        let instance = |i: &Instance| InstanceStatus {
+            key: i.key.clone(),
+            transport: i.transport,
+            client: i.about.client.as_ref().into(),
+            started_at: i.about.started_at,
+            last_report: i.last_report,
+            last_sequence: i.last_sequence,
+            connected: i.stream != 0,
+            owner: shard.is_owner(i.ordinal),
+        };
+        ShardStatus {
+            summary: self.summary(now, stale_after),
+            instances: shard.instances.iter().map(instance).collect(),
         }
     }
 }

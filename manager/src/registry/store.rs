@@ -13,16 +13,18 @@ use crate::{
     model::{Bounds, LabelSet, MetricType},
 };
 
-/// A series' place in its shard.
+/// A series' place in its shard; it keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct SeriesId(u32);
+pub struct SeriesId(u32);
 
 impl SeriesId {
     pub(super) const fn new(index: u32) -> Self {
         Self(index)
     }
 
-    pub(super) const fn index(self) -> usize {
+    /// Dense, from 0.
+    #[must_use]
+    pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
@@ -40,6 +42,8 @@ pub(super) struct Series {
     pub(super) counted: bool,
     /// The owner has it, so the values that belong to the living are exposed.
     pub(super) owned: bool,
+    /// It is among those that [`Store::take_touched`] will name.
+    touched: bool,
     block: u32,
     group: Option<u32>,
 }
@@ -78,6 +82,8 @@ pub(super) struct Store {
     /// One member of each group, by family and labels.
     index: HashTable<SeriesId>,
     groups: Vec<Group>,
+    /// Series of which something that is exposed changed.
+    touched: Vec<SeriesId>,
     hasher: DefaultHashBuilder,
     slots: usize,
 }
@@ -181,6 +187,7 @@ impl Store {
             slot,
             counted: false,
             owned: false,
+            touched: false,
             block,
             group: None,
         });
@@ -188,6 +195,24 @@ impl Store {
             self.join(twin, id);
         }
         id
+    }
+
+    /// Something that is exposed of a series changed.
+    pub(super) fn touch(&mut self, id: SeriesId) {
+        if let Some(series) = self.series.get_mut(id.index()).filter(|series| !series.touched) {
+            series.touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    /// Moves to `taken` the series that were touched since the last call.
+    pub(super) fn take_touched(&mut self, taken: &mut Vec<SeriesId>) {
+        for id in &self.touched {
+            if let Some(series) = self.series.get_mut(id.index()) {
+                series.touched = false;
+            }
+        }
+        taken.append(&mut self.touched);
     }
 
     /// Shows `id` rather than another series of its group.

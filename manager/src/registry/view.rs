@@ -24,21 +24,28 @@ impl Shard {
         let Some(exposed) = self.exposed.get_mut(slot..slot + width) else {
             return;
         };
+        let mut changed = false;
         if owned > 0 {
             let of_owner = owner.filter(|i| i.has(id)).and_then(|i| i.values(slot, owned));
+            changed = series.owned != of_owner.is_some();
             series.owned = of_owner.is_some();
-            if let (Some(values), Some(exposed)) = (of_owner, exposed.get_mut(..owned)) {
-                exposed.copy_from_slice(values);
+            for (exposed, value) in exposed.iter_mut().zip(of_owner.unwrap_or_default()) {
+                changed |= replace(exposed, *value);
             }
         }
-        let shows_owner = series.owned;
+        let (shows_owner, grouped) = (series.owned, series.is_grouped());
         for (at, exposed) in exposed.iter_mut().enumerate().skip(owned) {
-            *exposed = total(&self.base, &self.instances, slot + at);
+            changed |= replace(exposed, total(&self.base, &self.instances, slot + at));
         }
-        if shows_owner {
-            self.store.show(id); // of a summary the owner's quantiles, whoever else is newer
+        if changed {
+            self.store.touch(id);
         }
-        self.merge_group(id);
+        if grouped {
+            if shows_owner {
+                self.store.show(id); // of a summary the owner's quantiles, whoever else is newer
+            }
+            self.merge_group(id);
+        }
     }
 
     /// Where instances of the shard count one label set in different buckets: the shown series adds up all of its group.
@@ -66,9 +73,35 @@ impl Shard {
         ) {
             exposed.copy_from_slice(sum);
         }
+        let members = members.to_vec();
         if let Some(series) = self.store.get_mut(shown) {
             series.counted = counted;
         }
+        // Another may be shown than before.
+        members.into_iter().for_each(|id| self.store.touch(id));
+    }
+}
+
+/// Whether `value` differs from what was there.
+fn replace(place: &mut f64, value: f64) -> bool {
+    std::mem::replace(place, value).to_bits() != value.to_bits()
+}
+
+impl Shard {
+    /// What is exposed of a series.
+    fn shown(&self, id: SeriesId) -> Option<SeriesView<'_>> {
+        let series = self.store.get(id)?;
+        let hidden = self.store.group(id).is_some_and(|(shown, _)| shown != id);
+        (!hidden && is_exposed(series)).then(|| SeriesView {
+            labels: series.labels.as_str(),
+            bounds: &series.bounds,
+            values: self
+                .exposed
+                .get(series.slot..series.slot + series.width())
+                .unwrap_or_default(),
+            created: Some(series.created),
+            owned: series.owned,
+        })
     }
 }
 
@@ -128,6 +161,23 @@ impl<'a> ShardView<'a> {
         self.shard.id
     }
 
+    /// All its series that were ever exposed, for [`ShardView::family`] and [`ShardView::series`].
+    pub fn ids(&self) -> impl Iterator<Item = SeriesId> + use<> {
+        self.shard.store.ids()
+    }
+
+    /// The family of one of its series.
+    #[must_use]
+    pub fn family(&self, id: SeriesId) -> Option<&'a Family> {
+        self.shard.store.family_of(self.shard.store.get(id)?)
+    }
+
+    /// What is exposed of one of its series, if anything is.
+    #[must_use]
+    pub fn series(&self, id: SeriesId) -> Option<SeriesView<'a>> {
+        self.shard.shown(id)
+    }
+
     /// The families this shard has, each with its exposed series (which may be none).
     pub fn families(
         &self,
@@ -135,18 +185,7 @@ impl<'a> ShardView<'a> {
         let shard = self.shard;
         shard.store.blocks().iter().map(move |block| {
             let series = block.series.iter().filter_map(move |id| {
-                let series = shard.store.get(*id)?;
-                let hidden = shard.store.group(*id).is_some_and(|(shown, _)| shown != *id);
-                (!hidden && is_exposed(series)).then(|| SeriesView {
-                    labels: series.labels.as_str(),
-                    bounds: &series.bounds,
-                    values: shard
-                        .exposed
-                        .get(series.slot..series.slot + series.width())
-                        .unwrap_or_default(),
-                    created: Some(series.created),
-                    owned: series.owned,
-                })
+                shard.shown(*id)
             });
             (&*block.family, series)
         })

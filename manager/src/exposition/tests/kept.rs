@@ -1,0 +1,164 @@
+//! A page that is kept says the same as one that is rendered anew, whatever happened in between and however it is sent.
+
+use std::io::Read as _;
+
+use flate2::read::GzDecoder;
+use proptest::prelude::*;
+
+use super::*;
+use crate::registry::{InstanceKey, Report, ReportedFamily, ReportedSeries};
+
+/// Something that changes the page.
+#[derive(Debug, Clone)]
+enum Event {
+    /// A sender posts everything it has: which sender, how far its counters are, which gauges it has.
+    Post { sender: u8, counts: u32, spread: u8, gauges: u8 },
+    Pass(u64),
+    Scrape(Format, Coding),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let scrape = (0..2_usize, prop::sample::select(vec![Coding::Identity, Coding::Gzip]))
+        .prop_map(|(format, coding)| Event::Scrape(Format::ALL[format], coding));
+    let post = (0..6_u8, 0..2_000_u32, any::<u8>(), any::<u8>()).prop_map(
+        |(sender, counts, spread, gauges)| Event::Post { sender, counts, spread, gauges },
+    );
+    let event = prop_oneof![
+        6 => post,
+        1 => (1..40_u64).prop_map(Event::Pass),
+        5 => scrape,
+    ];
+    prop::collection::vec(event, 1..60)
+}
+
+/// A body of some hundred series, of which `spread` decides which have changed.
+fn body(counts: u32, spread: u8, gauges: u8) -> Vec<ReportedFamily> {
+    let series = |label: u32, bounds: &[f64], values: Vec<f64>| ReportedSeries {
+        labels: LabelSet::canonical([("l", label.to_string().as_str())], 0, None).unwrap(),
+        bounds: Bounds::new(bounds).unwrap(),
+        values,
+        line: 1,
+    };
+    let family = |name: &str, kind, series| ReportedFamily {
+        name: name.into(),
+        kind,
+        help: "What it is.".into(),
+        series,
+    };
+    let grows = |n: u32| if n % 7 == u32::from(spread % 7) { counts } else { 5 };
+    let counters = (0..300).map(|n| series(n, &[], vec![f64::from(grows(n))])).collect();
+    let histograms = (0..9)
+        .map(|n| {
+            let count = f64::from(grows(n));
+            let bounds: &[f64] = if spread > 250 { &[0.5, 1.0, 2.0] } else { &[1.0, 2.0] };
+            let mut values = vec![count; bounds.len() + 1];
+            values.push(count / 3.0);
+            series(n, bounds, values)
+        })
+        .collect();
+    let held = (0..8).filter(|n| gauges & (1 << n) != 0);
+    let gauges = held.map(|n| series(n, &[], vec![f64::from(counts) / 7.0])).collect();
+    vec![
+        family("c_total", COUNTER, counters),
+        family("h", HISTOGRAM, histograms),
+        family("g", GAUGE, gauges),
+    ]
+}
+
+/// The page's lines: per family one block, in which series may come in any order.
+fn sorted(page: &str) -> Vec<Vec<&str>> {
+    let mut blocks: Vec<Vec<&str>> = Vec::new();
+    for line in page.lines() {
+        let begins = line.starts_with("# HELP ") || line.starts_with("# EOF");
+        match blocks.last_mut() {
+            Some(block) if !begins => block.push(line),
+            _ => blocks.push(vec![line]),
+        }
+    }
+    // A histogram's lines stay together: the rest of the line after the name is its series' own.
+    blocks.iter_mut().for_each(|block| block.sort_unstable());
+    blocks
+}
+
+fn read(page: &Page) -> String {
+    let bytes = page.to_vec();
+    match page.coding {
+        Coding::Identity => String::from_utf8(bytes).unwrap(),
+        Coding::Gzip => {
+            let mut text = String::new();
+            let mut decoder = GzDecoder::new(&bytes[..]);
+            decoder.read_to_string(&mut text).unwrap();
+            assert!(decoder.into_inner().is_empty(), "one member, and nothing after it");
+            text
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(48),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_kept_page_is_the_page(events in events()) {
+        let registry = registry();
+        let kept = Exposition::default();
+        let mut now = at(0);
+        for event in &events {
+            match event {
+                Event::Pass(seconds) => now = now + Duration::from_secs(*seconds),
+                Event::Post { sender, counts, spread, gauges } => {
+                    let families = body(*counts, *spread, *gauges);
+                    let report = Report {
+                        shard_id: u32::from(sender / 2),
+                        sender: InstanceKey::Named(sender.to_string().into()),
+                        sequence: None,
+                        started_at: None,
+                        interval: None,
+                        families: &families,
+                    };
+                    // One that was folded is refused; that changes nothing either.
+                    let _ = registry.report(&[report], now);
+                }
+                Event::Scrape(format, coding) => {
+                    let page = kept.render(&registry, &own(), now, (*format, *coding));
+                    let fresh = render_text(&registry, &own(), now, *format);
+                    let read = read(&page);
+                    prop_assert_eq!(sorted(&read), sorted(&fresh));
+                    prop_assert_eq!(read.len(), fresh.len());
+                }
+            }
+        }
+    }
+}
+
+/// The lines of a histogram stand together even when their chunk is put together anew.
+#[test]
+fn a_page_that_is_being_sent_does_not_change() {
+    let registry = registry();
+    let kept = Exposition::default();
+    let scrape = |now| kept.render(&registry, &[], now, (Format::Text, Coding::Identity));
+    let post = |count: u32| {
+        let families = body(count, 0, 1);
+        let report = Report {
+            shard_id: 0,
+            sender: InstanceKey::Named("a".into()),
+            sequence: None,
+            started_at: None,
+            interval: None,
+            families: &families,
+        };
+        registry.report(&[report], at(0)).unwrap();
+    };
+    post(10);
+    let first = scrape(at(0));
+    let before = first.to_vec();
+    for count in [11, 12, 100, 101] {
+        post(count);
+        scrape(at(0));
+    }
+    assert_eq!(first.to_vec(), before);
+    assert_ne!(scrape(at(0)).to_vec(), before);
+}
