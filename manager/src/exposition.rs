@@ -2,9 +2,11 @@
 
 mod chunks;
 mod deflate;
+mod encoder;
 mod format;
 mod kept;
 mod own;
+mod protobuf;
 mod text;
 
 use bytes::Bytes;
@@ -14,7 +16,7 @@ pub use kept::Exposition;
 pub use own::{OwnFamily, OwnSeries, reserved};
 
 use crate::{clock::UnixTime, registry::Registry};
-use text::Encoder;
+use encoder::Encoder;
 
 /// One rendered page.
 #[derive(Debug, Clone)]
@@ -72,6 +74,7 @@ pub fn render(registry: &Registry, own: &[OwnFamily], now: UnixTime, format: For
     for (family, body) in families.iter().zip(bodies) {
         if !body.is_empty() {
             let head = encoder.head(&family.name, family.kind, &family.help, &family.unit);
+            let head = encoder.open(&head, body.len());
             blocks.push((&family.name, vec![head.into(), body.into()]));
         }
     }
@@ -81,7 +84,7 @@ pub fn render(registry: &Registry, own: &[OwnFamily], now: UnixTime, format: For
     }
     blocks.sort_by_key(|(name, _)| *name);
     let mut segments: Vec<Bytes> = blocks.into_iter().flat_map(|(_, block)| block).collect();
-    segments.extend(encoder.end());
+    segments.push(Bytes::from_static(encoder.end()));
     Page { content_type: format.content_type(), coding: Coding::Identity, segments }
 }
 

@@ -11,7 +11,7 @@ mod labels;
 use serde::{Deserialize, Serialize};
 
 pub use bounds::{Bounds, BoundsError};
-pub use labels::{LabelError, LabelSet, is_label_name};
+pub use labels::{LabelError, LabelSet, is_label_name, unescape};
 
 /// How a family's values behave (Prometheus' term).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

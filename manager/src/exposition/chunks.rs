@@ -129,6 +129,11 @@ impl Chunks {
         self.chunks.iter().all(|chunk| chunk.text.is_empty())
     }
 
+    /// Length of all text, bytes.
+    pub(super) fn len(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.text.len()).sum()
+    }
+
     /// The text of all entries.
     pub(super) fn texts(&self) -> impl Iterator<Item = Bytes> {
         let chunks = self.chunks.iter().filter(|chunk| !chunk.text.is_empty());

@@ -9,6 +9,8 @@ pub enum Format {
     Text,
     /// OpenMetrics text format 1.0.0.
     OpenMetrics,
+    /// Delimited `io.prometheus.client.MetricFamily` messages.
+    Protobuf,
 }
 
 /// How a page is compressed.
@@ -52,7 +54,7 @@ const Q: Name<'static> = Name::new_unchecked("q");
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Text, Self::OpenMetrics];
+    pub const ALL: [Self; 3] = [Self::Text, Self::OpenMetrics, Self::Protobuf];
 
     /// Value of `Content-Type`.
     #[must_use]
@@ -60,6 +62,9 @@ impl Format {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
         }
     }
 
@@ -69,6 +74,7 @@ impl Format {
         match self {
             Self::Text => "text",
             Self::OpenMetrics => "openmetrics",
+            Self::Protobuf => "protobuf",
         }
     }
 

@@ -9,7 +9,7 @@ use super::{
     chunks::{Chunks, Key, Place},
     deflate::{Deflated, Deflater, Gzip},
     own::{self, OfShards},
-    text::Encoder,
+    encoder::Encoder,
 };
 use crate::{
     clock::UnixTime,
@@ -198,28 +198,29 @@ impl KeptPage {
 
     /// Puts all blocks one after the other, in order of family name.
     fn assemble(&mut self, own: &[OwnFamily], coding: Coding) -> Page {
+        let encoder = self.encoder;
         let own: Vec<_> =
-            own.iter().map(|family| (family.name.as_str(), self.encoder.own_family(family))).collect();
+            own.iter().map(|family| (family.name.as_str(), encoder.own_family(family))).collect();
         let mut blocks: Vec<(&str, Block<'_>)> =
             own.iter().map(|(name, text)| (*name, Block::Own(text))).collect();
         let kept = self.families.iter_mut().chain(&mut self.of_shards);
         blocks.extend(kept.filter(|family| !family.chunks.is_empty()).map(|family| {
             let KeptFamily { name, head, chunks } = family;
-            (&**name, Block::Kept { head, chunks })
+            (&**name, Block::Kept { head: encoder.open(head, chunks.len()), chunks })
         }));
         blocks.sort_by_key(|(name, _)| *name);
-        let end = self.encoder.end();
+        let end = encoder.end();
         let segments = match coding {
             Coding::Identity => {
                 let segments = blocks.into_iter().flat_map(|(_, block)| block.texts());
-                segments.chain(end).collect()
+                segments.chain([Bytes::from_static(end)]).collect()
             }
             Coding::Gzip => {
                 let mut gzip = Gzip::new();
                 for (_, block) in blocks {
                     block.deflate_into(&mut gzip, &mut self.deflater);
                 }
-                end.iter().for_each(|end| gzip.add(&Deflated::store(end)));
+                gzip.add(&Deflated::store(end));
                 gzip.finish()
             }
         };
@@ -230,7 +231,7 @@ impl KeptPage {
 /// The lines of one family on the page.
 enum Block<'a> {
     Own(&'a [u8]),
-    Kept { head: &'a [u8], chunks: &'a mut Chunks },
+    Kept { head: Vec<u8>, chunks: &'a mut Chunks },
 }
 
 impl Block<'_> {
@@ -238,7 +239,7 @@ impl Block<'_> {
         match self {
             Self::Own(text) => vec![Bytes::copy_from_slice(text)],
             Self::Kept { head, chunks } => {
-                std::iter::once(Bytes::copy_from_slice(head)).chain(chunks.texts()).collect()
+                std::iter::once(head.into()).chain(chunks.texts()).collect()
             }
         }
     }
@@ -247,7 +248,7 @@ impl Block<'_> {
         match self {
             Self::Own(text) => gzip.add(&deflater.deflate(text)),
             Self::Kept { head, chunks } => {
-                gzip.add(&Deflated::store(head));
+                gzip.add(&Deflated::store(&head));
                 chunks.deflated(deflater).for_each(|piece| gzip.add(piece));
             }
         }

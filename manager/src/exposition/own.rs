@@ -5,7 +5,7 @@ use prometheus::proto;
 use crate::{
     clock::UnixTime,
     model::{Bounds, LabelSet, MetricType},
-    registry::{Reason, ShardState, ShardSummary, Transport},
+    registry::{Reason, SeriesView, ShardState, ShardSummary, Transport},
 };
 
 /// A family that the manager itself exposes.
@@ -32,6 +32,18 @@ pub struct OwnSeries {
     pub bounds: Bounds,
     /// Its values.
     pub values: Vec<f64>,
+}
+
+impl OwnSeries {
+    pub(super) fn view(&self) -> SeriesView<'_> {
+        SeriesView {
+            labels: self.labels.as_str(),
+            bounds: &self.bounds,
+            values: &self.values,
+            created: None,
+            owned: true,
+        }
+    }
 }
 
 /// The families the manager keeps of every shard (design section 6): name, type, help.

@@ -1,30 +1,34 @@
 //! The two text formats: Prometheus 0.0.4 and OpenMetrics 1.0.0. They differ in the lines about a family and at the end;
 //! sample lines are the same bytes.
 
-use bytes::Bytes;
-
-use super::{Format, OwnFamily};
 use crate::{
     model::{MetricType, counter_stem},
     registry::SeriesView,
 };
 
-/// Writes families and samples in one format.
+/// Writes families and samples in one text format.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Encoder {
-    format: Format,
+pub(super) struct TextEncoder {
+    /// OpenMetrics 1.0.0, else Prometheus 0.0.4.
+    is_openmetrics: bool,
 }
 
-impl Encoder {
-    pub(super) const fn new(format: Format) -> Self {
-        Self { format }
+impl TextEncoder {
+    pub(super) const fn new(is_openmetrics: bool) -> Self {
+        Self { is_openmetrics }
+    }
+
+    /// What ends a page.
+    pub(super) fn end(self) -> &'static [u8] {
+        if self.is_openmetrics { b"# EOF\n" } else { b"" }
     }
 
     /// The lines about a family.
     pub(super) fn head(self, name: &str, kind: MetricType, help: &str, unit: &str) -> Vec<u8> {
-        let (name, kind) = match self.format {
-            Format::Text => (name, kind.as_str()),
-            Format::OpenMetrics => openmetrics_head(name, kind),
+        let (name, kind) = if self.is_openmetrics {
+            openmetrics_head(name, kind)
+        } else {
+            (name, kind.as_str())
         };
         let mut out = Vec::with_capacity(2 * name.len() + help.len() + 32);
         if !help.is_empty() {
@@ -33,7 +37,7 @@ impl Encoder {
             out.push(b'\n');
         }
         put(&mut out, &["# TYPE ", name, " ", kind, "\n"]);
-        if self.format == Format::OpenMetrics && !unit.is_empty() {
+        if self.is_openmetrics && !unit.is_empty() {
             put(&mut out, &["# UNIT ", name, " ", unit, "\n"]);
         }
         out
@@ -78,34 +82,13 @@ impl Encoder {
         }
     }
 
-    /// A whole family of the manager's own.
-    pub(super) fn own_family(self, family: &OwnFamily) -> Vec<u8> {
-        let mut out = self.head(&family.name, family.kind, &family.help, "");
-        for series in &family.series {
-            let view = SeriesView {
-                labels: series.labels.as_str(),
-                bounds: &series.bounds,
-                values: &series.values,
-                created: None,
-                owned: true,
-            };
-            self.series(&mut out, &family.name, family.kind, series.shard_id, &view);
-        }
-        out
-    }
-
-    /// What ends a page.
-    pub(super) fn end(self) -> Option<Bytes> {
-        (self.format == Format::OpenMetrics).then_some(Bytes::from_static(b"# EOF\n"))
-    }
-
     /// HELP escapes backslash and line feed; OpenMetrics the double quote too.
     fn put_help(self, out: &mut Vec<u8>, help: &str) {
         for &byte in help.as_bytes() {
             match byte {
                 b'\\' => out.extend_from_slice(b"\\\\"),
                 b'\n' => out.extend_from_slice(b"\\n"),
-                b'"' if self.format == Format::OpenMetrics => out.extend_from_slice(b"\\\""),
+                b'"' if self.is_openmetrics => out.extend_from_slice(b"\\\""),
                 byte => out.push(byte),
             }
         }

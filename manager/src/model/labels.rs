@@ -80,6 +80,40 @@ impl LabelSet {
     }
 }
 
+/// The names and values of a canonical text.
+pub fn unescape(canonical: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+    let mut rest = canonical;
+    std::iter::from_fn(move || {
+        let (name, after) = rest.trim_start_matches(',').split_once("=\"")?;
+        let mut end = 0;
+        while !after.get(end..)?.starts_with('"') {
+            // An escaped character is never the closing quote.
+            end += if after.get(end..)?.starts_with('\\') { 2 } else { 1 };
+            while !after.is_char_boundary(end) {
+                end += 1;
+            }
+        }
+        let (value, after) = after.split_at_checked(end)?;
+        rest = after.strip_prefix('"')?;
+        Some((name, unescape_value(value)))
+    })
+}
+
+fn unescape_value(value: &str) -> Cow<'_, str> {
+    if !value.contains('\\') {
+        return Cow::Borrowed(value);
+    }
+    let mut chars = value.chars();
+    let mut out = String::with_capacity(value.len());
+    while let Some(c) = chars.next() {
+        match (c, c == '\\') {
+            (_, true) => out.extend(chars.next().map(|c| if c == 'n' { '\n' } else { c })),
+            (c, false) => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
 impl fmt::Debug for LabelSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{{{}}}", self.0)
@@ -156,6 +190,15 @@ mod tests {
             canonical(&[("job", "x"), ("exported_job", "y"), ("instance", "z")]).unwrap(),
             r#"exported_exported_job="x",exported_instance="z",exported_job="y""#
         );
+    }
+
+    #[test]
+    fn a_canonical_text_reads_back() {
+        let pairs = [("a", "q\"b\\n\nü🦀"), ("b", "x,y=\"z\""), ("c", "\\")];
+        let set = LabelSet::canonical(pairs, 3, None).unwrap();
+        let read: Vec<_> = unescape(set.as_str()).map(|(n, v)| (n, v.into_owned())).collect();
+        assert_eq!(read, pairs.map(|(n, v)| (n, v.to_owned())));
+        assert_eq!(unescape("").count(), 0);
     }
 
     #[test]

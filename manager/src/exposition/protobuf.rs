@@ -1,0 +1,195 @@
+//! The delimited protobuf format: `io.prometheus.client.MetricFamily` messages, each behind its length.
+//!
+//! Written by hand, for a page is put together from the series that changed: a family's `metric` fields can be encoded
+//! one by one, and stand behind each other in any order.
+
+use crate::{
+    clock::UnixTime,
+    model::{MetricType, unescape},
+    registry::SeriesView,
+};
+
+/// Field numbers of metrics.proto (prometheus/client_model).
+mod field {
+    pub(super) const FAMILY_NAME: u32 = 1;
+    pub(super) const FAMILY_HELP: u32 = 2;
+    pub(super) const FAMILY_TYPE: u32 = 3;
+    pub(super) const FAMILY_METRIC: u32 = 4;
+    pub(super) const FAMILY_UNIT: u32 = 5;
+    pub(super) const METRIC_LABEL: u32 = 1;
+    pub(super) const METRIC_GAUGE: u32 = 2;
+    pub(super) const METRIC_COUNTER: u32 = 3;
+    pub(super) const METRIC_SUMMARY: u32 = 4;
+    pub(super) const METRIC_UNTYPED: u32 = 5;
+    pub(super) const METRIC_HISTOGRAM: u32 = 7;
+    pub(super) const LABEL_NAME: u32 = 1;
+    pub(super) const LABEL_VALUE: u32 = 2;
+    /// Of counters, gauges and untyped metrics.
+    pub(super) const VALUE: u32 = 1;
+    pub(super) const COUNTER_CREATED: u32 = 3;
+    /// Of histograms and summaries.
+    pub(super) const COUNT: u32 = 1;
+    pub(super) const SUM: u32 = 2;
+    pub(super) const PART: u32 = 3;
+    pub(super) const SUMMARY_CREATED: u32 = 4;
+    pub(super) const HISTOGRAM_COUNT_FLOAT: u32 = 4;
+    pub(super) const HISTOGRAM_CREATED: u32 = 15;
+    pub(super) const BUCKET_COUNT: u32 = 1;
+    pub(super) const BUCKET_BOUND: u32 = 2;
+    pub(super) const BUCKET_COUNT_FLOAT: u32 = 4;
+    pub(super) const QUANTILE: u32 = 1;
+    pub(super) const QUANTILE_VALUE: u32 = 2;
+    pub(super) const SECONDS: u32 = 1;
+    pub(super) const NANOS: u32 = 2;
+}
+
+/// What stands before a family's series, without the length of all.
+pub(super) fn head(name: &str, kind: MetricType, help: &str, unit: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(name.len() + help.len() + unit.len() + 16);
+    put_bytes(&mut out, field::FAMILY_NAME, name.as_bytes());
+    if !help.is_empty() {
+        put_bytes(&mut out, field::FAMILY_HELP, help.as_bytes());
+    }
+    put_varint_field(&mut out, field::FAMILY_TYPE, match kind {
+        MetricType::Counter => 0,
+        MetricType::Gauge => 1,
+        MetricType::Summary => 2,
+        MetricType::Untyped => 3,
+        MetricType::Histogram => 4,
+    });
+    if !unit.is_empty() {
+        put_bytes(&mut out, field::FAMILY_UNIT, unit.as_bytes());
+    }
+    out
+}
+
+/// The head of a family behind the length of its message, whose series have `length` bytes.
+pub(super) fn open(head: &[u8], length: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(head.len() + 5);
+    put_varint(&mut out, (head.len() + length) as u64);
+    out.extend_from_slice(head);
+    out
+}
+
+/// One series, as a field of its family.
+pub(super) fn series(
+    out: &mut Vec<u8>,
+    kind: MetricType,
+    shard_id: Option<u32>,
+    series: &SeriesView<'_>,
+) {
+    let mut metric = Vec::with_capacity(256);
+    let mut pair = Vec::with_capacity(64);
+    if let Some(id) = shard_id {
+        put_label(&mut metric, &mut pair, "shard_id", itoa::Buffer::new().format(id));
+    }
+    for (name, value) in unescape(series.labels) {
+        put_label(&mut metric, &mut pair, name, &value);
+    }
+    let (field, value) = match kind {
+        MetricType::Counter => (field::METRIC_COUNTER, counter(series)),
+        MetricType::Gauge => (field::METRIC_GAUGE, plain(series)),
+        MetricType::Untyped => (field::METRIC_UNTYPED, plain(series)),
+        MetricType::Summary => (field::METRIC_SUMMARY, summary(series)),
+        MetricType::Histogram => (field::METRIC_HISTOGRAM, histogram(series)),
+    };
+    put_bytes(&mut metric, field, &value);
+    put_bytes(out, field::FAMILY_METRIC, &metric);
+}
+
+fn put_label(metric: &mut Vec<u8>, pair: &mut Vec<u8>, name: &str, value: &str) {
+    pair.clear();
+    put_bytes(pair, field::LABEL_NAME, name.as_bytes());
+    put_bytes(pair, field::LABEL_VALUE, value.as_bytes());
+    put_bytes(metric, field::METRIC_LABEL, pair);
+}
+
+fn plain(series: &SeriesView<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32);
+    put_double(&mut out, field::VALUE, series.values.first().copied().unwrap_or_default());
+    out
+}
+
+fn counter(series: &SeriesView<'_>) -> Vec<u8> {
+    let mut out = plain(series);
+    put_time(&mut out, field::COUNTER_CREATED, series.created);
+    out
+}
+
+fn summary(series: &SeriesView<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    if let [quantiles @ .., count, sum] = series.values {
+        put_varint_field(&mut out, field::COUNT, *count as u64);
+        put_double(&mut out, field::SUM, *sum);
+        let shown = if series.owned { quantiles } else { &[] };
+        for (quantile, value) in series.bounds.values().iter().zip(shown) {
+            let mut part = Vec::with_capacity(18);
+            put_double(&mut part, field::QUANTILE, *quantile);
+            put_double(&mut part, field::QUANTILE_VALUE, *value);
+            put_bytes(&mut out, field::PART, &part);
+        }
+    }
+    put_time(&mut out, field::SUMMARY_CREATED, series.created);
+    out
+}
+
+/// Counts are whole numbers; where a sender's are not, the fields for fractions are used.
+fn histogram(series: &SeriesView<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32 + 24 * series.values.len());
+    if let [buckets @ .., count, sum] = series.values {
+        let is_whole = series.values.iter().rev().skip(1).all(|value| value.trunc() == *value);
+        let put_count = |out: &mut Vec<u8>, whole, fraction, value: f64| {
+            if is_whole {
+                put_varint_field(out, whole, value as u64);
+            } else {
+                put_double(out, fraction, value);
+            }
+        };
+        put_count(&mut out, field::COUNT, field::HISTOGRAM_COUNT_FLOAT, *count);
+        put_double(&mut out, field::SUM, *sum);
+        let bounds = series.bounds.values().iter().chain(&[f64::INFINITY]);
+        for (bound, bucket) in bounds.zip(buckets.iter().chain([count])) {
+            let mut part = Vec::with_capacity(20);
+            put_count(&mut part, field::BUCKET_COUNT, field::BUCKET_COUNT_FLOAT, *bucket);
+            put_double(&mut part, field::BUCKET_BOUND, *bound);
+            put_bytes(&mut out, field::PART, &part);
+        }
+    }
+    put_time(&mut out, field::HISTOGRAM_CREATED, series.created);
+    out
+}
+
+/// A `google.protobuf.Timestamp`, if there is a time.
+fn put_time(out: &mut Vec<u8>, field: u32, time: Option<UnixTime>) {
+    let Some(since_epoch) = time.map(|time| time.since(UnixTime::default())) else {
+        return;
+    };
+    let mut timestamp = Vec::with_capacity(16);
+    put_varint_field(&mut timestamp, field::SECONDS, since_epoch.as_secs());
+    put_varint_field(&mut timestamp, field::NANOS, u64::from(since_epoch.subsec_nanos()));
+    put_bytes(out, field, &timestamp);
+}
+
+fn put_double(out: &mut Vec<u8>, field: u32, value: f64) {
+    put_varint(out, u64::from(field << 3 | 1));
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn put_varint_field(out: &mut Vec<u8>, field: u32, value: u64) {
+    put_varint(out, u64::from(field << 3));
+    put_varint(out, value);
+}
+
+fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+    put_varint(out, u64::from(field << 3 | 2));
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value > 0x7f {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
