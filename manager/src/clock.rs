@@ -40,6 +40,15 @@ impl UnixTime {
     }
 }
 
+impl std::ops::Sub<Duration> for UnixTime {
+    type Output = Self;
+
+    /// The epoch, if it would be before it.
+    fn sub(self, earlier: Duration) -> Self {
+        Self(self.0.saturating_sub(earlier))
+    }
+}
+
 impl std::ops::Add<Duration> for UnixTime {
     type Output = Self;
 

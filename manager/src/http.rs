@@ -159,7 +159,7 @@ fn take_shard_metrics(
         "series": taken.series,
         "identity": if taken.identified { "known" } else { "none" },
         "late": taken.late,
-        "durable": taken.durable,
+        "durable": taken.durable && http.journal.is_up(),
         "rejected": rejected.collect::<Vec<_>>(),
     })))
 }

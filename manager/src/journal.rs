@@ -9,7 +9,7 @@
 
 mod log;
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{cell::RefCell, io, path::Path, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -27,6 +27,12 @@ const MIN_CHECKPOINT_BYTES: u64 = 1 << 20;
 
 /// Pause between two attempts to write again after the disk failed.
 const HEAL_PAUSE: Duration = Duration::from_secs(5);
+
+/// How often the disk takes what was appended while a checkpoint is written.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+
+/// What a thread keeps of the memory it encoded a record in, bytes.
+const MAX_KEPT_BYTES: usize = 64 << 10;
 
 /// Keeps changes. The registry's sink, and what operators are told of it.
 pub(crate) trait Journal: std::fmt::Debug + Send + Sync {
@@ -76,32 +82,49 @@ impl Journal for MemoryOnly {
 #[derive(Debug)]
 pub(crate) struct FileJournal<D: Disk = RealDisk> {
     open: Mutex<Open<D>>,
+    /// Why changes are not durable. Locked after `open`, if both are.
+    degraded: Mutex<Option<String>>,
     metrics: JournalMetrics,
 }
 
 #[derive(Debug)]
 struct Open<D: Disk> {
     log: Log<D>,
-    /// Kept for its memory.
-    record: Vec<u8>,
     /// Nothing was appended since the last maintenance.
     idle: bool,
-    /// Why changes are not durable.
-    degraded: Option<String>,
     /// When a checkpoint last failed, or became needed because the disk did.
     failed: Option<Instant>,
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Its files cannot.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// A record is whole, but says nothing that this version knows.
+    #[error(
+        "a record in {dir} is whole but unreadable ({error}): another version of the manager wrote it; start that version, \
+         or use another --data-dir to start anew"
+    )]
+    Unreadable {
+        /// The directory.
+        dir: String,
+        /// What the decoder says.
+        error: String,
+    },
 }
 
 impl FileJournal {
     /// Opens the journal in `dir`, which is made if it is not there, and restores `registry`, which is empty, from it.
     ///
     /// # Errors
-    /// If another manager uses the directory, a newer one wrote it, or it cannot be read or written.
+    /// If another manager uses the directory, another version wrote it, or it cannot be read or written.
     pub(crate) fn open(
         dir: &Path,
         registry: &Registry,
         metrics: JournalMetrics,
-    ) -> Result<Arc<Self>, OpenError> {
+    ) -> Result<Arc<Self>, JournalError> {
         Self::open_on(RealDisk, dir, registry, metrics)
     }
 }
@@ -112,17 +135,23 @@ impl<D: Disk> FileJournal<D> {
         dir: &Path,
         registry: &Registry,
         metrics: JournalMetrics,
-    ) -> Result<Arc<Self>, OpenError> {
+    ) -> Result<Arc<Self>, JournalError> {
         let began = Instant::now();
         let mut replay = Replay::default();
         let (log, recovered) = Log::open_on(disk, dir, |record| {
             replay.take(registry, record.payload, record.in_checkpoint);
         })?;
+        if let Some(error) = replay.unreadable {
+            let dir = dir.display().to_string();
+            return Err(JournalError::Unreadable { dir, error: error.to_string() });
+        }
         for damage in &recovered.damage {
             if damage.is_of_a_crash() {
                 tracing::warn!(%damage, "the journal ends as a crash leaves it");
             } else {
                 tracing::error!(%damage, "the journal is damaged: what is lost there stays lost");
+                keep_aside(&damage.file);
+                metrics.damage.inc();
             }
         }
         if let Some((misfit, changes)) = replay.misfits {
@@ -131,42 +160,78 @@ impl<D: Disk> FileJournal<D> {
         let (records, bytes, took) = (recovered.records, recovered.bytes, began.elapsed());
         tracing::info!(dir = %dir.display(), records, bytes, ?took, "journal restored");
         metrics.bytes.set(log.disk_bytes().cast_signed());
-        let mut open = Open { log, record: Vec::new(), idle: true, degraded: None, failed: None };
         metrics.up.set(1);
+        let journal = Self {
+            open: Mutex::new(Open { log, idle: true, failed: None }),
+            degraded: Mutex::default(),
+            metrics,
+        };
         if let Some(error) = recovered.broken {
-            open.degrade(&error, &metrics);
+            journal.degrade(&mut journal.open.lock(), &error);
         }
-        Ok(Arc::new(Self { open: Mutex::new(open), metrics }))
+        Ok(Arc::new(journal))
     }
 
     /// Writes everything there is to a new segment, and drops the older ones.
-    fn checkpoint(&self, registry: &Registry) -> io::Result<()> {
+    fn checkpoint(&self, registry: &Registry, now: UnixTime) -> io::Result<()> {
+        self.sync()?; // or the next line would do it while others wait
         self.open.lock().log.begin_checkpoint()?;
-        let mut written = Ok(());
+        let mut written = self.write(&[Change::Time(now)]);
+        let mut synced = Instant::now();
         registry.checkpoint(|changes| {
             if written.is_ok() {
-                written = self.open.lock().write(changes);
+                written = self.write(changes);
+            }
+            if written.is_ok() && synced.elapsed() > SYNC_EVERY {
+                written = self.sync(); // also for those who report meanwhile
+                synced = Instant::now();
             }
         });
         written?;
-        self.sync()?; // the bulk of it while others append
+        self.sync()?;
         self.open.lock().log.end_checkpoint()
     }
 
-    /// Has the disk take what the kernel has.
+    /// Has the disk take what the kernel has, while others append.
     fn sync(&self) -> io::Result<()> {
         let handle = self.open.lock().log.sync_handle();
         handle.map_or(Ok(()), |handle| handle.sync())
     }
 
+    /// Appends one record.
+    fn write(&self, changes: &[Change<'_>]) -> io::Result<()> {
+        thread_local! {
+            /// Kept for its memory.
+            static RECORD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        let mut record = RECORD.take();
+        record.clear();
+        // Encoded before the lock, for which others wait.
+        record = postcard::to_extend(changes, record).map_err(io::Error::other)?;
+        let written = self.open.lock().log.append(&record);
+        record.shrink_to(MAX_KEPT_BYTES);
+        RECORD.set(record);
+        written
+    }
+
+    /// Changes are not durable from now on.
+    fn degrade(&self, open: &mut Open<D>, error: &io::Error) {
+        let before = self.degraded.lock().replace(error.to_string());
+        if before.is_none() {
+            tracing::error!(%error, "the journal cannot be written: counts are taken, but a restart would lose them");
+        }
+        open.failed = Some(Instant::now());
+        self.metrics.up.set(0);
+    }
+
     /// Checkpoints, and heals by it.
-    fn renew(&self, registry: &Registry) {
-        let checkpointed = self.checkpoint(registry);
+    fn renew(&self, registry: &Registry, now: UnixTime) {
+        let checkpointed = self.checkpoint(registry, now);
         let mut open = self.open.lock();
         match checkpointed {
             Ok(()) => {
                 open.failed = None;
-                if open.degraded.take().is_some() {
+                if self.degraded.lock().take().is_some() {
                     tracing::warn!(
                         "the journal is written again: nothing counted so far is at risk"
                     );
@@ -175,74 +240,75 @@ impl<D: Disk> FileJournal<D> {
                 self.metrics.checkpoints.inc();
             }
             Err(error) if open.log.is_durable() => {
-                tracing::warn!(%error, "no checkpoint could be written: the journal grows");
+                tracing::error!(%error, "no checkpoint could be written: the journal grows");
                 open.failed = Some(Instant::now());
+                self.metrics.checkpoint_failures.inc();
             }
-            Err(error) => open.degrade(&error, &self.metrics),
+            Err(error) => {
+                self.degrade(&mut open, &error);
+                self.metrics.checkpoint_failures.inc();
+            }
         }
     }
 }
 
 impl<D: Disk + Send> Journal for FileJournal<D> {
     fn append(&self, changes: &[Change<'_>]) -> bool {
+        let written = self.write(changes);
         let mut open = self.open.lock();
         open.idle = false;
-        match open.write(changes) {
+        match written {
             Ok(()) => open.log.is_durable(),
-            Err(error) if open.degraded.is_none() => {
-                open.degrade(&error, &self.metrics);
+            Err(error) => {
+                if self.degraded.lock().is_none() {
+                    self.degrade(&mut open, &error);
+                }
                 false
             }
-            Err(_) => false,
         }
     }
 
     fn maintain(&self, registry: &Registry, now: UnixTime) {
-        let mut open = self.open.lock();
-        let is_up = open.degraded.is_none();
-        if std::mem::replace(&mut open.idle, true) && is_up {
+        let idle = std::mem::replace(&mut self.open.lock().idle, true);
+        if idle && self.is_up() {
             // So that after a restart it is known who was alive when the manager ended.
-            if let Err(error) = open.write(&[Change::Time(now)]) {
-                open.degrade(&error, &self.metrics);
+            if let Err(error) = self.write(&[Change::Time(now)]) {
+                self.degrade(&mut self.open.lock(), &error);
             }
         }
-        let grown =
-            open.log.since_checkpoint() > open.log.checkpoint_bytes().max(MIN_CHECKPOINT_BYTES);
-        let waits = open.failed.is_some_and(|failed| failed.elapsed() < HEAL_PAUSE);
-        drop(open);
+        let is_up = self.is_up();
+        let (grown, waits) = {
+            let open = self.open.lock();
+            let last = open.log.checkpoint_bytes().max(MIN_CHECKPOINT_BYTES);
+            let waits = open.failed.is_some_and(|failed| failed.elapsed() < HEAL_PAUSE);
+            (open.log.since_checkpoint() > last, waits)
+        };
         if is_up && let Err(error) = self.sync() {
             let mut open = self.open.lock();
             open.log.broke();
-            open.degrade(&error, &self.metrics);
+            self.degrade(&mut open, &error);
         } else if (grown || !is_up) && !waits {
-            self.renew(registry);
+            self.renew(registry, now);
         }
         self.metrics.bytes.set(self.open.lock().log.disk_bytes().cast_signed());
     }
 
     fn state(&self) -> JournalState {
-        match &self.open.lock().degraded {
+        match &*self.degraded.lock() {
             Some(reason) => JournalState::Degraded(reason.clone()),
             None => JournalState::Up,
         }
     }
 }
 
-impl<D: Disk> Open<D> {
-    fn degrade(&mut self, error: &io::Error, metrics: &JournalMetrics) {
-        if self.degraded.is_none() {
-            tracing::error!(%error, "the journal cannot be written: counts are taken, but a restart would lose them");
-        }
-        self.degraded = Some(error.to_string());
-        self.failed = Some(Instant::now());
-        metrics.up.set(0);
-    }
-
-    fn write(&mut self, changes: &[Change<'_>]) -> io::Result<()> {
-        self.record.clear();
-        self.record = postcard::to_extend(changes, std::mem::take(&mut self.record))
-            .map_err(io::Error::other)?;
-        self.log.append(&self.record)
+/// A damaged segment stays under another name when the log no longer needs it, for whoever wants to look at it.
+fn keep_aside(segment: &Path) {
+    let mut aside = segment.as_os_str().to_owned();
+    aside.push(".damaged");
+    if let Err(error) = std::fs::hard_link(segment, &aside)
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        tracing::warn!(%error, segment = %segment.display(), "cannot keep a copy of the damaged segment");
     }
 }
 
@@ -250,34 +316,27 @@ impl<D: Disk> Open<D> {
 #[derive(Debug, Default)]
 struct Replay {
     /// Changes that fitted nothing: the first, and how many.
-    misfits: Option<(Problem, u64)>,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Problem {
-    #[error(transparent)]
-    Misfit(#[from] Misfit),
-    #[error("a record is unreadable: {0}")]
-    Unreadable(#[from] postcard::Error),
+    misfits: Option<(Misfit, u64)>,
+    /// Why a whole record could not be read.
+    unreadable: Option<postcard::Error>,
 }
 
 impl Replay {
     fn take(&mut self, registry: &Registry, record: &[u8], in_checkpoint: bool) {
         let changes = match postcard::from_bytes::<Vec<Change<'_>>>(record) {
             Ok(changes) => changes,
-            Err(error) => return self.note(error.into()),
+            Err(error) => {
+                self.unreadable.get_or_insert(error);
+                return;
+            }
         };
         for change in changes {
             match registry.restore(change) {
                 // What changes while a checkpoint is written comes before what it changes.
-                Err(misfit) if !in_checkpoint => self.note(misfit.into()),
+                Err(misfit) if !in_checkpoint => self.misfits.get_or_insert((misfit, 0)).1 += 1,
                 _ => {}
             }
         }
-    }
-
-    fn note(&mut self, problem: Problem) {
-        self.misfits.get_or_insert((problem, 0)).1 += 1;
     }
 }
 

@@ -35,7 +35,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::server::Connected;
 
 pub use config::{Config, ConfigError};
-pub use journal::OpenError;
+pub use journal::{JournalError, OpenError};
 
 use clock::Clock;
 use journal::{FileJournal, Journal, JournalState, MemoryOnly};
@@ -77,7 +77,7 @@ pub enum BuildError {
     },
     /// The journal cannot be used.
     #[error("--data-dir cannot be used")]
-    Journal(#[from] OpenError),
+    Journal(#[from] JournalError),
     /// The manager's own metrics contradict each other.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
@@ -113,13 +113,12 @@ impl Manager {
         let journal: Arc<dyn Journal> = match config.data_dir.as_deref().zip(of_journal) {
             None => Arc::new(MemoryOnly),
             Some((dir, of_journal)) => {
-                let journal = FileJournal::open(dir, &registry, of_journal)?;
-                registry.resume(clock.now());
-                journal
+                FileJournal::open(dir, &registry, of_journal)?
             }
         };
         let sink = Arc::clone(&journal);
         registry.record_to(Box::new(move |changes| sink.append(changes)));
+        registry.resume(clock.now());
         let (http, http_addr) = bind("HTTP", config.http_addr).await?;
         let (grpc, grpc_addr) = bind("gRPC", config.grpc_addr).await?;
         let sessions = Arc::new(Sessions {
@@ -191,7 +190,9 @@ impl Manager {
             shutdown: stop.clone(),
         });
         let summary = AbortOnDropHandle::new(summary::every_minute(Arc::clone(&sessions)));
-        let maintenance = AbortOnDropHandle::new(maintain(Arc::clone(&sessions)));
+        let drained = CancellationToken::new();
+        let maintenance =
+            AbortOnDropHandle::new(maintain(Arc::clone(&sessions), drained.clone()));
         let serve_http =
             axum::serve(http, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
         let serve =
@@ -208,27 +209,31 @@ impl Manager {
         stop.cancel(); // ends the sessions too when a listener failed
         drop(summary);
         // Its last act is to have the disk take everything.
+        drained.cancel();
         let _ = maintenance.await;
         served
     }
 }
 
-/// Starts the task that looks after the journal once a second until the shutdown, and once more then.
-fn maintain(sessions: Arc<Sessions>) -> JoinHandle<()> {
+/// Starts the task that looks after the journal once a second until no more is to come, and once more then.
+fn maintain(sessions: Arc<Sessions>, drained: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut tick = interval(MAINTAIN_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
-                () = sessions.shutdown.cancelled() => {}
+                () = drained.cancelled() => {}
             }
-            let ends = sessions.shutdown.is_cancelled();
+            let ends = drained.is_cancelled();
             let sessions = Arc::clone(&sessions);
             let now = sessions.clock.now();
             let maintained =
                 spawn_blocking(move || sessions.journal.maintain(&sessions.registry, now));
-            if maintained.await.is_err() || ends {
+            if let Err(error) = maintained.await {
+                tracing::error!(%error, "looking after the journal failed");
+            }
+            if ends {
                 return;
             }
         }

@@ -67,13 +67,17 @@ pub struct Metrics {
 
 /// What is counted of a journal in a directory.
 #[derive(Debug, Clone)]
-pub struct JournalMetrics {
+pub(crate) struct JournalMetrics {
     /// Whether changes are durable.
     pub(crate) up: IntGauge,
     /// Size of its files.
     pub(crate) bytes: IntGauge,
     /// Checkpoints written.
     pub(crate) checkpoints: IntCounter,
+    /// Checkpoints that could not be written.
+    pub(crate) checkpoint_failures: IntCounter,
+    /// Damaged places found at the start.
+    pub(crate) damage: IntGauge,
 }
 
 impl Metrics {
@@ -81,7 +85,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If they are there already.
-    pub fn of_journal(&self) -> Result<JournalMetrics, prometheus::Error> {
+    pub(crate) fn of_journal(&self) -> Result<JournalMetrics, prometheus::Error> {
         let up = IntGauge::new(
             "shardmeter_manager_journal_up",
             "Whether what shards report is durable (1) or lost by a restart of the manager (0).",
@@ -92,10 +96,20 @@ impl Metrics {
             "shardmeter_manager_journal_checkpoints_total",
             "Checkpoints of the journal written.",
         )?;
+        let checkpoint_failures = IntCounter::new(
+            "shardmeter_manager_journal_checkpoint_failures_total",
+            "Checkpoints of the journal that could not be written.",
+        )?;
+        let damage = IntGauge::new(
+            "shardmeter_manager_journal_damage",
+            "Damaged places that the manager found in the journal when it started; what was there is lost.",
+        )?;
         Ok(JournalMetrics {
             up: add(&self.own, &up)?,
             bytes: add(&self.own, &bytes)?,
             checkpoints: add(&self.own, &checkpoints)?,
+            checkpoint_failures: add(&self.own, &checkpoint_failures)?,
+            damage: add(&self.own, &damage)?,
         })
     }
 

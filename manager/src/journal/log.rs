@@ -126,13 +126,12 @@ impl<D: Disk> Log<D> {
     }
 
     /// Adds one record. It survives a crash of this process if the log [is durable](Self::is_durable) after, and a power
-    /// cut once it is [synced](Self::sync_handle). If this fails, the log is broken.
+    /// cut once it is [synced](Self::sync_handle). If this fails, the log is broken, unless the record was just too long.
     pub(crate) fn append(&mut self, payload: &[u8]) -> io::Result<()> {
         if self.is_broken() {
             return Err(broken());
         }
         if payload.len() > MAX_PAYLOAD_BYTES {
-            self.give_up();
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(

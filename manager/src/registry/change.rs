@@ -1,7 +1,7 @@
 //! What happens to the registry, as values: enough of each change to make it again.
 //!
-//! Every change is given to the [`Sink`] before it is applied, and applied by the same code whether it happens or is
-//! restored (redo). Decisions that depend on time, limits or other shards are made before, so a change only says their
+//! Every change is given to the [`Sink`] before anybody can see it, and applied by the same code whether it happens or is
+//! restored (redo). These types are the journal's format: whoever changes one raises the version in `journal/log/format.rs`. Decisions that depend on time, limits or other shards are made before, so a change only says their
 //! outcome; what follows from the shard's own state is not said.
 
 use std::{borrow::Cow, fmt, sync::OnceLock, time::Duration};
@@ -29,6 +29,8 @@ pub enum Change<'a> {
     },
     /// The manager was alive then.
     Time(UnixTime),
+    /// The manager was started then, and had restored what is before this.
+    Resumed(UnixTime),
     /// Something happened to a shard.
     Shard(u32, #[serde(borrow)] Step<'a>),
 }
@@ -79,6 +81,11 @@ pub enum Step<'a> {
         /// The rest.
         #[serde(borrow)]
         about: About<'a>,
+    },
+    /// What an instance reports from now on, it began to count anew.
+    Anew {
+        /// The instance.
+        ordinal: u64,
     },
     /// An instance reported.
     Report(ReportStep<'a>),
@@ -138,22 +145,20 @@ impl About<'_> {
     }
 }
 
-/// One report, after what was rejected was taken out.
+/// One report, after what was rejected was taken out; of one that says everything, what changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReportStep<'a> {
     /// The instance.
     pub ordinal: u64,
-    /// Its number; 0 if it has none.
+    /// The last sequence applied for the instance from now on; 0 if it has none.
     pub sequence: u64,
     /// When it was applied.
     pub at: UnixTime,
-    /// Whether gauges it does not name have left.
-    pub whole: bool,
-    /// The series it names.
+    /// Series with new values.
     pub series: Cow<'a, [u32]>,
     /// Their values, as many for each as it has slots.
     pub values: Cow<'a, [f64]>,
-    /// Those of them that left the sender's registry with it.
+    /// Series that left the sender's registry with it.
     pub left: Cow<'a, [u32]>,
     /// Samples that were not taken, by [`Reason::ALL`].
     pub rejected: [u64; Reason::ALL.len()],
@@ -182,6 +187,8 @@ pub struct ShardRecord<'a> {
     pub fell_at: Option<UnixTime>,
     /// When a report was last applied.
     pub last_report: Option<UnixTime>,
+    /// What silence is measured from.
+    pub seen: Option<UnixTime>,
     /// Reports applied, by [`Transport::ALL`].
     pub reports: [u64; Transport::ALL.len()],
     /// Samples not taken, by [`Reason::ALL`].
@@ -202,6 +209,8 @@ pub struct InstanceRecord<'a> {
     pub about: About<'a>,
     /// When its last report was applied; its first Hello before that.
     pub last_report: UnixTime,
+    /// What its silence is measured from.
+    pub seen: UnixTime,
     /// A report of it was applied.
     pub has_reported: bool,
     /// Last sequence applied.

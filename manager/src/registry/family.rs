@@ -45,6 +45,11 @@ impl Family {
         }
     }
 
+    /// What it gave way to was refused.
+    fn stay(&self) {
+        self.standing.store(DEFINED, Relaxed);
+    }
+
     fn is_only_defined(&self) -> bool {
         self.standing.load(Relaxed) == DEFINED
     }
@@ -231,16 +236,18 @@ impl Known {
                 Some(owner) => return Err(conflict(&claim, owner.as_deref(), head)),
             }
         }
-        let mut gave_way = Vec::new();
+        let mut gave_way: Vec<Arc<Family>> = Vec::new();
         for (claim, family) in in_the_way {
             if family.give_way() {
-                self.remove(&family);
-                gave_way.push(family.id as u32);
+                gave_way.push(family);
             } else if !family.gave_way() {
-                return Err(conflict(&claim, Some(&family), head)); // reported just now
+                // It reported just now, so the others need not have given way.
+                gave_way.iter().for_each(|family| family.stay());
+                return Err(conflict(&claim, Some(&family), head));
             }
         }
-        Ok(gave_way)
+        gave_way.iter().for_each(|family| self.remove(family));
+        Ok(gave_way.iter().map(|family| family.id as u32).collect())
     }
 }
 

@@ -65,11 +65,14 @@ impl Shard {
     fn foldable(&self, now: UnixTime, stale_after: Duration) -> Option<usize> {
         let is_waiting = |i: &&Instance| i.is_silent(now, stale_after);
         let oldest = self.instances.first()?;
-        let crash_loop =
-            is_waiting(&oldest) && self.instances.iter().filter(is_waiting).count() > MAX_WAITING;
-        // An HTTP sender could not be told that it was folded, and an outage of an hour is no reason to refuse it.
-        let dead = oldest.transport == Transport::Grpc && now.since(oldest.seen) > FOLD_AFTER;
-        if oldest.closed || dead || (crash_loop && may_end(oldest)) {
+        let many = self.instances.iter().filter(is_waiting).count() > MAX_WAITING;
+        let dead = now.since(oldest.seen) > FOLD_AFTER;
+        let may_fold = match oldest.transport {
+            Transport::Grpc => dead || (many && is_waiting(&oldest)),
+            // It could not be told that it was folded, and an outage is no reason to refuse it.
+            Transport::Http => dead && many && may_end(oldest),
+        };
+        if oldest.closed || may_fold {
             return Some(0);
         }
         if self.instances.len() < MAX_INSTANCES {

@@ -226,6 +226,7 @@ impl Instance {
             transport: self.transport,
             about: self.about.clone(),
             last_report: self.last_report,
+            seen: self.seen,
             has_reported: self.has_reported,
             last_sequence: self.last_sequence,
             closed: self.closed,
@@ -240,6 +241,7 @@ impl Instance {
     pub(super) fn restore(record: InstanceRecord<'_>) -> Self {
         Self {
             about: record.about.into_owned(),
+            seen: record.seen,
             has_reported: record.has_reported,
             last_sequence: record.last_sequence,
             closed: record.closed,

@@ -1,6 +1,6 @@
 //! How a whole body of an HTTP sender is taken (design section 5): it replaces what that sender said before.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use hashbrown::HashSet;
 use parking_lot::{Mutex, MutexGuard};
@@ -17,6 +17,18 @@ use crate::model::{Bounds, FamilyHead, LabelSet, MetricType};
 
 /// Sets of bounds one label set may be reported with, over all instances: a new version of a bot brings one more.
 const MAX_BOUNDS_OF_SERIES: usize = 8;
+
+/// A report whose number is so much lower than the last is not late, but of a sender that numbers anew.
+const LATE_WITHIN: u64 = 10;
+
+/// Two runs of one sender begin this much apart at least.
+const RUN_APART: Duration = Duration::from_secs(1);
+
+/// Values (buckets, counts, sums) a shard may have: what keeps its columns, and the record of them, small.
+const MAX_VALUES_OF_SHARD: usize = 100_000;
+
+/// Longest label set, bytes of its canonical text.
+const MAX_LABELS_BYTES: usize = 4 << 10;
 
 /// One body of one sender.
 #[derive(Debug)]
@@ -142,6 +154,17 @@ impl Registry {
         for (report, shard) in reports.iter().zip(&mut shards) {
             self.check_sender(report, shard, now)?;
         }
+        // Without identity, a fall anywhere in the body says that all of it is of a new sender.
+        let fallen = reports.iter().zip(&shards).find_map(|(report, shard)| {
+            let series = self.first_fall(report, shard)?;
+            Some((report, shard, series))
+        });
+        if let Some((report, shard, fall)) = fallen {
+            self.check_fall(report, shard, fall, now)?;
+            for shard in &mut shards {
+                self.end_anonymous(shard, now);
+            }
+        }
         let replace = |(report, shard): (&Report<'_>, &mut MutexGuard<'_, Shard>)| {
             self.replace(shard, report, now)
         };
@@ -164,43 +187,61 @@ impl Registry {
             None if shard.is_full(now, self.settings.stale_after, &self.recorder) => {
                 Err(ReportError::TooManyInstances(shard.id))
             }
-            Some(Transport::Http) | None => self.check_fall(report, shard, now),
+            Some(Transport::Http) | None => Ok(()),
         }
     }
 
-    /// Whether the report of a sender without identity looks like a second sender's rather than like the next run of the
-    /// first.
+    /// The first series of a sender without identity whose count is lower than it was, if the report is not just late.
+    fn first_fall<'a>(
+        &self,
+        report: &Report<'a>,
+        shard: &Shard,
+    ) -> Option<(&'a ReportedFamily, &'a ReportedSeries)> {
+        if report.sender != InstanceKey::Anonymous {
+            return None;
+        }
+        let at = shard.position(&report.sender)?;
+        if is_late(report, shard.instances.get(at)?) {
+            return None;
+        }
+        report.families.iter().find_map(|family| {
+            let known = self.families.find(&family.name, family.kind)?;
+            let fell = |series: &&ReportedSeries| {
+                // Whatever its bounds.
+                let id = shard.store.first_of(&known, &series.labels).map(|(id, _)| id);
+                let count = family.kind.count_at(series.bounds.len());
+                let count = count.and_then(|at| series.values.get(at));
+                id.zip(count).is_some_and(|(id, count)| shard.fell(at, id, *count))
+            };
+            family.series.iter().find(fell).map(|series| (family, series))
+        })
+    }
+
+    /// Refuses a report without identity that fell soon after another: it looks like a second sender's rather than like
+    /// the next run of the first.
     fn check_fall(
         &self,
         report: &Report<'_>,
         shard: &Shard,
+        (family, series): (&ReportedFamily, &ReportedSeries),
         now: UnixTime,
     ) -> Result<(), ReportError> {
         let interval = report.interval.unwrap_or(self.settings.report_interval);
-        let fell_just_now = shard.fell_at.is_some_and(|at| now.since(at) < interval * 3);
-        if report.sender != InstanceKey::Anonymous || !fell_just_now {
+        if shard.fell_at.is_none_or(|at| now.since(at) >= interval * 3) {
             return Ok(());
         }
-        let Some(at) = shard.position(&report.sender) else {
-            return Ok(());
-        };
-        for family in report.families {
-            let Some(known) = self.families.find(&family.name, family.kind) else {
-                continue;
-            };
-            for series in &family.series {
-                let id = shard.store.find(&known, &series.labels, &series.bounds);
-                if id.is_some_and(|id| shard.fell(at, id, &series.values)) {
-                    return Err(ReportError::FellAgain {
-                        line: series.line,
-                        family: family.name.clone(),
-                        labels: series.labels.clone(),
-                        shard_id: shard.id,
-                    });
-                }
-            }
+        Err(ReportError::FellAgain {
+            line: series.line,
+            family: family.name.clone(),
+            labels: series.labels.clone(),
+            shard_id: shard.id,
+        })
+    }
+
+    fn end_anonymous(&self, shard: &mut Shard, now: UnixTime) {
+        if let Some(at) = shard.position(&InstanceKey::Anonymous) {
+            shard.close(at, now, self.settings.stale_after, &self.recorder);
         }
-        Ok(())
     }
 
     /// Those of the shards `lowest` to `highest` that `sender` reports for.
@@ -222,25 +263,30 @@ impl Registry {
         if known.is_some_and(|instance| is_late(report, instance)) {
             return Outcome::Duplicate;
         }
+        let is_new_run = known.is_some_and(|instance| runs_apart(report, instance) == Ordering::Greater);
         let mut refused = Refused::default();
         let placed = self.place_all(shard, report, now, &mut refused);
-
-        if report.sender == InstanceKey::Anonymous
-            && let Some(at) = shard.position(&report.sender)
-            && placed.iter().any(|(id, series)| shard.fell(at, *id, &series.values))
-        {
-            shard.close(at, now, stale_after, &self.recorder);
-        }
         let about =
             About { client: "".into(), started_at: report.started_at, interval: report.interval };
         let sender = report.sender.clone();
         let at = shard.introduce(sender, Transport::Http, about, now, &self.recorder);
+        if is_new_run {
+            self.begin_anew(shard, at);
+        }
         let durable = self.assign_all(shard, at, report, &placed, refused.samples, now);
         shard.settle(now, stale_after);
         Outcome::Applied(Applied { samples: placed.len(), rejected: refused.list, durable })
     }
 
-    /// Records and assigns what was placed; returns whether it is durable.
+    /// The sender's process was restarted under the same name: what it counts comes on top of what it counted.
+    fn begin_anew(&self, shard: &mut Shard, at: usize) {
+        if let Some(ordinal) = shard.instances.get(at).map(|instance| instance.ordinal) {
+            self.recorder.record(&[Change::Shard(shard.id, Step::Anew { ordinal })]);
+            shard.carry_all(at);
+        }
+    }
+
+    /// Records and assigns what was placed, as far as it is new; returns whether it is durable.
     fn assign_all(
         &self,
         shard: &mut Shard,
@@ -253,15 +299,18 @@ impl Registry {
         let Some(instance) = shard.instances.get(at) else {
             return false;
         };
-        let values = placed.iter().flat_map(|(_, series)| &series.values);
+        let present = placed.iter().map(|(id, _)| *id).collect();
+        let is_new = |(id, series): &&(SeriesId, &ReportedSeries)| {
+            !shard.has_reported(at, *id, &series.values)
+        };
+        let new: Vec<_> = placed.iter().filter(is_new).collect();
         let step = ReportStep {
             ordinal: instance.ordinal,
             sequence: report.sequence.unwrap_or(instance.last_sequence),
             at: now,
-            whole: true,
-            series: placed.iter().map(|(id, _)| id.index() as u32).collect(),
-            values: values.copied().collect(),
-            left: Cow::default(),
+            series: new.iter().map(|(id, _)| id.index() as u32).collect(),
+            values: new.iter().flat_map(|(_, series)| &series.values).copied().collect(),
+            left: shard.left_out(at, &present).into(),
             rejected,
         };
         let change = Change::Shard(shard.id, Step::Report(step));
@@ -301,7 +350,7 @@ impl Registry {
             for series in &reported.series {
                 let (labels, bounds) = (series.labels.clone(), series.bounds.clone());
                 match self.place(shard, &family, labels, bounds, created) {
-                    Ok(id) if shard.store.may_report(id) => placed.push((id, series)),
+                    Ok(id) if shard.store.claim(id) => placed.push((id, series)),
                     Ok(_) => refused.note(gave_way(&family), 1),
                     Err(rejected) => refused.note(rejected, 1),
                 }
@@ -323,7 +372,7 @@ impl Registry {
         if let Some(id) = shard.store.find(family, &labels, &bounds) {
             return Ok(id);
         }
-        self.check_room(shard, family, &labels)?;
+        self.check_room(shard, family, &labels, family.kind.width(bounds.len()))?;
         Ok(shard.store.add(family, labels, self.families.share(bounds), created))
     }
 
@@ -343,8 +392,21 @@ impl Registry {
         shard: &Shard,
         family: &Family,
         labels: &LabelSet,
+        width: usize,
     ) -> Result<(), Rejected> {
         self.check_shard(shard, &family.name)?;
+        if shard.store.slots() + width > MAX_VALUES_OF_SHARD {
+            let message = format!(
+                "shard {} would have over {MAX_VALUES_OF_SHARD} values in its buckets and series",
+                shard.id
+            );
+            return Err(over_limit(&family.name, message));
+        }
+        let length = labels.as_str().len();
+        if length > MAX_LABELS_BYTES {
+            let message = format!("a label set of {length} bytes; {MAX_LABELS_BYTES} is the limit");
+            return Err(over_limit(&family.name, message));
+        }
         let of_family = shard.store.len_of(family);
         if of_family >= self.settings.max_series_per_family {
             let message =
@@ -365,13 +427,26 @@ fn over_limit(family: &str, message: String) -> Rejected {
     Rejected { family: family.into(), reason: Reason::Limit, message, series: 0 }
 }
 
-/// Whether a report was sent before the last one that was applied. A sender that was restarted counts anew.
+/// Whether a report was sent before the last one that was applied: by an earlier run of the sender, or with a number that is
+/// a little lower. One that is much lower is of a sender that was restarted and numbers from 1 again.
 fn is_late(report: &Report<'_>, instance: &Instance) -> bool {
-    let same_run = match (report.started_at, instance.about.started_at) {
-        (Some(now), Some(before)) => now == before,
-        _ => true,
+    match runs_apart(report, instance) {
+        Ordering::Less => true,
+        Ordering::Greater => false,
+        Ordering::Equal => report.sequence.is_some_and(|sequence| {
+            let behind = instance.last_sequence.checked_sub(sequence);
+            behind.is_some_and(|behind| behind < LATE_WITHIN)
+        }),
+    }
+}
+
+/// Whether the report is of a later run of the sender than the last one, an earlier one, or, as far as is known, the same.
+fn runs_apart(report: &Report<'_>, instance: &Instance) -> Ordering {
+    let (Some(now), Some(before)) = (report.started_at, instance.about.started_at) else {
+        return Ordering::Equal;
     };
-    same_run && report.sequence.is_some_and(|sequence| sequence <= instance.last_sequence)
+    // Some clients compute their start anew each time, and are some milliseconds off.
+    if now.since(before).max(before.since(now)) < RUN_APART { Ordering::Equal } else { now.cmp(&before) }
 }
 
 /// Why a sample of a family that gave way is not taken.

@@ -32,14 +32,21 @@ impl Registry {
                 Ok(())
             }
             Change::Time(at) => {
-                self.note_time(at);
+                *self.recorded_until.lock() = at;
+                Ok(())
+            }
+            Change::Resumed(at) => {
+                self.count_as_heard(at);
                 Ok(())
             }
             Change::Shard(id, step) => {
                 let shard = self.shard(id);
                 let mut shard = shard.lock();
-                if let Step::Report(ReportStep { at, .. }) | Step::Join { at, .. } = &step {
-                    self.note_time(*at);
+                if let Step::Report(ReportStep { at, .. })
+                | Step::Join { at, .. }
+                | Step::Close { at, .. } = &step
+                {
+                    *self.recorded_until.lock() = *at;
                 }
                 shard.restore(step, &self.families)
             }
@@ -49,21 +56,29 @@ impl Registry {
     /// All was restored, and it is `now`: whoever was alive when the last change was recorded counts as heard of now, so
     /// that it keeps its state until it reports or has had the time to.
     pub fn resume(&self, now: UnixTime) {
-        let ended = *self.recorded_until.lock();
+        self.recorder.record(&[Change::Resumed(now)]);
+        self.count_as_heard(now);
+    }
+
+    fn count_as_heard(&self, now: UnixTime) {
+        let ended = std::mem::replace(&mut *self.recorded_until.lock(), now);
         let stale_after = self.settings.stale_after;
+        // The clock may have been set back: who was silent stays so for as long as it was.
+        let set_back = |time: UnixTime| if ended > now { now - ended.since(time) } else { time };
         for shard in self.all() {
             let mut shard = shard.lock();
             for instance in &mut shard.instances {
-                if !instance.is_silent(ended, stale_after) {
-                    instance.seen = now;
-                }
+                let silent = instance.is_silent(ended, stale_after);
+                instance.seen = if silent { set_back(instance.seen) } else { now };
             }
-            let tally = &mut shard.tally;
-            if tally.seen.is_some_and(|seen| ended.since(seen) <= stale_after) {
-                tally.seen = Some(now);
-            }
+            shard.fell_at = shard.fell_at.map(set_back);
+            let heard = |seen| ended.since(seen) <= stale_after;
+            let seen = shard.tally.seen;
+            shard.tally.seen = seen.map(|seen| if heard(seen) { now } else { set_back(seen) });
             shard.settle(now, stale_after);
         }
+        let mut fleet = self.fleet.lock();
+        fleet.said_at = fleet.said_at.min(now);
     }
 
     /// Gives `record` everything there is, so that with what is recorded from now on it makes the registry again. Shards
@@ -80,11 +95,6 @@ impl Registry {
             record(&[Change::Shard(shard.id, state)]);
         }
     }
-
-    fn note_time(&self, at: UnixTime) {
-        let mut until = self.recorded_until.lock();
-        *until = at.max(*until);
-    }
 }
 
 impl Shard {
@@ -99,6 +109,11 @@ impl Shard {
             Step::Describe { ordinal, about } => {
                 let at = self.position_of(ordinal).ok_or(Misfit("description"))?;
                 self.describe(at, about);
+                Ok(())
+            }
+            Step::Anew { ordinal } => {
+                let at = self.position_of(ordinal).ok_or(Misfit("new run"))?;
+                self.carry_all(at);
                 Ok(())
             }
             Step::Report(report) => {
@@ -124,18 +139,12 @@ impl Shard {
         }
     }
 
-    /// Whether a report names series that exist, with as many values as they have, and families that count.
+    /// Whether a report names series that exist, with as many values as they have.
     fn check_fit(&self, report: &ReportStep<'_>) -> Result<(), Misfit> {
-        let mut width = 0;
-        for id in report.series.iter().chain(report.left.iter()) {
-            let id = SeriesId::new(*id);
-            let series = self.store.get(id).ok_or(Misfit("report"))?;
-            width += series.width();
-            self.store.may_report(id);
-        }
-        let left = report.left.iter().filter_map(|id| self.store.get(SeriesId::new(*id)));
-        let of_left: usize = left.map(Series::width).sum();
-        if width - of_left == report.values.len() { Ok(()) } else { Err(Misfit("report")) }
+        let width = |id: &u32| self.store.get(SeriesId::new(*id)).map(Series::width);
+        let known = report.left.iter().all(|id| width(id).is_some());
+        let values = report.series.iter().map(width).sum::<Option<usize>>();
+        if known && values == Some(report.values.len()) { Ok(()) } else { Err(Misfit("report")) }
     }
 
     /// All of it.
@@ -153,6 +162,7 @@ impl Shard {
             ordinals: self.ordinals,
             fell_at: self.fell_at,
             last_report: self.tally.last_report,
+            seen: self.tally.seen,
             reports,
             rejected,
         }
@@ -168,12 +178,7 @@ impl Shard {
             shard.store.restore(&series, families)?;
         }
         for series in record.counted.into_iter().map(SeriesId::new) {
-            // Tells the family too that it has samples.
-            if let (true, Some(series)) =
-                (shard.store.may_report(series), shard.store.get_mut(series))
-            {
-                series.counted = true;
-            }
+            shard.store.count(series);
         }
         record.shown.into_iter().for_each(|series| shard.store.show(SeriesId::new(series)));
         shard.base = record.base.into_owned();
@@ -182,7 +187,11 @@ impl Shard {
         shard.tombstones = record.tombstones.into();
         shard.ordinals = record.ordinals;
         shard.fell_at = record.fell_at;
-        shard.tally = Tally::restore(record.last_report, record.reports, record.rejected);
+        shard.tally = Tally::restore(
+            (record.last_report, record.seen),
+            record.reports,
+            record.rejected,
+        );
         let all: Vec<_> = shard.store.ids().collect();
         all.into_iter().for_each(|series| shard.refresh(series));
         Ok(shard)

@@ -16,6 +16,8 @@ use crate::clock::UnixTime;
 
 /// Instances a shard has at most: beyond, those that ended are folded out of order, and if all are alive, no other joins.
 pub(super) const MAX_INSTANCES: usize = 16;
+
+/// All of one shard.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) id: u32,
@@ -171,7 +173,9 @@ impl Shard {
                 break;
             };
             rest = after;
-            if may_fall && self.fell(at, id, values) {
+            let count = self.store.get(id).and_then(|s| s.kind.count_at(s.bounds.len()));
+            let count = count.and_then(|at| values.get(at)).filter(|_| may_fall);
+            if count.is_some_and(|count| self.fell(at, id, *count)) {
                 // The same identity with a lower count: that series alone began anew.
                 self.carry(at, id);
             }
@@ -180,18 +184,14 @@ impl Shard {
         for id in report.left.iter() {
             self.remove(at, SeriesId::new(*id));
         }
-        if report.whole {
-            let present: HashSet<_> = report.series.iter().copied().collect();
-            self.keep_only(at, |id| present.contains(&(id.index() as u32)));
-        }
     }
 
     /// Takes `values` as what instance `at` reports for a series, and updates what is exposed.
     fn assign(&mut self, at: usize, id: SeriesId, values: &[f64]) {
-        let Some(series) = self.store.get_mut(id) else {
+        let first = self.store.count(id);
+        let Some(series) = self.store.get(id) else {
             return;
         };
-        let first = !std::mem::replace(&mut series.counted, true);
         let slot = series.slot;
         let grouped = series.is_grouped();
         let Some(instance) = self.instances.get_mut(at) else {
@@ -210,15 +210,12 @@ impl Shard {
         self.refresh(id);
     }
 
-    /// Whether a count of the series fell below what the instance reported last (a histogram is judged by its `_count`).
-    pub(super) fn fell(&self, at: usize, id: SeriesId, values: &[f64]) -> bool {
-        let count_at = self.store.get(id).and_then(|s| s.kind.count_at(s.bounds.len()));
-        let Some(count) = count_at.and_then(|at| values.get(at)) else {
-            return false;
-        };
+    /// Whether the count of a label set fell below what the instance reported last, with whatever bounds (a histogram is
+    /// judged by its `_count`).
+    pub(super) fn fell(&self, at: usize, id: SeriesId, count: f64) -> bool {
         let mut same_labels = self.others(id);
         same_labels.push(id);
-        same_labels.iter().any(|id| self.reported_count(at, *id).is_some_and(|last| *count < last))
+        same_labels.iter().any(|id| self.reported_count(at, *id).is_some_and(|last| count < last))
     }
 
     /// Instance `at` reports a label set with other bounds than before: what it reported under those is replaced, or kept
@@ -273,20 +270,31 @@ impl Shard {
         }
     }
 
-    /// Removes from instance `at` every gauge that `keep` does not hold: what a whole report leaves out has left.
-    fn keep_only(&mut self, at: usize, keep: impl Fn(SeriesId) -> bool) {
+    /// The sender of instance `at` started everything anew.
+    pub(super) fn carry_all(&mut self, at: usize) {
+        let all: Vec<_> = self.store.ids().collect();
+        all.into_iter().for_each(|id| self.carry(at, id));
+    }
+
+    /// The gauges of instance `at` that are not among those `present`: what a whole report leaves out has left.
+    pub(super) fn left_out(&self, at: usize, present: &HashSet<SeriesId>) -> Vec<u32> {
         let Some(instance) = self.instances.get(at) else {
-            return;
+            return Vec::new();
         };
-        let left: Vec<_> = self
-            .store
-            .with_owned()
-            .map(|(id, _)| id)
-            .filter(|id| instance.has(*id) && !keep(*id))
-            .collect();
-        for id in left {
-            self.remove(at, id);
-        }
+        let owned = self.store.with_owned().map(|(id, _)| id);
+        let left = owned.filter(|id| instance.has(*id) && !present.contains(id));
+        left.map(|id| id.index() as u32).collect()
+    }
+
+    /// Whether instance `at` reported exactly this last.
+    pub(super) fn has_reported(&self, at: usize, id: SeriesId, values: &[f64]) -> bool {
+        let (Some(instance), Some(series)) = (self.instances.get(at), self.store.get(id)) else {
+            return false;
+        };
+        let reported = (series.slot..).map(|slot| instance.reported(slot).to_bits());
+        series.counted
+            && instance.has(id)
+            && values.iter().map(|value| value.to_bits()).eq(reported.take(values.len()))
     }
 
     /// What time alone changes: who owns the gauges (E3).

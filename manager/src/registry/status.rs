@@ -154,21 +154,21 @@ pub(super) struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        Self::restore(None, [0; Transport::ALL.len()], [0; Reason::ALL.len()])
+        Self::restore((None, None), [0; Transport::ALL.len()], [0; Reason::ALL.len()])
     }
 }
 
 impl Tally {
-    /// The tally that had these counts.
+    /// The tally that had these times and counts.
     pub(super) fn restore(
-        last_report: Option<UnixTime>,
+        (last_report, seen): (Option<UnixTime>, Option<UnixTime>),
         reports: [u64; Transport::ALL.len()],
         rejected: [u64; Reason::ALL.len()],
     ) -> Self {
         let (mut r, mut j) = (reports.into_iter(), rejected.into_iter());
         Self {
             last_report,
-            seen: last_report,
+            seen,
             reports: Transport::ALL.map(|t| (t, r.next().unwrap_or(0))),
             rejected: Reason::ALL.map(|reason| (reason, j.next().unwrap_or(0))),
         }

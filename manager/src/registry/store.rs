@@ -228,11 +228,19 @@ impl Store {
         Some((group.shown, &group.members))
     }
 
-    /// Whether samples of a series can be taken: always, but of a family that gave way before its first.
-    pub(super) fn may_report(&self, id: SeriesId) -> bool {
+    /// A sample of a series comes, so its family keeps its names. False: it gave way before, and the sample is not taken.
+    pub(super) fn claim(&self, id: SeriesId) -> bool {
         let Some(series) = self.get(id) else { return false };
-        let block = self.blocks.get(series.block as usize);
-        series.counted || block.is_some_and(|block| block.family.report())
+        series.counted || self.family_of(series).is_some_and(Family::report)
+    }
+
+    /// A sample of a series was taken. Returns whether it is the first.
+    pub(super) fn count(&mut self, id: SeriesId) -> bool {
+        let is_new = self.get(id).is_some_and(|series| !series.counted) && self.claim(id);
+        if is_new && let Some(series) = self.get_mut(id) {
+            series.counted = true;
+        }
+        is_new
     }
 
     /// What is recorded of the series from `first` on.

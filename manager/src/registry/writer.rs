@@ -81,15 +81,19 @@ impl Target {
 /// What is taken of a frame.
 #[derive(Debug, Default)]
 struct Accepted {
+    samples: usize,
     series: Vec<u32>,
     values: Vec<f64>,
+    left: Vec<u32>,
     rejected: [u64; Reason::ALL.len()],
 }
 
 impl Accepted {
     fn clear(&mut self) {
+        self.samples = 0;
         self.series.clear();
         self.values.clear();
+        self.left.clear();
         self.rejected = Default::default();
     }
 
@@ -387,17 +391,20 @@ impl Writer {
     ) -> (usize, bool) {
         let mut accepted = std::mem::take(&mut self.accepted);
         accepted.clear();
-        self.accept(shard, frame.samples, &mut accepted);
-        let first_left = accepted.series.len();
-        self.accept(shard, frame.removed, &mut accepted);
+        self.accept(shard, at, frame.kind, frame.samples, &mut accepted);
+        if frame.kind == FrameKind::Snapshot {
+            let present = self.series_of(frame.samples.ids).collect();
+            accepted.left = shard.left_out(at, &present);
+        }
+        self.accept(shard, at, FrameKind::Delta, frame.removed, &mut accepted);
+        accepted.left.extend(self.series_of(frame.removed.ids).map(|id| id.index() as u32));
         let report = ReportStep {
             ordinal: self.ordinal,
             sequence: frame.sequence,
             at: now,
-            whole: frame.kind == FrameKind::Snapshot,
             series: (&accepted.series[..]).into(),
             values: (&accepted.values[..]).into(),
-            left: accepted.series.get(first_left..).unwrap_or_default().into(),
+            left: (&accepted.left[..]).into(),
             rejected: accepted.rejected,
         };
         let report = Change::Shard(shard.id, Step::Report(report));
@@ -407,13 +414,20 @@ impl Writer {
         }
         shard.settle(now, self.stale_after);
         self.has_snapshot |= frame.kind == FrameKind::Snapshot;
-        let samples = accepted.series.len();
+        let taken = accepted.samples;
         self.accepted = accepted;
-        (samples, durable)
+        (taken, durable)
     }
 
-    /// Sorts out which samples are taken, and of which series.
-    fn accept(&mut self, shard: &Shard, samples: Samples<'_>, accepted: &mut Accepted) {
+    /// Sorts out which samples are taken, and of which series. Of a snapshot, which says everything, only what is new.
+    fn accept(
+        &mut self,
+        shard: &Shard,
+        at: usize,
+        kind: FrameKind,
+        samples: Samples<'_>,
+        accepted: &mut Accepted,
+    ) {
         let mut rest = samples.values;
         for wire_id in samples.ids {
             let Some(target) = self.targets.get(*wire_id as usize).copied() else {
@@ -424,9 +438,12 @@ impl Writer {
             };
             rest = after;
             match target {
-                Target::Series { id, .. } if shard.store.may_report(id) => {
-                    accepted.series.push(id.index() as u32);
-                    accepted.values.extend_from_slice(values);
+                Target::Series { id, .. } if shard.store.claim(id) => {
+                    accepted.samples += 1;
+                    if kind == FrameKind::Delta || !shard.has_reported(at, id, values) {
+                        accepted.series.push(id.index() as u32);
+                        accepted.values.extend_from_slice(values);
+                    }
                 }
                 Target::Series { id, .. } => {
                     accepted.reject(Reason::TypeConflict);
@@ -435,6 +452,13 @@ impl Writer {
                 Target::Rejected { reason, .. } => accepted.reject(reason),
             }
         }
+    }
+
+    fn series_of(&self, ids: &[u32]) -> impl Iterator<Item = SeriesId> {
+        ids.iter().filter_map(|id| match self.targets.get(*id as usize) {
+            Some(Target::Series { id, .. }) => Some(*id),
+            _ => None,
+        })
     }
 
     fn push(&mut self, target: Target) {
