@@ -164,8 +164,13 @@ impl Manager {
     where
         IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
-        let _maintenance = AbortOnDropHandle::new(maintain(Arc::clone(&self.sessions)));
         grpc::serve_on(incoming, Arc::clone(&self.sessions)).await
+    }
+
+    /// Looks after the journal, which [`Manager::run`] does every second. Takes as long as the disk does.
+    pub fn maintain_journal(&self) {
+        let Sessions { journal, registry, clock, .. } = &*self.sessions;
+        journal.maintain(registry, clock.now());
     }
 
     /// Serves until `shutdown` completes, then ends every session (shards reconnect elsewhere or later) and lets requests

@@ -1,5 +1,7 @@
 //! The journal under a real registry: what is there after a restart, and what happens when the disk fails.
 
+mod model;
+
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use tempfile::TempDir;

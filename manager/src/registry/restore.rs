@@ -38,7 +38,10 @@ impl Registry {
             Change::Shard(id, step) => {
                 let shard = self.shard(id);
                 let mut shard = shard.lock();
-                if let Step::Report(ReportStep { at, .. }) | Step::Join { at, .. } = &step {
+                if let Step::Report(ReportStep { at, .. })
+                | Step::Join { at, .. }
+                | Step::Close { at, .. } = &step
+                {
                     self.note_time(*at);
                 }
                 shard.restore(step, &self.families)
