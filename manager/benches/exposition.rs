@@ -15,8 +15,13 @@ fn main() {
     let kept = Exposition::default();
     let registry = fleet.registry.clone();
     let scrape = |coding| kept.render(&registry, &[], workload::now(), (Format::Text, coding));
-    println!("page: {:.1} MB plain, {:.2} MB gzip", megabytes(&scrape(Coding::Identity)), megabytes(&scrape(Coding::Gzip)));
-    let fresh = median(|| {}, || black_box(render(&registry, &[], workload::now(), Format::Text).len()));
+    println!(
+        "page: {:.1} MB plain, {:.2} MB gzip",
+        megabytes(&scrape(Coding::Identity)),
+        megabytes(&scrape(Coding::Gzip))
+    );
+    let fresh =
+        median(|| {}, || black_box(render(&registry, &[], workload::now(), Format::Text).len()));
     println!("rendered anew: {fresh:.2} ms");
     for coding in [Coding::Identity, Coding::Gzip] {
         let nothing = median(|| {}, || black_box(scrape(coding).len()));
@@ -30,7 +35,11 @@ fn main() {
         let random = median(
             || {
                 turn += 1;
-                fleet.shards.iter_mut().enumerate().for_each(|(n, shard)| shard.report_scattered(turn * 3 + n));
+                fleet
+                    .shards
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(n, shard)| shard.report_scattered(turn * 3 + n));
             },
             || black_box(scrape(coding).len()),
         );

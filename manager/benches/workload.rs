@@ -110,7 +110,12 @@ impl Shard {
             values.extend_from_slice(&self.values[slots]);
         }
         let samples = Samples { ids: &ids, values: &values };
-        let frame = Frame { kind: FrameKind::Delta, sequence: self.sequence, samples, removed: Samples::default() };
+        let frame = Frame {
+            kind: FrameKind::Delta,
+            sequence: self.sequence,
+            samples,
+            removed: Samples::default(),
+        };
         assert!(matches!(self.writer.apply(frame, now()), Ok(Outcome::Applied(_))));
     }
 

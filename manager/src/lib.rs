@@ -112,9 +112,7 @@ impl Manager {
         ));
         let journal: Arc<dyn Journal> = match config.data_dir.as_deref().zip(of_journal) {
             None => Arc::new(MemoryOnly),
-            Some((dir, of_journal)) => {
-                FileJournal::open(dir, &registry, of_journal)?
-            }
+            Some((dir, of_journal)) => FileJournal::open(dir, &registry, of_journal)?,
         };
         let sink = Arc::clone(&journal);
         registry.record_to(Box::new(move |changes| sink.append(changes)));
@@ -163,8 +161,13 @@ impl Manager {
     where
         IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
-        let _maintenance = AbortOnDropHandle::new(maintain(Arc::clone(&self.sessions)));
         grpc::serve_on(incoming, Arc::clone(&self.sessions)).await
+    }
+
+    /// Looks after the journal, which [`Manager::run`] does every second. Takes as long as the disk does.
+    pub fn maintain_journal(&self) {
+        let Sessions { journal, registry, clock, .. } = &*self.sessions;
+        journal.maintain(registry, clock.now());
     }
 
     /// Serves until `shutdown` completes, then ends every session (shards reconnect elsewhere or later) and lets requests
@@ -191,8 +194,7 @@ impl Manager {
         });
         let summary = AbortOnDropHandle::new(summary::every_minute(Arc::clone(&sessions)));
         let drained = CancellationToken::new();
-        let maintenance =
-            AbortOnDropHandle::new(maintain(Arc::clone(&sessions), drained.clone()));
+        let maintenance = AbortOnDropHandle::new(maintain(Arc::clone(&sessions), drained.clone()));
         let serve_http =
             axum::serve(http, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
         let serve =

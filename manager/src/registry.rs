@@ -159,12 +159,6 @@ impl FleetSize {
     fn change(&self) -> Change<'static> {
         Change::FleetSize { shard_count: self.shard_count, said_at: self.said_at }
     }
-
-    fn restore(&mut self, shard_count: u32, said_at: UnixTime) {
-        if said_at >= self.said_at {
-            *self = Self { shard_count, said_at };
-        }
-    }
 }
 
 impl Registry {
@@ -279,10 +273,12 @@ impl Registry {
 
     fn note_fleet_size(&self, shard_count: u32, said_at: UnixTime) {
         let mut fleet = self.fleet.lock();
-        let before = fleet.shard_count;
-        fleet.restore(shard_count, said_at);
-        if fleet.shard_count != before {
-            self.recorder.record(&[fleet.change()]);
+        if said_at >= fleet.said_at {
+            let said = FleetSize { shard_count, said_at };
+            if shard_count != fleet.shard_count {
+                self.recorder.record(&[said.change()]);
+            }
+            *fleet = said;
         }
     }
 }

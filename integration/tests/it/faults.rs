@@ -30,8 +30,8 @@ const KILLED_FROM: u32 = 4;
 /// Commands a second: few enough that those of the longest stop are answered at once after it.
 const COMMANDS_PER_SECOND: f64 = 100.0;
 
-/// Longer than any fault lasts, and than most shards take to come back after it.
-const STALE_AFTER: Duration = Duration::from_secs(10);
+/// Longer than most shards take to come back after a fault.
+const STALE_AFTER: Duration = Duration::from_secs(3);
 
 /// A shard gives up an answer after 3 s, whether Discord has taken it or not. It is never stopped for so long, so that it
 /// counts what Discord confirmed, unless the machine is very slow.
@@ -42,6 +42,8 @@ enum Fault {
     /// kill -9, back at once.
     KillManager,
     KillShard(u32),
+    /// kill -9, back when all reports are older than `stale-after`.
+    LoseManager,
     /// Both are dead before either is back.
     KillBoth(u32),
     /// SIGTERM, its end, back at once.
@@ -67,6 +69,7 @@ fn schedule(rng: &mut Rng, faults: usize) -> Vec<(Fault, Duration)> {
         let mut round = [
             Fault::KillManager,
             Fault::KillShard(mortal(rng)),
+            Fault::LoseManager,
             Fault::KillBoth(mortal(rng)),
             Fault::RestartManager,
             Fault::RestartShard(any(rng)),
@@ -165,6 +168,13 @@ impl System {
             Fault::KillShard(id) => {
                 self.shard(id).process.kill().await;
                 self.shard(id).start_again();
+            }
+            Fault::LoseManager => {
+                self.rest(Duration::ZERO, true).await;
+                self.manager.process.kill().await;
+                self.manager_ended();
+                self.rest(STALE_AFTER + Duration::from_millis(500), false).await;
+                self.start_manager();
             }
             Fault::KillBoth(id) => {
                 self.manager.process.kill().await;

@@ -27,6 +27,24 @@ enum Event {
     StartManager,
 }
 
+impl Event {
+    /// Whether it concerns this host.
+    fn is_at(self, host: usize) -> bool {
+        match self {
+            Self::Start(at)
+            | Self::Stop(at)
+            | Self::Kill(at)
+            | Self::Restore(at)
+            | Self::Reset(at)
+            | Self::Quicken(at) => at == host,
+            Self::StartManager => false,
+        }
+    }
+}
+
+/// A crash loop takes longer than this `stale_after`.
+const MOST_PATIENT: Duration = Duration::from_secs(8);
+
 impl Agenda {
     /// Does what is due, and begins a fault when it is time for one.
     pub(crate) fn go_on(&mut self, fleet: &mut Fleet) {
@@ -83,7 +101,7 @@ impl Agenda {
         let some = fleet.rng.usize(..fleet.shared.hosts.len());
         let host = if fleet.is_running(some) { some } else { some ^ 1 };
         let runs = fleet.is_running(host);
-        match fleet.rng.u32(..12) {
+        match fleet.rng.u32(..15) {
             0 | 1 => self.break_line(fleet, host),
             2 | 3 => self.freeze(fleet, host),
             4 => {
@@ -97,6 +115,7 @@ impl Agenda {
             8 if runs => fleet.stop(host),
             9 => self.roll(fleet, host as u32 / 2),
             10 | 11 => self.crash_manager(fleet),
+            12..15 if runs => self.crash_loop(fleet, host),
             _ => {}
         }
     }
@@ -145,6 +164,24 @@ impl Agenda {
         self.plan(ends, end);
     }
 
+    /// A process is out of reach for so long, and so many come and go beside it, that the manager takes it for dead.
+    fn crash_loop(&mut self, fleet: &mut Fleet, host: usize) {
+        let beside = host ^ 1;
+        let planned = self.due.values().any(|event| event.is_at(host) || event.is_at(beside));
+        if planned || fleet.is_running(beside) || fleet.shared.stale_after > MOST_PATIENT {
+            return;
+        }
+        fleet.line(host, Line::Cut);
+        let mut at = fleet.now() + millis(fleet, 0..500);
+        for _ in 0..fleet.rng.u32(5..9) {
+            self.plan(at, Event::Start(beside));
+            at += millis(fleet, 1_000..2_000);
+            self.plan(at, Event::Kill(beside));
+        }
+        let until = at + fleet.shared.stale_after + millis(fleet, 0..3_000);
+        self.plan(until, Event::Restore(host));
+    }
+
     /// A kill, or a machine that loses its power: then nobody is told.
     fn crash_manager(&mut self, fleet: &mut Fleet) {
         if self.is_planned(Event::StartManager) {
@@ -166,7 +203,8 @@ impl Agenda {
     fn keep_shards_running(&mut self, fleet: &mut Fleet) {
         for shard in 0..fleet.shared.shards {
             let [one, other] = fleet.slots(shard);
-            let awaited = [one, other].iter().any(|host| self.is_planned(Event::Start(*host)));
+            let awaited =
+                self.is_planned(Event::Start(one)) || self.is_planned(Event::Start(other));
             if !awaited && !fleet.is_running(one) && !fleet.is_running(other) {
                 let at = fleet.now() + millis(fleet, 0..6_000);
                 let host = if fleet.rng.bool() { one } else { other };

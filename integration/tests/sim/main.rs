@@ -13,19 +13,27 @@ mod manager;
 mod network;
 mod process;
 #[path = "../it/scrape.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests against real counterparts, which use more of it"
+)]
 mod scrape;
 
-use std::{env, ops::Range, panic::catch_unwind};
+use std::{
+    cell::Cell,
+    env,
+    panic::{self, catch_unwind},
+    sync::Once,
+};
 
+use fleet::Told;
 use tracing_subscriber::EnvFilter;
 
 /// Stories told in CI.
 const STORIES: u64 = 200;
-/// Tests that share them, so that they run side by side.
-const PARTS: u64 = 8;
 
-/// Tells the stories of one part.
-fn tell(part: u64) {
+/// Tells every `parts`th story.
+fn tell(part: u64, parts: u64) {
     let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let seeds = match number("SIM_SEED") {
         Some(seed) => {
@@ -35,45 +43,64 @@ fn tell(part: u64) {
         }
         None => 0..number("SIM_SEEDS").unwrap_or(STORIES),
     };
-    let told = seeds.filter(|seed| seed % PARTS == part).map(judge).count();
-    println!("{told} stories");
+    for seed in seeds.filter(|seed| seed % parts == part) {
+        judge(seed);
+    }
 }
 
-/// Tells a story; what is wrong with it fails the test, with its seed.
+/// Tells a story; what is wrong with it fails the test, with its seed. Returns its fingerprint.
 fn judge(seed: u64) -> u64 {
-    // A host that panics takes the simulation with it.
-    let Ok(told) = catch_unwind(|| fleet::tell(seed)) else {
+    let panics = count_panics();
+    // A host that panics takes the simulation with it; a task on it does not, but must not panic either.
+    let Ok(Told { log, outcome, fingerprint }) = catch_unwind(|| fleet::tell(seed)) else {
         panic!("SIM_SEED={seed}: a panic, see above");
     };
-    let log = told.log.join("\n");
-    match told.outcome {
-        Ok(()) => println!("SIM_SEED={seed}: well\n{log}"),
-        Err(wrong) => panic!("SIM_SEED={seed}: {wrong}\n{log}"),
+    let log = log.join("\n");
+    assert_eq!(count_panics(), panics, "SIM_SEED={seed}: a task panicked, see above\n{log}");
+    if let Err(wrong) = outcome {
+        panic!("SIM_SEED={seed}: {wrong}\n{log}");
     }
-    told.fingerprint
+    tracing::info!("all is well ({fingerprint:x})\n{log}");
+    fingerprint
 }
 
+/// How often this thread panicked, since it was first asked.
+fn count_panics() -> u32 {
+    static COUNTING: Once = Once::new();
+    thread_local!(static PANICS: Cell<u32> = const { Cell::new(0) });
+    COUNTING.call_once(|| {
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            PANICS.set(PANICS.get() + 1);
+            report(panic);
+        }));
+    });
+    PANICS.get()
+}
+
+/// Tests that share the stories, so that they run side by side.
 macro_rules! parts {
-    ($($name:ident $part:literal)*) => {
-        const _: Range<u64> = 0..PARTS;
+    ($($name:ident)*) => {
+        const PARTS: &[&str] = &[$(stringify!($name)),*];
         $(
             #[test]
             fn $name() {
-                tell($part);
+                let part = PARTS.iter().position(|name| *name == stringify!($name)).unwrap();
+                tell(part as u64, PARTS.len() as u64);
             }
         )*
     };
 }
 
 parts! {
-    stories_0 0
-    stories_1 1
-    stories_2 2
-    stories_3 3
-    stories_4 4
-    stories_5 5
-    stories_6 6
-    stories_7 7
+    stories_0
+    stories_1
+    stories_2
+    stories_3
+    stories_4
+    stories_5
+    stories_6
+    stories_7
 }
 
 /// Else a seed would be worth little.

@@ -11,6 +11,8 @@ use tokio::time::sleep;
 
 use crate::{fleet::Shared, network};
 
+/// As often as the manager's own `run` does.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
 /// The wall clock's reading when the simulation begins.
 const EPOCH: Duration = Duration::from_secs(1_700_000_000);
 
@@ -32,10 +34,18 @@ pub(crate) async fn run(shared: Rc<Shared>) -> turmoil::Result {
             sleep(shared.scrape_every).await;
         }
     };
+    // Not on a thread of its own: nothing but the seed decides what comes first.
+    let maintenance = async {
+        loop {
+            sleep(MAINTAIN_EVERY).await;
+            manager.maintain_journal();
+        }
+    };
     let incoming = network::listen().await?;
     tokio::select! {
         biased;
         () = scraping => Ok(()),
+        () = maintenance => Ok(()),
         served = manager.serve_grpc(incoming) => Ok(served?),
     }
 }

@@ -165,9 +165,8 @@ impl Chunks {
 
     fn chunk_to_fill(&mut self, hot: bool) -> u32 {
         let filling = self.filling[usize::from(hot)];
-        let has_room = |at: &u32| {
-            self.chunks.get(*at as usize).is_some_and(|chunk| chunk.text.len() < FULL)
-        };
+        let has_room =
+            |at: &u32| self.chunks.get(*at as usize).is_some_and(|chunk| chunk.text.len() < FULL);
         if let Some(at) = filling.filter(has_room) {
             return at;
         }

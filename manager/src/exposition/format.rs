@@ -107,7 +107,9 @@ mod tests {
 
     #[test]
     fn gzip_is_used_where_it_is_welcome() {
-        for welcome in ["gzip", "deflate, gzip;q=0.5", "*", "GZIP", "x-gzip", "br;q=1.0, gzip;q=0.8, *;q=0.1"] {
+        for welcome in
+            ["gzip", "deflate, gzip;q=0.5", "*", "GZIP", "x-gzip", "br;q=1.0, gzip;q=0.8, *;q=0.1"]
+        {
             assert_eq!(Coding::negotiate(Some(welcome)), Coding::Gzip, "{welcome}");
         }
         for not in ["", "identity", "gzip;q=0", "*, gzip;q=0", "gzip;q=0, *", "gzip;q=x", "*;q=0"] {

@@ -8,8 +8,8 @@ use super::{
     Coding, Format, OwnFamily, Page,
     chunks::{Chunks, Key, Place},
     deflate::{Deflated, Deflater, Gzip},
-    own::{self, OfShards},
     encoder::Encoder,
+    own::{self, OfShards},
 };
 use crate::{
     clock::UnixTime,

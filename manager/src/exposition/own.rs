@@ -106,8 +106,11 @@ impl OfShards {
 /// The values of [`OfShards::series`], as far as they are exposed.
 pub(super) fn of_shard(shard: &ShardSummary) -> [Option<f64>; SERIES_OF_SHARD] {
     let up = if shard.state == ShardState::Up { 1.0 } else { 0.0 };
-    let plain =
-        [Some(up), shard.last_report.map(UnixTime::as_secs_f64), shard.started_at.map(UnixTime::as_secs_f64)];
+    let plain = [
+        Some(up),
+        shard.last_report.map(UnixTime::as_secs_f64),
+        shard.started_at.map(UnixTime::as_secs_f64),
+    ];
     let reports = shard.reports.map(|(_, n)| (n > 0).then_some(n as f64));
     // From zero, so that `increase()` sees the first.
     let rejected = shard.rejected.map(|(_, n)| shard.last_report.map(|_| n as f64));

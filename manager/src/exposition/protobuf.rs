@@ -50,13 +50,17 @@ pub(super) fn head(name: &str, kind: MetricType, help: &str, unit: &str) -> Vec<
     if !help.is_empty() {
         put_bytes(&mut out, field::FAMILY_HELP, help.as_bytes());
     }
-    put_varint_field(&mut out, field::FAMILY_TYPE, match kind {
-        MetricType::Counter => 0,
-        MetricType::Gauge => 1,
-        MetricType::Summary => 2,
-        MetricType::Untyped => 3,
-        MetricType::Histogram => 4,
-    });
+    put_varint_field(
+        &mut out,
+        field::FAMILY_TYPE,
+        match kind {
+            MetricType::Counter => 0,
+            MetricType::Gauge => 1,
+            MetricType::Summary => 2,
+            MetricType::Untyped => 3,
+            MetricType::Histogram => 4,
+        },
+    );
     if !unit.is_empty() {
         put_bytes(&mut out, field::FAMILY_UNIT, unit.as_bytes());
     }

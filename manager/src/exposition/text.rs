@@ -25,11 +25,8 @@ impl TextEncoder {
 
     /// The lines about a family.
     pub(super) fn head(self, name: &str, kind: MetricType, help: &str, unit: &str) -> Vec<u8> {
-        let (name, kind) = if self.is_openmetrics {
-            openmetrics_head(name, kind)
-        } else {
-            (name, kind.as_str())
-        };
+        let (name, kind) =
+            if self.is_openmetrics { openmetrics_head(name, kind) } else { (name, kind.as_str()) };
         let mut out = Vec::with_capacity(2 * name.len() + help.len() + 32);
         if !help.is_empty() {
             put(&mut out, &["# HELP ", name, " "]);

@@ -1,5 +1,7 @@
 //! The journal under a real registry: what is there after a restart, and what happens when the disk fails.
 
+mod model;
+
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use tempfile::TempDir;
@@ -12,9 +14,10 @@ use super::{
 use crate::{
     metrics::Metrics,
     registry::{
-        Outcome, Settings, ShardState,
+        FrameKind, InstanceKey, Outcome, Settings, ShardState,
         tests::{
-            COUNTER, GAUGE, HISTOGRAM, STALE, Stream, at, exposed, open, open_shard, page, value,
+            COUNTER, GAUGE, HISTOGRAM, STALE, Stream, at, attach, exposed, open, open_shard, page,
+            value,
         },
     },
 };
@@ -35,9 +38,9 @@ impl Run {
         let registry = Registry::new(Settings::default(), []);
         let metrics = Metrics::new().unwrap().of_journal().unwrap();
         let journal = FileJournal::open_on(disk, dir.path(), &registry, metrics).unwrap();
-        registry.resume(now);
         let sink = Arc::clone(&journal);
         registry.record_to(Box::new(move |changes| sink.append(changes)));
+        registry.resume(now);
         Self { registry, journal }
     }
 
@@ -101,6 +104,189 @@ fn a_restart_pages_nobody_and_wakes_nobody() {
     assert_eq!(run.registry.status(at(5030))[1].last_report, Some(at(100)), "that stays true");
     assert_eq!(states(at(5000 + STALE)), [ShardState::Stale, ShardState::Stale]);
     assert_eq!(value(&run.registry, "g{}@1", at(5000 + STALE)), None);
+}
+
+#[test]
+fn restarts_in_a_row_page_nobody() {
+    let dir = TempDir::new().unwrap();
+    {
+        let run = Run::start(&dir, at(0));
+        drop(begin(&run.registry, 1, 5.0, at(0)));
+    }
+    // Down for 25 s, up for 10, down for 10, up: its shard had no more than 10 s to come back.
+    {
+        let run = Run::start(&dir, at(25));
+        run.maintain(at(35));
+        run.maintain(at(36));
+    }
+    let run = Run::start(&dir, at(45));
+    assert_eq!(run.registry.status(at(45))[0].state, ShardState::Up);
+    run.journal.renew(&run.registry, at(46)); // nor does a checkpoint forget it
+    drop(run);
+    let run = Run::start(&dir, at(50));
+    assert_eq!(run.registry.status(at(80))[0].state, ShardState::Up);
+    assert_eq!(run.registry.status(at(81))[0].state, ShardState::Stale);
+}
+
+#[test]
+fn a_checkpoint_on_a_quiet_day_wakes_nobody() {
+    let dir = TempDir::new().unwrap();
+    {
+        let run = Run::start(&dir, at(0));
+        drop(begin(&run.registry, 1, 5.0, at(0)));
+        run.journal.renew(&run.registry, at(1_000));
+    }
+    let run = Run::start(&dir, at(1_001));
+    assert_eq!(run.registry.status(at(1_001))[0].state, ShardState::Stale);
+}
+
+#[test]
+fn a_clock_that_was_set_back_over_a_restart_keeps_who_was_silent_silent() {
+    let dir = TempDir::new().unwrap();
+    {
+        let run = Run::start(&dir, at(7_200));
+        drop(begin(&run.registry, 1, 5.0, at(7_200)));
+        let mut lives = open_shard(&run.registry, 1, 2, at(7_300));
+        lives.snapshot(1, &[], at(7_300)).unwrap();
+    }
+    let run = Run::start(&dir, at(100));
+    let states = |now| run.registry.status(now).into_iter().map(|s| s.state).collect::<Vec<_>>();
+    assert_eq!(states(at(101)), [ShardState::Stale, ShardState::Up]);
+    assert_eq!(states(at(131)), [ShardState::Stale, ShardState::Stale]);
+    // A new shard count counts, and the next restart goes by the new clock.
+    drop(attach(&run.registry, 3, 4, 9, at(131)).unwrap());
+    drop(run);
+    let run = Run::start(&dir, at(140));
+    assert_eq!(run.registry.status(at(140)).len(), 4);
+    assert_eq!(run.registry.status(at(140))[1].state, ShardState::Stale);
+}
+
+#[test]
+fn what_did_not_change_is_not_written_again() {
+    use crate::registry::tests::{family, named, post};
+    let dir = TempDir::new().unwrap();
+    let run = Run::start(&dir, at(0));
+    let size = || run.journal.open.lock().log.since_checkpoint();
+    let labels: Vec<_> = (0..500).map(|n| n.to_string()).collect();
+    let body = |count: f64| {
+        let pairs: Vec<_> = labels.iter().map(|label| [("l", label.as_str())]).collect();
+        let (rest, moves) = ([7.0], [count]);
+        let value = |n| if n == 0 { &moves[..] } else { &rest[..] };
+        let series: Vec<_> = pairs.iter().enumerate().map(|(n, p)| (&p[..], value(n))).collect();
+        [family(COUNTER, "c_total", &series)]
+    };
+    post(&run.registry, named("a"), &body(1.0), at(0)).unwrap();
+    let before = size();
+    for count in 2..12 {
+        post(&run.registry, named("a"), &body(f64::from(count)), at(0)).unwrap();
+    }
+    assert!(size() - before < 10 * 100, "{}", size() - before);
+    // So it is when a stream says everything again.
+    let mut stream = open(&run.registry, 1, at(0));
+    let ids: Vec<_> =
+        labels.iter().map(|l| stream.define(COUNTER, "d_total", &[("l", l)])).collect();
+    let all: Vec<(u32, &[f64])> = ids.iter().map(|id| (*id, &[3.0][..])).collect();
+    stream.snapshot(1, &all, at(0)).unwrap();
+    let before = size();
+    for sequence in 2..12 {
+        stream.snapshot(sequence, &all, at(0)).unwrap();
+    }
+    assert!(size() - before < 10 * 100, "{}", size() - before);
+    let before = exposed(&run.registry, at(0));
+    drop(stream);
+    drop(run);
+    assert_eq!(exposed(&Run::start(&dir, at(0)).registry, at(0)), before);
+}
+
+#[test]
+fn a_record_of_another_version_is_refused_rather_than_lost() {
+    let dir = TempDir::new().unwrap();
+    Run::start(&dir, at(0)).journal.open.lock().log.append(&[1, 250, 1]).unwrap();
+    let metrics = Metrics::new().unwrap().of_journal().unwrap();
+    let refused = FileJournal::open(dir.path(), &Registry::new(Settings::default(), []), metrics);
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("another version of the manager wrote it"), "{error}");
+    assert!(error.contains(dir.path().to_str().unwrap()), "{error}");
+}
+
+/// Everything that is recorded, so that [`a_journal_of_this_version_stays_readable`] would notice a change of its form.
+fn everything(registry: &Registry) {
+    use crate::registry::{
+        Report,
+        tests::{family, named, post, report},
+    };
+    let (mut first, _) = begin(registry, 1, 5.0, at(0));
+    let h = first.define_bounded(HISTOGRAM, "h_seconds", &[("l", "x")], &[0.5, 1.0]);
+    first.delta(2, &[(h, &[1.0, 2.0, 3.0, 0.1])], at(1)).unwrap();
+    first.writer.goodbye(2, at(2)).unwrap();
+    let (mut second, _) = begin(registry, 2, 7.0, at(3));
+    let h = second.define_bounded(HISTOGRAM, "h_seconds", &[("l", "x")], &[0.5, 2.0]);
+    second.send(FrameKind::Delta, 2, &[(h, &[1.0, 1.0, 1.0, 0.2])], &[(1, &[9.0])], at(4)).unwrap();
+    let mut defined = open_shard(registry, 1, 3, at(4));
+    defined.define(COUNTER, "gives_way", &[]);
+    let counts =
+        |a, b| [family(COUNTER, "posts_total", &[(&[("n", "1")], &[a]), (&[("n", "2")], &[b])])];
+    let (one, other) = (counts(3.0, 4.0), counts(1.0, 5.0));
+    for (started, families) in [(1, &one), (9, &other)] {
+        let (started_at, interval) = (Some(at(started)), Some(Duration::from_secs(20)));
+        let told =
+            Report { started_at, interval, sequence: Some(3), ..report(named("a"), families) };
+        registry.report(&[told], at(10)).unwrap();
+    }
+    post(registry, InstanceKey::Anonymous, &one, at(11)).unwrap();
+    post(registry, InstanceKey::Anonymous, &other, at(12)).unwrap();
+    post(registry, named("b"), &[family(GAUGE, "gives_way", &[(&[], &[f64::NAN])])], at(12))
+        .unwrap();
+    post(
+        registry,
+        named("b"),
+        &[family(COUNTER, "c", &[(&[], &[1.0])]), family(GAUGE, "c", &[(&[], &[1.0])])],
+        at(13),
+    )
+    .unwrap();
+}
+
+#[test]
+fn a_journal_of_this_version_stays_readable() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let dir = TempDir::new().unwrap();
+    let run = Run::start(&dir, at(0));
+    everything(&run.registry);
+    let expected = page(&run.registry, at(13));
+    let written =
+        ["journal-0000000001.log", "journal-0000000002.log"].map(|name| dir.path().join(name));
+    let kept = ["journal-changes.log", "journal-checkpoint.log"].map(|name| golden.join(name));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::copy(&written[0], &kept[0]).unwrap();
+        run.journal.renew(&run.registry, at(13));
+        std::fs::copy(&written[1], &kept[1]).unwrap();
+    }
+    for (segment, name) in kept.iter().zip(["journal-0000000001.log", "journal-0000000002.log"]) {
+        let dir = TempDir::new().unwrap();
+        std::fs::copy(segment, dir.path().join(name)).unwrap();
+        let restored = Run::start(&dir, at(13));
+        assert_eq!(
+            page(&restored.registry, at(13)),
+            expected,
+            "{name}: raise VERSION in journal/log/format.rs, and say what becomes of journals of before"
+        );
+    }
+}
+
+#[test]
+fn damage_is_counted_and_the_segment_kept_aside() {
+    let dir = TempDir::new().unwrap();
+    drop(begin(&Run::start(&dir, at(0)).registry, 1, 5.0, at(0)));
+    let segment = dir.path().join("journal-0000000001.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[28 + 8 + 1] ^= 1; // in the first record, behind the header and its length and checksum
+    std::fs::write(&segment, &bytes).unwrap();
+    let run = Run::start(&dir, at(0));
+    assert_eq!(run.journal.metrics.damage.get(), 1);
+    run.journal.renew(&run.registry, at(0));
+    assert!(!segment.exists());
+    let aside = dir.path().join("journal-0000000001.log.damaged");
+    assert_eq!(std::fs::read(aside).unwrap(), bytes);
 }
 
 #[test]
@@ -231,7 +417,7 @@ fn a_checkpoint_stops_nobody_and_misses_nothing() {
             let done = &done;
             scope.spawn(move || {
                 while !done.load(Relaxed) {
-                    run.journal.renew(&run.registry);
+                    run.journal.renew(&run.registry, at(0));
                 }
             });
             for writer in writers {
@@ -260,7 +446,7 @@ fn families_that_gave_way_are_not_back_after_a_restart() {
         let mut reports = open(&run.registry, 2, at(0));
         let x = reports.define(COUNTER, "x", &[]);
         reports.snapshot(1, &[(x, &[1.0])], at(0)).unwrap();
-        run.journal.renew(&run.registry);
+        run.journal.renew(&run.registry, at(0));
         page(&run.registry, at(0))
     };
     let run = Run::start(&dir, at(0));

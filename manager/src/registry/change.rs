@@ -105,6 +105,21 @@ pub enum Step<'a> {
     State(Box<ShardRecord<'a>>),
 }
 
+impl Step<'_> {
+    /// The ordinal of the instance it happens to, if that is there before it.
+    #[must_use]
+    pub fn instance(&self) -> Option<u64> {
+        match self {
+            Self::Describe { ordinal, .. }
+            | Self::Anew { ordinal }
+            | Self::Close { ordinal, .. }
+            | Self::Fold { ordinal } => Some(*ordinal),
+            Self::Report(report) => Some(report.ordinal),
+            Self::Series(_) | Self::Join { .. } | Self::State(_) => None,
+        }
+    }
+}
+
 /// A series, as it was added.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SeriesStep<'a> {

@@ -263,62 +263,22 @@ impl Registry {
         if known.is_some_and(|instance| is_late(report, instance)) {
             return Outcome::Duplicate;
         }
-        let is_new_run = known.is_some_and(|instance| runs_apart(report, instance) == Ordering::Greater);
+        let is_new_run =
+            known.is_some_and(|instance| runs_apart(report, instance) == Ordering::Greater);
         let mut refused = Refused::default();
         let placed = self.place_all(shard, report, now, &mut refused);
-        let about =
-            About { client: "".into(), started_at: report.started_at, interval: report.interval };
-        let sender = report.sender.clone();
-        let at = shard.introduce(sender, Transport::Http, about, now, &self.recorder);
-        if is_new_run {
-            self.begin_anew(shard, at);
+        let at = shard.join(report.sender.clone(), Transport::Http, now, &self.recorder);
+        let steps = steps(shard, at, report, &placed, is_new_run, refused.samples, now);
+        // As one record: a report without what it says of itself would be judged by what the one before it said.
+        let changes: Vec<_> = steps.into_iter().map(|step| Change::Shard(shard.id, step)).collect();
+        let durable = self.recorder.record(&changes);
+        for change in changes {
+            if let Change::Shard(_, step) = change {
+                shard.follow(at, step);
+            }
         }
-        let durable = self.assign_all(shard, at, report, &placed, refused.samples, now);
         shard.settle(now, stale_after);
         Outcome::Applied(Applied { samples: placed.len(), rejected: refused.list, durable })
-    }
-
-    /// The sender's process was restarted under the same name: what it counts comes on top of what it counted.
-    fn begin_anew(&self, shard: &mut Shard, at: usize) {
-        if let Some(ordinal) = shard.instances.get(at).map(|instance| instance.ordinal) {
-            self.recorder.record(&[Change::Shard(shard.id, Step::Anew { ordinal })]);
-            shard.carry_all(at);
-        }
-    }
-
-    /// Records and assigns what was placed, as far as it is new; returns whether it is durable.
-    fn assign_all(
-        &self,
-        shard: &mut Shard,
-        at: usize,
-        report: &Report<'_>,
-        placed: &[(SeriesId, &ReportedSeries)],
-        rejected: [u64; Reason::ALL.len()],
-        now: UnixTime,
-    ) -> bool {
-        let Some(instance) = shard.instances.get(at) else {
-            return false;
-        };
-        let present = placed.iter().map(|(id, _)| *id).collect();
-        let is_new = |(id, series): &&(SeriesId, &ReportedSeries)| {
-            !shard.has_reported(at, *id, &series.values)
-        };
-        let new: Vec<_> = placed.iter().filter(is_new).collect();
-        let step = ReportStep {
-            ordinal: instance.ordinal,
-            sequence: report.sequence.unwrap_or(instance.last_sequence),
-            at: now,
-            series: new.iter().map(|(id, _)| id.index() as u32).collect(),
-            values: new.iter().flat_map(|(_, series)| &series.values).copied().collect(),
-            left: shard.left_out(at, &present).into(),
-            rejected,
-        };
-        let change = Change::Shard(shard.id, Step::Report(step));
-        let durable = self.recorder.record(std::slice::from_ref(&change));
-        if let Change::Shard(_, Step::Report(step)) = &change {
-            shard.take(at, step);
-        }
-        durable
     }
 
     /// Finds or makes the series of a body.
@@ -427,6 +387,44 @@ fn over_limit(family: &str, message: String) -> Rejected {
     Rejected { family: family.into(), reason: Reason::Limit, message, series: 0 }
 }
 
+/// What a report of instance `at` comes to, of which `placed` is taken.
+fn steps<'a>(
+    shard: &Shard,
+    at: usize,
+    report: &Report<'_>,
+    placed: &[(SeriesId, &ReportedSeries)],
+    is_new_run: bool,
+    rejected: [u64; Reason::ALL.len()],
+    now: UnixTime,
+) -> Vec<Step<'a>> {
+    let Some(instance) = shard.instances.get(at) else {
+        return Vec::new();
+    };
+    let ordinal = instance.ordinal;
+    let (started_at, interval) = (report.started_at, report.interval);
+    let about = About { client: "".into(), started_at, interval };
+    let mut steps: Vec<_> = shard.description(at, about).into_iter().collect();
+    if is_new_run {
+        // What it counts comes on top of what it counted.
+        steps.push(Step::Anew { ordinal });
+    }
+    let present = placed.iter().map(|(id, _)| *id).collect();
+    let is_news = |(id, series): &&(SeriesId, &ReportedSeries)| {
+        is_new_run || !shard.has_reported(at, *id, &series.values)
+    };
+    let news: Vec<_> = placed.iter().filter(is_news).collect();
+    steps.push(Step::Report(ReportStep {
+        ordinal,
+        sequence: report.sequence.unwrap_or(instance.last_sequence),
+        at: now,
+        series: news.iter().map(|(id, _)| id.index() as u32).collect(),
+        values: news.iter().flat_map(|(_, series)| &series.values).copied().collect(),
+        left: shard.left_out(at, &present).into(),
+        rejected,
+    }));
+    steps
+}
+
 /// Whether a report was sent before the last one that was applied: by an earlier run of the sender, or with a number that is
 /// a little lower. One that is much lower is of a sender that was restarted and numbers from 1 again.
 fn is_late(report: &Report<'_>, instance: &Instance) -> bool {
@@ -446,7 +444,11 @@ fn runs_apart(report: &Report<'_>, instance: &Instance) -> Ordering {
         return Ordering::Equal;
     };
     // Some clients compute their start anew each time, and are some milliseconds off.
-    if now.since(before).max(before.since(now)) < RUN_APART { Ordering::Equal } else { now.cmp(&before) }
+    if now.since(before).max(before.since(now)) < RUN_APART {
+        Ordering::Equal
+    } else {
+        now.cmp(&before)
+    }
 }
 
 /// Why a sample of a family that gave way is not taken.

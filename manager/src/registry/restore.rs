@@ -1,7 +1,7 @@
 //! The registry from its recorded changes, and a checkpoint of it.
 
 use super::{
-    Registry,
+    FleetSize, Registry,
     change::{Change, Misfit, ReportStep, SeriesStep, ShardRecord, Sink, Step},
     family::FamilyTable,
     instance::Instance,
@@ -28,7 +28,7 @@ impl Registry {
         match change {
             Change::Family(family) => self.families.restore(family),
             Change::FleetSize { shard_count, said_at } => {
-                self.fleet.lock().restore(shard_count, said_at);
+                *self.fleet.lock() = FleetSize { shard_count, said_at };
                 Ok(())
             }
             Change::Time(at) => {
@@ -106,34 +106,16 @@ impl Shard {
                 self.add_instance(Instance::new(ordinal, key, transport, at));
                 Ok(())
             }
-            Step::Describe { ordinal, about } => {
-                let at = self.position_of(ordinal).ok_or(Misfit("description"))?;
-                self.describe(at, about);
-                Ok(())
-            }
-            Step::Anew { ordinal } => {
-                let at = self.position_of(ordinal).ok_or(Misfit("new run"))?;
-                self.carry_all(at);
-                Ok(())
-            }
-            Step::Report(report) => {
-                let at = self.position_of(report.ordinal).ok_or(Misfit("report"))?;
-                self.check_fit(&report)?;
-                self.take(at, &report);
-                Ok(())
-            }
-            Step::Close { ordinal, at: when } => {
-                let at = self.position_of(ordinal).ok_or(Misfit("close"))?;
-                self.end(at, when);
-                Ok(())
-            }
-            Step::Fold { ordinal } => {
-                let at = self.position_of(ordinal).ok_or(Misfit("fold"))?;
-                self.fold_at(at);
-                Ok(())
-            }
             Step::State(record) => {
                 *self = Self::from_record(self.id, *record, families)?;
+                Ok(())
+            }
+            step => {
+                let at = step.instance().and_then(|ordinal| self.position_of(ordinal));
+                if let Step::Report(report) = &step {
+                    self.check_fit(report)?;
+                }
+                self.follow(at.ok_or(Misfit("step of an instance"))?, step);
                 Ok(())
             }
         }
@@ -187,11 +169,8 @@ impl Shard {
         shard.tombstones = record.tombstones.into();
         shard.ordinals = record.ordinals;
         shard.fell_at = record.fell_at;
-        shard.tally = Tally::restore(
-            (record.last_report, record.seen),
-            record.reports,
-            record.rejected,
-        );
+        shard.tally =
+            Tally::restore((record.last_report, record.seen), record.reports, record.rejected);
         let all: Vec<_> = shard.store.ids().collect();
         all.into_iter().for_each(|series| shard.refresh(series));
         Ok(shard)

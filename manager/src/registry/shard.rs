@@ -88,28 +88,26 @@ impl Shard {
     }
 
     /// The place of the instance with this key, which joins now if it is new.
-    pub(super) fn introduce(
+    pub(super) fn join(
         &mut self,
         key: InstanceKey,
         transport: Transport,
-        about: About<'_>,
         now: UnixTime,
         recorder: &Recorder,
     ) -> usize {
-        let at = self.position(&key).unwrap_or_else(|| {
+        self.position(&key).unwrap_or_else(|| {
             let ordinal = self.next_ordinal();
             let join = Step::Join { ordinal, key: key.clone(), transport, at: now };
             recorder.record(&[Change::Shard(self.id, join)]);
             self.add_instance(Instance::new(ordinal, key, transport, now));
             self.instances.len() - 1
-        });
-        if let Some(instance) = self.instances.get(at).filter(|i| i.about != about) {
-            let ordinal = instance.ordinal;
-            let describe = Step::Describe { ordinal, about: about.clone() };
-            recorder.record(&[Change::Shard(self.id, describe)]);
-            self.describe(at, about);
-        }
-        at
+        })
+    }
+
+    /// What makes instance `at` say this about itself, if it does not already.
+    pub(super) fn description<'a>(&self, at: usize, about: About<'a>) -> Option<Step<'a>> {
+        let instance = self.instances.get(at).filter(|instance| instance.about != about)?;
+        Some(Step::Describe { ordinal: instance.ordinal, about })
     }
 
     /// When the instance began to count: since when a series that it brings is counted.
@@ -149,6 +147,19 @@ impl Shard {
     pub(super) fn make_room(&mut self) {
         self.base.resize(self.store.slots(), 0.0);
         self.exposed.resize(self.store.slots(), 0.0);
+    }
+
+    /// Makes what happened to instance `at`.
+    pub(super) fn follow(&mut self, at: usize, step: Step<'_>) {
+        match step {
+            Step::Describe { about, .. } => self.describe(at, about),
+            Step::Anew { .. } => self.carry_all(at),
+            Step::Report(report) => self.take(at, &report),
+            Step::Close { at: when, .. } => self.end(at, when),
+            Step::Fold { .. } => self.fold_at(at),
+            // Those are of no instance that is there.
+            Step::Series(_) | Step::Join { .. } | Step::State(_) => {}
+        }
     }
 
     /// Takes a report, which fits the shard.
@@ -200,14 +211,21 @@ impl Shard {
         instance.assign(id, slot, values);
         if grouped {
             self.replace_group(at, id);
-            if at + 1 == self.instances.len() {
-                self.store.show(id); // the newest instance's bounds
+            if self.is_newest_with(at, id) {
+                self.store.show(id);
             }
         }
         if first {
             self.store.touch(id);
         }
         self.refresh(id);
+    }
+
+    /// Whether no newer instance than `at` has the label set, with whatever bounds: its bounds are exposed.
+    fn is_newest_with(&self, at: usize, id: SeriesId) -> bool {
+        let members = self.store.group(id).map(|(_, members)| members).unwrap_or_default();
+        let newer = self.instances.iter().skip(at + 1);
+        !newer.into_iter().any(|instance| members.iter().any(|member| instance.has(*member)))
     }
 
     /// Whether the count of a label set fell below what the instance reported last, with whatever bounds (a histogram is

@@ -1,7 +1,6 @@
 //! The registry alone, driven through its public surface with times that are passed in.
 
 mod bounds;
-mod model;
 mod posts;
 mod rejects;
 mod status;

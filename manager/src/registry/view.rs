@@ -95,10 +95,7 @@ impl Shard {
         (!hidden && is_exposed(series)).then(|| SeriesView {
             labels: series.labels.as_str(),
             bounds: &series.bounds,
-            values: self
-                .exposed
-                .get(series.slot..series.slot + series.width())
-                .unwrap_or_default(),
+            values: self.exposed.get(series.slot..series.slot + series.width()).unwrap_or_default(),
             created: Some(series.created),
             owned: series.owned,
         })
@@ -184,9 +181,7 @@ impl<'a> ShardView<'a> {
     ) -> impl Iterator<Item = (&'a Family, impl Iterator<Item = SeriesView<'a>>)> {
         let shard = self.shard;
         shard.store.blocks().iter().map(move |block| {
-            let series = block.series.iter().filter_map(move |id| {
-                shard.shown(*id)
-            });
+            let series = block.series.iter().filter_map(move |id| shard.shown(*id));
             (&*block.family, series)
         })
     }

@@ -144,7 +144,11 @@ impl Registry {
                 started_at: Some(hello.started_at),
                 interval: None,
             };
-            let at = shard.introduce(key, Transport::Grpc, about, now, &self.recorder);
+            let at = shard.join(key, Transport::Grpc, now, &self.recorder);
+            if let Some(step) = shard.description(at, about.clone()) {
+                self.recorder.record(&[Change::Shard(shard_id, step)]);
+                shard.describe(at, about);
+            }
             if let Some(instance) = shard.instances.get_mut(at) {
                 taken_over = instance.hand_over(stream);
                 ordinal = instance.ordinal;

@@ -147,11 +147,11 @@ impl TelemetryService for Service {
         &self,
         request: Incoming<Streaming<ReportRequest>>,
     ) -> Result<Outgoing<Self::ReportStream>, Status> {
-        let welcome = self.0.clone();
+        let welcome = self.0;
         let ack = |sequence| Response::Ack(Ack { sequence, durable: true, rejected: Vec::new() });
         let answers = request.into_inner().map_while(Result::ok).filter_map(move |request| {
             let answer = match request.message? {
-                Request::Hello(_) => Response::Welcome(welcome.clone()),
+                Request::Hello(_) => Response::Welcome(welcome),
                 Request::Snapshot(part) if part.last => ack(part.sequence),
                 Request::Delta(delta) => ack(delta.sequence),
                 Request::Snapshot(_) | Request::Definitions(_) | Request::Goodbye(_) => {

@@ -128,7 +128,7 @@ proptest! {
     fn a_page_is_in_order_and_says_nothing_twice(help in text(), all in prop::collection::vec(some(), 0..40)) {
         let registry = registry();
         fill(&registry, &help, &all);
-        let [text, open] = Format::ALL.map(|format| render_text(&registry, &own(), at(0), format));
+        let [text, open] = [Format::Text, Format::OpenMetrics].map(|format| render_text(&registry, &own(), at(0), format));
         prop_assert!(open.ends_with("\n# EOF\n") && open.matches("\n# EOF\n").count() == 1);
         prop_assert!(!text.contains("\n# EOF"));
         let samples = |page: &str| -> Vec<String> {

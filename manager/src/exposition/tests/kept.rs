@@ -12,7 +12,12 @@ use crate::registry::{InstanceKey, Report, ReportedFamily, ReportedSeries};
 #[derive(Debug, Clone)]
 enum Event {
     /// A sender posts everything it has: which sender, how far its counters are, which gauges it has.
-    Post { sender: u8, counts: u32, spread: u8, gauges: u8 },
+    Post {
+        sender: u8,
+        counts: u32,
+        spread: u8,
+        gauges: u8,
+    },
     Pass(u64),
     Scrape(Format, Coding),
 }

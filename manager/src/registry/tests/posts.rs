@@ -54,7 +54,7 @@ fn crowd_out(registry: &Registry, now: UnixTime) -> UnixTime {
     for n in 0..4 {
         post(registry, named(&format!("crowd {n}")), &[], now).unwrap();
     }
-    let later = now + Duration::from_secs(STALE);
+    let later = now + Duration::from_secs(DEAD);
     post(registry, named("the last"), &[], later).unwrap();
     later
 }
@@ -112,6 +112,81 @@ fn a_late_report_changes_nothing() {
     // The process was restarted and numbers from 1 again.
     assert_eq!(send(1, Some(2), &counts(1.0, 0.0)), new);
     assert_eq!(both(&registry, now), [13.0, 20.0]);
+}
+
+#[test]
+fn a_sender_that_numbers_anew_is_not_late_for_ever() {
+    let registry = registry();
+    for sender in [named("a"), InstanceKey::Anonymous] {
+        let send = |sequence, count: f64| {
+            let families = counts(count, 0.0);
+            let report = Report { sequence: Some(sequence), ..report(sender.clone(), &families) };
+            registry.report(&[report], at(0)).unwrap().remove(0)
+        };
+        assert!(matches!(send(5_000, 100.0), Outcome::Applied(_)));
+        assert_eq!(send(4_991, 99.0), Outcome::Duplicate);
+        assert!(matches!(send(1, 3.0), Outcome::Applied(_)), "{sender:?} was restarted");
+        assert!(matches!(send(2, 4.0), Outcome::Applied(_)));
+    }
+    assert_eq!(both(&registry, at(0)), [2.0 * 104.0, 0.0]);
+}
+
+#[test]
+fn a_later_run_under_the_same_name_counts_on_top() {
+    let registry = registry();
+    let send = |started: u64, families: &[ReportedFamily]| {
+        let started_at = Some(UnixTime::from_secs_f64(started as f64 / 1e3));
+        registry.report(&[Report { started_at, ..report(named("a"), families) }], at(0)).unwrap();
+    };
+    send(1_000, &counts(3.0, 1.0));
+    // Nothing fell, but another process says so.
+    send(3_000, &counts(5.0, 1.0));
+    assert_eq!(both(&registry, at(0)), [8.0, 2.0]);
+    // What the earlier one still had under way is late.
+    send(1_000, &counts(4.0, 1.0));
+    assert_eq!(both(&registry, at(0)), [8.0, 2.0]);
+    // Some clients compute their start anew every time.
+    send(3_001, &counts(6.0, 1.0));
+    send(2_999, &counts(7.0, 1.0));
+    assert_eq!(both(&registry, at(0)), [10.0, 2.0]);
+}
+
+#[test]
+fn without_identity_a_fall_in_one_shard_is_a_new_sender_in_all() {
+    let registry = registry();
+    let send = |first: f64, second: f64, now| {
+        let (first, second) = (counts(first, 0.0), counts(second, 0.0));
+        let part =
+            |shard_id, families| Report { shard_id, ..report(InstanceKey::Anonymous, families) };
+        registry.report(&[part(0, &first), part(1, &second)], now)
+    };
+    send(100.0, 3.0, at(0)).unwrap();
+    send(1.0, 5.0, at(10)).unwrap();
+    assert_eq!(value(&registry, "x_total{l=\"c\"}@0", at(10)), Some(vec![101.0]));
+    assert_eq!(value(&registry, "x_total{l=\"c\"}@1", at(10)), Some(vec![8.0]));
+    let before = page(&registry, at(20));
+    assert!(matches!(send(2.0, 4.0, at(20)), Err(ReportError::FellAgain { shard_id: 1, .. })));
+    assert_eq!(page(&registry, at(20)), before);
+}
+
+#[test]
+fn what_makes_a_shard_too_large_is_refused_in_part() {
+    let registry = registry();
+    let mut wide = family(HISTOGRAM, "wide", &[]);
+    for n in 0..1_000 {
+        let bounds: Vec<f64> = (0..200).map(f64::from).collect();
+        wide.series.push(ReportedSeries {
+            labels: labels(&[("n", &n.to_string())], 0),
+            bounds: Bounds::new(&bounds).unwrap(),
+            values: vec![0.0; 202],
+            line: n + 1,
+        });
+    }
+    let long = family(COUNTER, "c_total", &[(&[("l", &"x".repeat(5_000))], &[1.0]), (&[], &[2.0])]);
+    let applied = post(&registry, named("a"), &[wide, long], at(0)).unwrap();
+    assert_eq!(applied.samples, 100_000 / 202 + 1);
+    let said: Vec<_> = applied.rejected.iter().map(|r| (&*r.family, r.reason, r.series)).collect();
+    assert_eq!(said, [("wide", Reason::Limit, 1_000 - 495), ("c_total", Reason::Limit, 1)]);
 }
 
 #[test]

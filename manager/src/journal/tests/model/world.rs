@@ -1,0 +1,426 @@
+//! A manager with its journal on a disk that fails, and the model beside it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use proptest::sample::Index;
+use tempfile::TempDir;
+
+use super::{
+    Event, Happening,
+    clients::Client,
+    disk::{
+        Position, copy_segments, end_of_checkpoint, is_healing, newest, position, scratch, segment,
+        segments,
+    },
+    expected::{Exposed, GAUGE, Model, SHARD_COUNT, State, known},
+    kept::{Kept, same},
+    senders::Sender,
+};
+use crate::{
+    clock::UnixTime,
+    journal::{FileJournal, Journal as _, log::faults::FaultyDisk},
+    metrics::{JournalMetrics, Metrics},
+    registry::{Change, Registry, Settings, tests::at},
+};
+
+/// What unwinds when the manager is killed.
+struct Died;
+
+pub(super) struct Run {
+    registry: Arc<Registry>,
+    journal: Arc<FileJournal<FaultyDisk>>,
+}
+
+pub(super) struct World {
+    pub(super) dir: TempDir,
+    pub(super) disk: FaultyDisk,
+    /// None while the manager is down.
+    pub(super) run: Option<Run>,
+    pub(super) now: UnixTime,
+    pub(super) kept: Arc<Mutex<Kept>>,
+    /// Up to here a power cut takes nothing: a checkpoint was synced.
+    synced: Position,
+    /// What the last scrape showed, and since when each series ever exposed is counted.
+    scraped: Exposed,
+    blurred: u32,
+    created: BTreeMap<String, Option<UnixTime>>,
+    pub(super) clients: Vec<Client>,
+    pub(super) senders: Vec<Sender>,
+    names: u32,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let mut world = Self {
+            dir: scratch(),
+            disk: FaultyDisk::default(),
+            run: None,
+            now: at(0),
+            kept: Arc::default(),
+            synced: (0, 0),
+            scraped: Exposed::new(),
+            blurred: 0,
+            created: BTreeMap::new(),
+            clients: Client::all(),
+            senders: Sender::all(),
+            names: 0,
+        };
+        world.restart(None);
+        world
+    }
+
+    fn run(&self) -> &Run {
+        self.run.as_ref().unwrap()
+    }
+
+    pub(super) fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.run().registry)
+    }
+
+    pub(super) fn is_durable(&self) -> bool {
+        self.run().journal.is_up()
+    }
+
+    fn newest_segment(&self) -> (u64, Vec<u8>) {
+        let number = position(self.dir.path()).0;
+        (number, fs::read(segment(self.dir.path(), number)).unwrap_or_default())
+    }
+
+    pub(super) fn new_name(&mut self) -> u32 {
+        self.names += 1;
+        self.names
+    }
+
+    pub(super) fn happens(&mut self, happening: &Happening) {
+        {
+            let mut kept = self.kept.lock();
+            (kept.dies, kept.now) = (happening.dies, self.now);
+        }
+        let event = catch_unwind(AssertUnwindSafe(|| self.event(&happening.event)));
+        self.kept.lock().dies = None;
+        match event {
+            Ok(()) => assert!(self.kept.lock().plan.is_empty(), "recorded was not all"),
+            Err(cause) if cause.is::<Died>() => {
+                // Whatever was not recorded, or just now, could not be seen.
+                let mut exposed = self.kept.lock().exposed.take().unwrap();
+                self.compare(&exposed);
+                let states = states(&self.run().registry, self.now);
+                if known::SHARD_COUNT_IS_NOT_RECORDED_FIRST && states != exposed.states(self.now) {
+                    exposed.shard_count = SHARD_COUNT;
+                }
+                assert_eq!(states, exposed.states(self.now));
+                self.restart(None);
+            }
+            Err(cause) => resume_unwind(cause),
+        }
+        let model = self.kept.lock().model.clone();
+        self.compare(&model);
+        assert_eq!(states(&self.run().registry, self.now), model.states(self.now));
+        self.scrape();
+        if happening.restart_copy {
+            self.restart_copy();
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Open { client, bounds } => self.open(*client, *bounds),
+            Event::Restart(client) => self.restart_client(*client),
+            Event::Newcomer(client, body) => {
+                self.restart_client(*client);
+                self.open(*client, 0);
+                self.frame(*client, false, super::Kind::Snapshot, body);
+            }
+            Event::Frame { client, older, kind, body } => self.frame(*client, *older, *kind, body),
+            Event::Post { sender, kind, body } => self.post(*sender, *kind, body),
+            Event::Pass(seconds) => self.pass(*seconds),
+            Event::Checkpoint { frames_at, stops_at, cut } => {
+                self.checkpoint(*frames_at, *stops_at, *cut);
+            }
+            Event::Break { after, fault, once } => match once {
+                true => self.disk.fail_once(*after, *fault),
+                false => self.disk.fail_from(*after, *fault),
+            },
+            Event::Heal { mend } => self.heal(*mend),
+            Event::Kill { mend } => {
+                if *mend {
+                    self.disk.mend();
+                }
+                self.restart(None);
+            }
+            Event::PowerCut(at) => {
+                self.disk.mend();
+                self.restart(Some(*at));
+            }
+        }
+    }
+
+    /// Time passes, and the journal is looked after: twice, so that it is not idle the first time.
+    fn pass(&mut self, seconds: u64) {
+        self.now = self.now + Duration::from_secs(seconds);
+        let time = postcard::to_allocvec(&[Change::Time(self.now)][..]).unwrap().len() as u64 + 8;
+        for _ in 0..2 {
+            let journal = Arc::clone(&self.run().journal);
+            let before = (position(self.dir.path()), journal.metrics.checkpoints.get());
+            journal.maintain(&self.run().registry, self.now);
+            assert_eq!(journal.metrics.checkpoints.get(), before.1, "a case takes seconds");
+            let position = position(self.dir.path());
+            if position == (before.0.0, before.0.1 + time) {
+                let mut kept = self.kept.lock();
+                kept.model.until = self.now;
+                kept.is_durable(position);
+            }
+        }
+    }
+
+    fn heal(&mut self, mend: bool) {
+        if mend {
+            self.disk.mend();
+        }
+        let (was_up, before) = (self.run().journal.is_up(), self.newest_segment());
+        self.run().journal.renew(&self.run().registry, self.now);
+        self.checkpointed(was_up, &before, false);
+    }
+
+    /// It was tried to write all of the model down anew. `since`: something was recorded after that began.
+    fn checkpointed(&mut self, was_up: bool, before: &(u64, Vec<u8>), since: bool) {
+        let after = self.newest_segment();
+        if after == *before {
+            return;
+        }
+        let (number, length) = (after.0, after.1.len() as u64);
+        let mut kept = self.kept.lock();
+        // Whether the disk failed after that or not, it is there after a kill.
+        let is_complete = after.1.ends_with(&end_of_checkpoint());
+        if is_complete {
+            if known::CHECKPOINT_FORGETS_TIME && !since {
+                kept.model.until = UnixTime::default();
+            }
+            kept.is_durable((number, length));
+        } else if !was_up {
+            // It took the place of one that was complete, but could not be synced.
+            kept.history.retain(|((n, _), _)| *n < number);
+        }
+        kept.history.retain(|(position, _)| *position <= (number, length));
+        if is_complete && self.run().journal.is_up() {
+            self.synced = (number, length);
+        }
+    }
+
+    /// A checkpoint as [`FileJournal::checkpoint`] writes it, while clients send frames between two of its records; or it
+    /// ends before one, and so does the manager.
+    fn checkpoint(
+        &mut self,
+        frames_at: Option<usize>,
+        stops_at: Option<usize>,
+        cut: Option<Index>,
+    ) {
+        let was_up = self.run().journal.is_up();
+        let (registry, journal) =
+            (Arc::clone(&self.run().registry), Arc::clone(&self.run().journal));
+        let before = self.newest_segment();
+        let now = self.now;
+        let mut written = journal.open.lock().log.begin_checkpoint();
+        written = written.and_then(|()| journal.write(&[Change::Time(now)]));
+        let (mut record, reports) = (0, self.kept.lock().model.reports());
+        registry.checkpoint(|changes| {
+            if Some(record) == frames_at && !matches!(changes, [Change::Shard(0, _)]) {
+                self.deltas_of_shard_0(); // which is not locked now
+            }
+            if written.is_ok() && stops_at.is_none_or(|stops_at| record < stops_at) {
+                written = journal.write(changes);
+            }
+            record += 1;
+        });
+        if stops_at.is_some() {
+            drop((registry, journal));
+            self.disk.mend();
+            return self.restart(cut);
+        }
+        let ended = written.and_then(|()| journal.open.lock().log.end_checkpoint());
+        let mut open = journal.open.lock();
+        match &ended {
+            Ok(()) => *journal.degraded.lock() = None,
+            Err(error) if !open.log.is_durable() => journal.degrade(&mut open, error),
+            Err(_) => {}
+        }
+        drop(open);
+        let since = self.kept.lock().model.reports() > reports;
+        self.checkpointed(was_up, &before, since);
+    }
+
+    /// The manager is killed and starts anew; a power cut takes the end of the newest segment before.
+    pub(super) fn restart(&mut self, cut: Option<Index>) {
+        self.clients.iter_mut().for_each(Client::disconnect);
+        self.run = None;
+        if let Some(cut) = cut {
+            self.power_cut(cut);
+        }
+        self.forget_unfinished(self.dir.path());
+        self.run = Some(self.start());
+        let shown = exposed(&self.run().registry, self.now);
+        let states = states(&self.run().registry, self.now);
+        let mut kept = self.kept.lock();
+        let (model, lost) = kept.after_restart(self.now, &shown, &states);
+        if lost {
+            self.created.retain(|key, _| shown.contains_key(key));
+            self.scraped = Exposed::new();
+        }
+        kept.model = model;
+        kept.plan.clear();
+        kept.is_durable(position(self.dir.path()));
+    }
+
+    /// The newest segment loses its end: from any byte on that is not known to be on the disk.
+    fn power_cut(&mut self, cut: Index) {
+        let Some((number, length)) = newest(self.dir.path()) else {
+            return;
+        };
+        let from = if self.synced.0 == number { self.synced.1 } else { 0 };
+        let end = from + cut.index((length - from) as usize + 1) as u64;
+        let file = fs::File::options().write(true).open(segment(self.dir.path(), number)).unwrap();
+        file.set_len(end).unwrap();
+        let mut kept = self.kept.lock();
+        kept.history.retain(|(position, _)| *position <= (number, end));
+    }
+
+    /// What a healing checkpoint holds that did not become complete counts, if nothing is before it: some of what there
+    /// was, none of it acknowledged. The model would have to know how it is written.
+    fn forget_unfinished(&self, dir: &Path) {
+        if let Some(first) = segments(dir).first()
+            && is_healing(dir, *first)
+            && self.kept.lock().history.iter().all(|((number, _), _)| number != first)
+        {
+            fs::remove_file(segment(dir, *first)).unwrap();
+        }
+    }
+
+    pub(super) fn start(&self) -> Run {
+        let registry = Arc::new(Registry::new(Settings::default(), []));
+        let opened = FileJournal::open_on(self.disk.clone(), self.dir.path(), &registry, metrics());
+        let Ok(journal) = opened else {
+            // Nothing to show, and nowhere to write: it does not start before the disk is mended.
+            self.disk.mend();
+            return self.start();
+        };
+        registry.resume(self.now);
+        let (sink, kept, dir) =
+            (Arc::clone(&journal), Arc::clone(&self.kept), self.dir.path().to_owned());
+        registry.record_to(Box::new(move |changes| {
+            let mut kept = kept.lock();
+            if kept.damaged {
+                return sink.append(changes);
+            }
+            let dies = kept.dies.take();
+            if let Some((0, after)) = dies {
+                kept.exposed = Some(kept.model.clone());
+                if !after {
+                    resume_unwind(Box::new(Died));
+                }
+            }
+            let durable = sink.append(changes);
+            changes.iter().for_each(|change| kept.take(change));
+            if durable {
+                kept.is_durable(position(&dir));
+            }
+            match dies {
+                Some((0, _)) => resume_unwind(Box::new(Died)),
+                Some((records, after)) => kept.dies = Some((records - 1, after)),
+                None => {}
+            }
+            durable
+        }));
+        Run { registry, journal }
+    }
+
+    /// A manager that starts on a copy of the journal exposes what this one would after a restart, to the last bit.
+    fn restart_copy(&self) {
+        let copy = scratch();
+        copy_segments(self.dir.path(), copy.path());
+        self.forget_unfinished(copy.path());
+        let registry = Registry::new(Settings::default(), []);
+        let journal =
+            FileJournal::open_on(FaultyDisk::default(), copy.path(), &registry, metrics());
+        drop(journal.unwrap_or_else(|error| panic!("{error}")));
+        registry.resume(self.now);
+        let shown = exposed(&registry, self.now);
+        let kept = self.kept.lock();
+        let (_, lost) = kept.after_restart(self.now, &shown, &states(&registry, self.now));
+        if !lost {
+            let counts =
+                |exposed: Exposed| exposed.into_iter().filter(|(key, _)| !key.starts_with(GAUGE));
+            let live = exposed(&self.run().registry, self.now);
+            assert!(
+                counts(live.clone()).eq(counts(shown.clone())),
+                "{live:?} is restored as {shown:?}"
+            );
+        }
+    }
+
+    /// What is exposed is as the model says.
+    fn compare(&self, model: &Model) {
+        same(&exposed(&self.run().registry, self.now), model, self.now)
+            .unwrap_or_else(|problem| panic!("{problem}"));
+    }
+
+    /// No count is lower than at the last scrape (E2), and none is counted from another time on than before.
+    fn scrape(&mut self) {
+        let shown = exposed(&self.run().registry, self.now);
+        let blurred = self.kept.lock().model.blurred();
+        let sharp = std::mem::replace(&mut self.blurred, blurred) == blurred;
+        for (key, (bounds, values)) in &self.scraped {
+            if key.starts_with(GAUGE) {
+                continue;
+            }
+            let (now_bounds, now) = shown.get(key).unwrap_or_else(|| panic!("{key} is gone"));
+            // Of other buckets, the count alone can be compared.
+            let (from, to) = match (bounds.is_empty(), sharp && bounds == now_bounds) {
+                (true, _) | (_, true) => (0, values.len()),
+                (false, false) => (values.len() - 2, values.len() - 1),
+            };
+            let offset = now.len().wrapping_sub(values.len());
+            let rose = (from..to).all(|i| values[i] <= now[i.wrapping_add(offset)]);
+            assert!(rose, "{key} fell from {values:?} to {now:?}");
+        }
+        self.scraped = shown;
+        self.registry().visit(self.now, |shard| {
+            for (family, series) in shard.families() {
+                for one in series {
+                    let key = format!("{}{{{}}}@{}", family.name, one.labels, shard.id());
+                    let created = *self.created.entry(key).or_insert(one.created);
+                    assert_eq!(one.created, created, "a created time changed");
+                }
+            }
+        });
+    }
+}
+
+pub(super) fn exposed(registry: &Registry, now: UnixTime) -> Exposed {
+    let mut exposed = Exposed::new();
+    registry.visit(now, |shard| {
+        for (family, series) in shard.families() {
+            for one in series {
+                let key = format!("{}{{{}}}@{}", family.name, one.labels, shard.id());
+                let value = (one.bounds.values().to_vec(), one.values.to_vec());
+                assert_eq!(exposed.insert(key, value), None, "exposed twice");
+            }
+        }
+    });
+    exposed
+}
+
+fn states(registry: &Registry, now: UnixTime) -> Vec<State> {
+    registry.status(now).iter().map(State::of).collect()
+}
+
+pub(super) fn metrics() -> JournalMetrics {
+    Metrics::new().unwrap().of_journal().unwrap()
+}
