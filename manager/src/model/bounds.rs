@@ -9,18 +9,12 @@ pub struct Bounds {
     text: Box<[Box<str>]>,
 }
 
-/// Bounds a series may have: far more than anybody can look at.
-const MAX_BOUNDS: usize = 500;
-
 /// Why bounds were refused.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum BoundsError {
     /// NaN or infinite (+Inf is always there and never stated).
     #[error("bound {0} is not finite (+Inf is implied)")]
     NotFinite(f64),
-    /// More than a series may have.
-    #[error("{0} bounds; {MAX_BOUNDS} is the limit")]
-    TooMany(usize),
     /// Not above the one before it.
     #[error("bound {1} comes after {0}: bounds must rise")]
     NotRising(f64, f64),
@@ -32,9 +26,6 @@ impl Bounds {
     /// # Errors
     /// If one is not finite or not above its predecessor.
     pub fn new(values: &[f64]) -> Result<Self, BoundsError> {
-        if values.len() > MAX_BOUNDS {
-            return Err(BoundsError::TooMany(values.len()));
-        }
         let values: Box<[f64]> = values.iter().map(|v| v + 0.0).collect();
         if let Some(bad) = values.iter().find(|v| !v.is_finite()) {
             return Err(BoundsError::NotFinite(*bad));

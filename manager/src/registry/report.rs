@@ -27,6 +27,9 @@ const RUN_APART: Duration = Duration::from_secs(1);
 /// Values (buckets, counts, sums) a shard may have: what keeps its columns, and the record of them, small.
 const MAX_VALUES_OF_SHARD: usize = 100_000;
 
+/// Bounds a series may have: far more than anybody can look at.
+const MAX_BOUNDS: usize = 500;
+
 /// Longest label set, bytes of its canonical text.
 const MAX_LABELS_BYTES: usize = 4 << 10;
 
@@ -332,7 +335,7 @@ impl Registry {
         if let Some(id) = shard.store.find(family, &labels, &bounds) {
             return Ok(id);
         }
-        self.check_room(shard, family, &labels, family.kind.width(bounds.len()))?;
+        self.check_room(shard, family, &labels, bounds.len())?;
         Ok(shard.store.add(family, labels, self.families.share(bounds), created))
     }
 
@@ -352,10 +355,14 @@ impl Registry {
         shard: &Shard,
         family: &Family,
         labels: &LabelSet,
-        width: usize,
+        bounds: usize,
     ) -> Result<(), Rejected> {
         self.check_shard(shard, &family.name)?;
-        if shard.store.slots() + width > MAX_VALUES_OF_SHARD {
+        if bounds > MAX_BOUNDS {
+            let message = format!("{labels:?} has {bounds} bounds; {MAX_BOUNDS} is the limit");
+            return Err(over_limit(&family.name, message));
+        }
+        if shard.store.slots() + family.kind.width(bounds) > MAX_VALUES_OF_SHARD {
             let message = format!(
                 "shard {} would have over {MAX_VALUES_OF_SHARD} values in its buckets and series",
                 shard.id
@@ -373,10 +380,9 @@ impl Registry {
                 format!("shard {} has {of_family} series of this family, its limit", shard.id);
             return Err(over_limit(&family.name, message));
         }
-        let bounds = shard.store.first_of(family, labels).map_or(0, |(_, bounds)| bounds);
-        if bounds >= MAX_BOUNDS_OF_SERIES {
-            let message =
-                format!("{labels:?} was reported with {bounds} sets of bounds, the limit");
+        let sets = shard.store.first_of(family, labels).map_or(0, |(_, sets)| sets);
+        if sets >= MAX_BOUNDS_OF_SERIES {
+            let message = format!("{labels:?} was reported with {sets} sets of bounds, the limit");
             return Err(over_limit(&family.name, message));
         }
         Ok(())

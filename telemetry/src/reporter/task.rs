@@ -111,6 +111,10 @@ impl Task {
         if lost.is_refusal() {
             self.backoff.saturate();
         }
+        if self.stop.is_cancelled() {
+            // There is a deadline now: a manager that is just restarting must not be missed by a long wait.
+            self.backoff.reset();
+        }
         let wait = self.backoff.next_wait();
         self.outage.note(lost, wait);
         Ok(wait)

@@ -1,4 +1,4 @@
-//! Connections that take everything and carry nothing.
+//! Connections that take everything and carry nothing, and the end of a reporter without any.
 
 use crate::wire::Wire;
 use crate::{registry, until};
@@ -63,5 +63,21 @@ async fn shutdown_keeps_its_deadline_when_nothing_was_ever_answered() {
         let outcome = reporter.shutdown().await;
         assert!(outcome.is_err());
         assert!(start.elapsed() < DEADLINE + Duration::from_millis(10), "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_is_back_within_the_deadline_is_not_missed() {
+    for _ in 0..20 {
+        let wire = Wire::new(INTERVAL);
+        let reporter = connected(&wire).await;
+        wire.refuse();
+        sleep(Duration::from_secs(600)).await; // waits have grown to their longest
+        let manager = async {
+            sleep(Duration::from_secs(2)).await;
+            wire.restore();
+        };
+        let (outcome, ()) = tokio::join!(reporter.shutdown(), manager);
+        assert!(outcome.is_ok(), "{outcome:?}");
     }
 }
