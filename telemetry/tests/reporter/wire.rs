@@ -149,7 +149,10 @@ impl TelemetryService for Service {
     ) -> Result<Outgoing<Self::ReportStream>, Status> {
         let welcome = self.0;
         let ack = |sequence| Response::Ack(Ack { sequence, durable: true, rejected: Vec::new() });
-        let answers = request.into_inner().map_while(Result::ok).filter_map(move |request| {
+        let is_goodbye =
+            |request: &ReportRequest| matches!(request.message, Some(Request::Goodbye(_)));
+        let said = request.into_inner().map_while(Result::ok);
+        let answers = said.take_while(move |said| !is_goodbye(said)).filter_map(move |request| {
             let answer = match request.message? {
                 Request::Hello(_) => Response::Welcome(welcome),
                 Request::Snapshot(part) if part.last => ack(part.sequence),
