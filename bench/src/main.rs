@@ -1,0 +1,54 @@
+//! What the manager costs, measured beside its peers and the physical floor: `cargo run --release -p shardmeter-bench`.
+//!
+//! Every server is a process of its own. In each round all of them do each task, with the same load, one right after the
+//! other; what it costs is read from the process's CPU clock. The machine's speed changes more from minute to minute than servers differ, so figures are compared
+//! within a round.
+
+mod chart;
+mod clocks;
+mod config;
+mod contender;
+mod floor;
+mod grpc;
+mod http;
+mod load;
+mod report;
+mod results;
+mod run;
+mod server;
+mod shard;
+mod table;
+mod workload;
+mod written;
+
+use std::process::ExitCode;
+
+use config::Config;
+use floor::Floor;
+use report::Report;
+use shardmeter_process::{CancellationToken, Failure};
+
+const ABOUT: &str = "What the manager costs, measured beside its peers and the physical floor";
+
+fn main() -> ExitCode {
+    shardmeter_process::main("shardmeter-bench", ABOUT, start)
+}
+
+#[expect(clippy::print_stdout, reason = "tables are for a person; logs go to standard error")]
+async fn start(config: Config, shutdown: CancellationToken) -> Result<(), Failure> {
+    if config.serve_floor {
+        let floor = Floor::build().await.map_err(Failure::Run)?;
+        return floor.run(shutdown.cancelled()).await.map_err(Failure::Run);
+    }
+    let config = config.settled();
+    let run = tokio::select! {
+        run = run::run(&config) => run.map_err(Failure::Run)?,
+        // Dropping the run kills the servers.
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    println!("{}", Report(&run));
+    if config.write {
+        written::write(&run).map_err(Failure::Run)?;
+    }
+    Ok(())
+}
