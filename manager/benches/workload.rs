@@ -1,5 +1,8 @@
-//! The workload of the benchmarks: what one shard reports (as Prometheus counts: 250 series of 185 label sets).
+//! The workload of the benchmarks, in the manager's model: what one shard reports is written once, in `bench/`.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, dead_code)]
+
+#[path = "../../bench/src/workload.rs"]
+mod shape;
 
 use std::sync::Arc;
 
@@ -12,10 +15,8 @@ use shardmeter_manager::{
     },
 };
 
-/// Sample lines of one shard on the page.
-pub const SERIES_PER_SHARD: usize = 120 + 40 + 20 + 5 * (11 + 3);
-
-const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+pub(crate) use shape::SERIES_PER_SHARD;
+use shape::{Family, Kind, families};
 
 pub struct Fleet {
     pub registry: Arc<Registry>,
@@ -55,13 +56,14 @@ impl Shard {
         let mut writer = registry.attach(hello, now()).unwrap().writer;
         let mut next = 0;
         let mut starts = vec![0];
-        for (name, kind, count, labels) in families(shard_id) {
-            let bounds = if kind == MetricType::Histogram { &BUCKETS[..] } else { &[] };
-            let series: Vec<_> = (next..next + count)
-                .map(|id| SeriesDefinition {
+        for Family { name, help, kind, series } in families(shard_id) {
+            let bounds = kind.bounds();
+            let series: Vec<_> = (next..)
+                .zip(series)
+                .map(|(id, labels)| SeriesDefinition {
                     id,
                     labels: LabelSet::canonical(
-                        labels(id - next).iter().map(|(n, v)| (*n, v.as_str())),
+                        labels.iter().map(|(n, v)| (*n, v.as_str())),
                         shard_id,
                         None,
                     )
@@ -70,10 +72,15 @@ impl Shard {
                 })
                 .collect();
             for _ in &series {
-                starts.push(starts.last().unwrap() + kind.width(bounds.len()));
+                starts.push(starts.last().unwrap() + kind.width());
             }
-            next += count;
-            let head = FamilyHead { name, kind, help: "What it counts.", unit: "" };
+            next += series.len() as u32;
+            let kind = match kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+                Kind::Histogram => MetricType::Histogram,
+            };
+            let head = FamilyHead { name, kind, help, unit: "" };
             let definition = FamilyDefinition { head, series };
             registry.define(&mut writer, definition, now()).unwrap();
         }
@@ -123,60 +130,4 @@ impl Shard {
     pub fn values_of(&self, changed: usize) -> usize {
         self.starts[changed.min(self.ids.len())]
     }
-}
-
-type Labels = Box<dyn Fn(u32) -> Vec<(&'static str, String)>>;
-
-fn families(shard_id: u32) -> Vec<(&'static str, MetricType, u32, Labels)> {
-    const COMMANDS: [&str; 6] = ["ping", "shards", "stats", "play", "skip", "help"];
-    let guild =
-        move |i: u32| (u64::from(i) * 7919 + (u64::from(shard_id) << 22) + (1 << 60)).to_string();
-    let mut families: Vec<(&'static str, MetricType, u32, Labels)> = vec![
-        (
-            "commands_executed_total",
-            MetricType::Counter,
-            120,
-            Box::new(move |i| {
-                vec![("command_name", COMMANDS[i as usize % 6].into()), ("guild_id", guild(i / 6))]
-            }),
-        ),
-        (
-            "command_execution_duration_seconds",
-            MetricType::Histogram,
-            5,
-            Box::new(|i| vec![("command_name", COMMANDS[i as usize].into())]),
-        ),
-        (
-            "gateway_events_total",
-            MetricType::Counter,
-            40,
-            Box::new(|i| vec![("event_type", format!("EVENT_TYPE_{i}"))]),
-        ),
-    ];
-    const GAUGES: [&str; 20] = [
-        "guild_count",
-        "user_count",
-        "unavailable_guilds",
-        "cpu_usage_percent",
-        "gateway_connected",
-        "gateway_latency_seconds",
-        "gateway_heartbeat_ack_age_seconds",
-        "gateway_last_event_timestamp_seconds",
-        "gateway_identify_remaining",
-        "gateway_identify_reset_timestamp_seconds",
-        "g10",
-        "g11",
-        "g12",
-        "g13",
-        "g14",
-        "g15",
-        "g16",
-        "g17",
-        "g18",
-        "g19",
-    ];
-    families.extend(
-        GAUGES.map(|name| (name, MetricType::Gauge, 1, Box::new(|_| Vec::new()) as Labels)),
-    );
-    families
 }

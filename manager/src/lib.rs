@@ -24,6 +24,7 @@ mod summary;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::serve::ListenerExt as _;
 use futures_util::Stream;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -195,6 +196,9 @@ impl Manager {
         let summary = AbortOnDropHandle::new(summary::every_minute(Arc::clone(&sessions)));
         let drained = CancellationToken::new();
         let maintenance = AbortOnDropHandle::new(maintain(Arc::clone(&sessions), drained.clone()));
+        // A page is written at once; without this its end would wait for the reader's word on the rest. A socket that
+        // refuses works all the same.
+        let http = http.tap_io(|connection| drop(connection.set_nodelay(true)));
         let serve_http =
             axum::serve(http, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
         let serve =
