@@ -16,7 +16,8 @@ fn main() {
     let registry = fleet.registry.clone();
     let scrape = |coding| kept.render(&registry, &[], workload::now(), (Format::Text, coding));
     println!(
-        "page: {:.1} MB plain, {:.2} MB gzip",
+        "page of {} series: {:.1} MB plain, {:.2} MB gzip",
+        1_000 * workload::SERIES_PER_SHARD,
         megabytes(&scrape(Coding::Identity)),
         megabytes(&scrape(Coding::Gzip))
     );
