@@ -1,6 +1,6 @@
 //! Which format a scrape wants.
 
-use mediatype::{MediaTypeList, Name, ReadParams as _};
+use mediatype::{MediaType, MediaTypeList, Name, ReadParams as _};
 
 /// A format of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +50,8 @@ impl Coding {
 }
 
 const VERSION: Name<'static> = Name::new_unchecked("version");
+const PROTO: Name<'static> = Name::new_unchecked("proto");
+const ENCODING: Name<'static> = Name::new_unchecked("encoding");
 const Q: Name<'static> = Name::new_unchecked("q");
 
 impl Format {
@@ -89,6 +91,7 @@ impl Format {
             let format = match (range.ty.as_str(), range.subty.as_str()) {
                 ("application", "openmetrics-text") if asks_for("1.0.0") => Self::OpenMetrics,
                 ("text", "plain") if asks_for("0.0.4") => Self::Text,
+                ("application", "vnd.google.protobuf") if is_families(&range) => Self::Protobuf,
                 ("text" | "*", "*") => Self::Text,
                 _ => continue,
             };
@@ -99,6 +102,12 @@ impl Format {
         }
         best.map_or(Self::Text, |(_, format)| format)
     }
+}
+
+/// Whether a protobuf media type is that of delimited metric families.
+fn is_families(range: &MediaType<'_>) -> bool {
+    let says = |name, known: &str| range.get_param(name).is_some_and(|v| v.unquoted_str() == known);
+    says(PROTO, "io.prometheus.client.MetricFamily") && says(ENCODING, "delimited")
 }
 
 #[cfg(test)]
@@ -131,6 +140,20 @@ mod tests {
                 Format::Text,
             ),
             (Some("application/openmetrics-text;q=0"), Format::Text),
+            (Some("application/vnd.google.protobuf"), Format::Text),
+            (
+                Some("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text"),
+                Format::Text,
+            ),
+            // Prometheus 2.53 with native histograms
+            (
+                Some(
+                    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
+                     application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
+                     text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                ),
+                Format::Protobuf,
+            ),
             (Some("not an accept header"), Format::Text),
             // Prometheus 2.42
             (

@@ -2,6 +2,7 @@
 
 mod every_page;
 mod kept;
+mod protobuf;
 
 use std::time::Duration;
 
