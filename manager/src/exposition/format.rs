@@ -142,7 +142,9 @@ mod tests {
             (Some("application/openmetrics-text;q=0"), Format::Text),
             (Some("application/vnd.google.protobuf"), Format::Text),
             (
-                Some("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text"),
+                Some(
+                    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text",
+                ),
                 Format::Text,
             ),
             // Prometheus 2.53 with native histograms

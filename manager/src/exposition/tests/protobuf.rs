@@ -119,7 +119,8 @@ fn samples(families: &[MetricFamily]) -> BTreeMap<String, u64> {
                 let key = format!("{}{suffix}{labels:?}", family.name);
                 assert_eq!(samples.insert(key, value.to_bits()), None);
             };
-            let plain = metric.gauge.as_ref().or(metric.counter.as_ref()).or(metric.untyped.as_ref());
+            let plain =
+                metric.gauge.as_ref().or(metric.counter.as_ref()).or(metric.untyped.as_ref());
             if let Some(plain) = plain {
                 put("", None, plain.value);
             }
@@ -186,7 +187,9 @@ fn it_says_what_the_text_says() {
     let help = "Commands by \"name\", \\ and\nanother line 🦀";
     assert_eq!(named("commands_executed_total").help, help);
     // Since when: always there for what counts.
-    let began = |seconds: u64| Some(prost_types::Timestamp { seconds: 1_700_000_000 + seconds as i64, nanos: 0 });
+    let began = |seconds: u64| {
+        Some(prost_types::Timestamp { seconds: 1_700_000_000 + seconds as i64, nanos: 0 })
+    };
     let created = |f: &MetricFamily| {
         let one = &f.metric[0];
         let counter = one.counter.as_ref().and_then(|c| c.created);

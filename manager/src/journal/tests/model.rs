@@ -64,8 +64,8 @@ enum Event {
     Break { after: u64, fault: Fault, once: bool },
     /// The journal tries to write again; the disk may be whole again.
     Heal { mend: bool },
-    /// Of the manager.
-    Kill { mend: bool },
+    /// Of the manager; the clock is set back by some seconds before it starts again.
+    Kill { mend: bool, back: u64 },
     /// The manager is killed, and the end of the newest segment lost.
     PowerCut(Index),
 }
@@ -89,7 +89,7 @@ enum PostKind {
     Next,
     /// The last body once more.
     Again,
-    /// An older body arrives late, if the sender numbers them.
+    /// An older body arrives late.
     Late(usize),
     /// A counter is set to 0 before.
     Reset(usize),
@@ -167,7 +167,7 @@ fn events(weights: &Weights) -> impl Strategy<Value = Event> + use<> {
         weights.posts => (0..SENDERS, post_kind(), body()).prop_map(|(sender, kind, body)| Event::Post { sender, kind, body }),
         10 => prop_oneof![4 => 1..20_u64, 2 => Just(31), 1 => Just(3601)].prop_map(Event::Pass),
         weights.restarts => checkpoint.prop_map(|(frames_at, stops_at, cut)| Event::Checkpoint { frames_at, stops_at, cut }),
-        weights.restarts => any::<bool>().prop_map(|mend| Event::Kill { mend }),
+        weights.restarts => (any::<bool>(), prop_oneof![5 => Just(0), 1 => 1..100_u64]).prop_map(|(mend, back)| Event::Kill { mend, back }),
         weights.restarts => index().prop_map(Event::PowerCut),
         weights.faults => (0..6_u64, fault, any::<bool>()).prop_map(|(after, fault, once)| Event::Break { after, fault, once }),
         2 * weights.faults => prop::bool::weighted(0.8).prop_map(|mend| Event::Heal { mend }),

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     Body, Kind,
     counted::{Counted, labels},
-    expected::{BOUNDS, COUNTERS, GAUGE, HISTOGRAM, Report, SHARD_COUNT, SHARDS, Said, Step},
+    expected::{
+        BOUNDS, COUNTERS, CROWD, GAUGE, HISTOGRAM, Report, SHARD_COUNT, SHARDS, Said, Step,
+    },
     world::World,
 };
 use crate::{
@@ -74,7 +76,7 @@ impl Client {
     fn hello(&self) -> Hello<'static> {
         Hello {
             shard_id: self.shard as u32,
-            shard_count: SHARD_COUNT,
+            shard_count: SHARD_COUNT + self.instance_id % 2,
             instance_id: self.id(),
             started_at: self.started_at,
             client: "test 1",
@@ -110,8 +112,9 @@ impl World {
                     closed_at = (told.closed || told.folded).then_some(told.sequence);
                 }
                 None => {
-                    if kept.model.shard_count == 0 {
-                        kept.plan.push_back(Step::ShardCount);
+                    let count = client.hello().shard_count;
+                    if kept.model.shard_count != count {
+                        kept.plan.push_back(Step::ShardCount(count));
                     }
                     kept.plan.push_back(Step::Join { shard, key, at: now });
                 }
@@ -122,7 +125,7 @@ impl World {
             Err(error) => {
                 assert_eq!(error, AttachError::TooManyInstances(shard as u32));
                 let mut kept = self.kept.lock();
-                assert!(kept.model.shards[shard].waiting() >= 16);
+                assert!(kept.model.shards[shard].waiting() >= CROWD);
                 return kept.plan.clear();
             }
         };
@@ -192,13 +195,12 @@ impl World {
             client.told.update(&client.counted, body);
             client.told_at.insert(sequence, client.told);
             client.sequence = client.sequence.max(sequence + 1);
-            let gauge_left = matches!(kind, Kind::Removed);
             let report = Report {
                 at: now,
                 transport: Transport::Grpc,
                 sequence,
                 whole: snapshot,
-                gauge_left,
+                removed: matches!(kind, Kind::Removed),
                 run: None,
                 interval: Duration::ZERO,
                 said,

@@ -1,7 +1,7 @@
 //! The model: what senders said, and what is exposed of it. It knows no files, no sequences of bytes, no slots; that
-//! instances are folded it is told, and it makes no difference to what is exposed.
+//! instances are folded it is told, and no count that is exposed differs by it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cmp::Ordering, collections::BTreeMap, time::Duration};
 
 use crate::{
     clock::UnixTime,
@@ -9,7 +9,7 @@ use crate::{
 };
 
 pub(super) const SHARDS: u32 = 2;
-/// How many the bot is said to have: one never reports.
+/// How many the bot is said to have at least: the others never report.
 pub(super) const SHARD_COUNT: u32 = SHARDS + 1;
 /// Name and label value of the counters. The first counts whole numbers; of the others the order of additions matters.
 pub(super) const COUNTERS: [(&str, &str); 3] = [("a_total", ""), ("f_total", ""), ("l_total", "v")];
@@ -20,25 +20,8 @@ pub(super) const BOUNDS: [&[f64]; 3] = [&[1.0, 5.0], &[2.0], &[1.0, 2.0, 5.0]];
 
 pub(super) const STALE_AFTER: Duration = Duration::from_secs(30);
 const FOLD_AFTER: Duration = Duration::from_secs(3600);
-
-/// What is known to be wrong: a fix makes one of these false, and then it can go.
-pub(super) mod known {
-    /// A second restart soon after the first one judges who is alive by their last reports alone.
-    pub(in super::super) const RESUME_IS_FORGOTTEN: bool = true;
-    /// A checkpoint does not say until when the manager lived: a restart right after it takes everybody for alive.
-    pub(in super::super) const CHECKPOINT_FORGETS_TIME: bool = true;
-    /// How many shards there are is shown before it is recorded.
-    pub(in super::super) const SHARD_COUNT_IS_NOT_RECORDED_FIRST: bool = true;
-    /// A numbered body of a process that was replaced since is not taken for late.
-    pub(in super::super) const OLDER_RUN_IS_NOT_LATE: bool = true;
-    /// That another process reports under a name is recorded before its report. After a kill between the two its numbers
-    /// are taken for late until they are above those of the process before it.
-    pub(super) const RUN_COMES_BEFORE_ITS_REPORT: bool = true;
-    /// A sender without identity that falls again is not refused if only its histogram fell, which has new bounds.
-    pub(in super::super) const NEW_BOUNDS_MAY_FALL_AGAIN: bool = true;
-    /// Bounds that were defined first are exposed until the newest instance reports, though nobody may ever report them.
-    pub(super) const DEFINED_BOUNDS_ARE_EXPOSED: bool = true;
-}
+/// Instances a shard has at most.
+pub(super) const CROWD: usize = 16;
 
 /// What one report says.
 #[derive(Debug, Clone, Default)]
@@ -65,7 +48,7 @@ impl Buckets {
 /// One thing that happens to the model, for one record of the journal.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
-    ShardCount,
+    ShardCount(u32),
     Join { shard: usize, key: InstanceKey, at: UnixTime },
     Close { shard: usize, instance: usize, at: UnixTime },
     Report { shard: usize, instance: usize, report: Report },
@@ -78,8 +61,9 @@ pub(super) struct Report {
     pub(super) sequence: u64,
     /// A gauge that it does not name has left.
     pub(super) whole: bool,
-    /// The gauge has left.
-    pub(super) gauge_left: bool,
+    /// The gauge has left, and the histogram if it names it.
+    pub(super) removed: bool,
+    /// The process that reports over HTTP, by its start.
     pub(super) run: Option<UnixTime>,
     pub(super) interval: Duration,
     pub(super) said: Said,
@@ -92,13 +76,13 @@ pub(super) struct Told {
     pub(super) said: Said,
     before: [f64; COUNTERS.len()],
     before_histogram: Vec<Buckets>,
+    /// The histogram has not left since it reported it.
+    has_histogram: bool,
     /// How often it had other bounds, or began anew, without a lower count: nobody can know how much it says again then.
     blurred: u32,
     pub(super) sequence: u64,
-    /// The process that reports, by its start.
-    pub(super) run: Option<UnixTime>,
+    run: Option<UnixTime>,
     interval: Duration,
-    transport: Option<Transport>,
     reported: bool,
     last_report: UnixTime,
     /// The same, or when the manager started if it was alive when the manager ended.
@@ -111,9 +95,8 @@ pub(super) struct Told {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shard {
     pub(super) instances: Vec<Told>,
-    /// Which bounds are exposed, and which were ever defined.
+    /// Which bounds are exposed: those of the newest instance that has the histogram, when it last had news of it.
     shown: Option<usize>,
-    pub(super) defined: Vec<usize>,
     last_report: Option<UnixTime>,
     seen: Option<UnixTime>,
     reports: [u64; 2],
@@ -127,7 +110,7 @@ pub(super) struct Shard {
 pub(super) struct Model {
     pub(super) shards: [Shard; SHARDS as usize],
     pub(super) shard_count: u32,
-    /// Until when the manager is known to have lived.
+    /// When the manager last recorded something.
     pub(super) until: UnixTime,
 }
 
@@ -167,11 +150,11 @@ impl Told {
             said: Said::default(),
             before: [0.0; COUNTERS.len()],
             before_histogram: Vec::new(),
+            has_histogram: false,
             blurred: 0,
             sequence: 0,
             run: None,
             interval: Duration::ZERO,
-            transport: None,
             reported: false,
             last_report: at,
             seen: at,
@@ -187,9 +170,40 @@ impl Told {
             || matches!((&said.histogram, &self.said.histogram), (Some(now), Some(last)) if now.count() < last.count())
     }
 
-    /// A count that falls began anew: what it had reached stays.
-    fn report(&mut self, report: &Report) {
+    /// Whether a body was sent before the last that was taken, or is that: it is of an earlier process, or its number is
+    /// less than ten lower.
+    pub(super) fn is_after(&self, sequence: Option<u64>, run: Option<UnixTime>) -> bool {
+        let recent =
+            |sequence| (self.sequence.saturating_sub(9)..=self.sequence).contains(&sequence);
+        match self.compare_run(run) {
+            Ordering::Less => true,
+            Ordering::Equal => sequence.is_some_and(recent),
+            Ordering::Greater => false,
+        }
+    }
+
+    /// Whether a process is another than the last, as far as is known: then it started a second before or after that.
+    fn compare_run(&self, run: Option<UnixTime>) -> Ordering {
+        let (Some(run), Some(last)) = (run, self.run) else {
+            return Ordering::Equal;
+        };
+        let apart = run.max(last).since(run.min(last)) >= Duration::from_secs(1);
+        if apart { run.cmp(&last) } else { Ordering::Equal }
+    }
+
+    /// A count that falls began anew, all that a later process counts did: what was reached stays. Returns whether there
+    /// is news of the histogram.
+    fn report(&mut self, report: &Report) -> bool {
         let said = &report.said;
+        if self.compare_run(report.run) == Ordering::Greater {
+            for (before, last) in self.before.iter_mut().zip(&mut self.said.counters) {
+                *before += last.as_mut().map_or(0.0, std::mem::take);
+            }
+            self.before_histogram.extend(self.said.histogram.take());
+        }
+        // Of a report that says everything, what was reported before is no news.
+        let known = report.whole && self.has_histogram && said.histogram == self.said.histogram;
+        let news = said.histogram.is_some() && !known;
         for (i, now) in said.counters.iter().enumerate().filter(|(_, now)| now.is_some()) {
             let last = &mut self.said.counters[i];
             if now < last {
@@ -208,12 +222,15 @@ impl Told {
                 self.blurred += 1;
             }
         }
-        if said.gauge.is_some() || report.whole || report.gauge_left {
-            self.said.gauge = said.gauge.filter(|_| !report.gauge_left);
+        if said.gauge.is_some() || report.whole || report.removed {
+            self.said.gauge = said.gauge.filter(|_| !report.removed);
+        }
+        if said.histogram.is_some() {
+            self.has_histogram = !report.removed;
         }
         (self.sequence, self.run, self.interval) = (report.sequence, report.run, report.interval);
         (self.reported, self.last_report, self.seen) = (true, report.at, report.at);
-        self.transport = Some(report.transport);
+        news
     }
 
     fn silent(&self, now: UnixTime) -> bool {
@@ -295,11 +312,12 @@ impl Shard {
 impl Model {
     pub(super) fn take(&mut self, step: Step) {
         let at = match step {
-            Step::ShardCount => {
-                self.shard_count = SHARD_COUNT;
+            Step::ShardCount(count) => {
+                self.shard_count = count;
                 return;
             }
             Step::Join { shard, key, at } => {
+                assert!(self.shards[shard].waiting() < CROWD, "one too many joins");
                 self.shards[shard].instances.push(Told::join(key, at));
                 at
             }
@@ -313,73 +331,52 @@ impl Model {
             }
             Step::Report { shard, instance, report } => {
                 let shard = &mut self.shards[shard];
-                shard.instances[instance].report(&report);
-                let newest = shard.instances[instance + 1..].iter().all(|i| i.folded);
-                if let Some(Buckets { bounds, .. }) = report.said.histogram
-                    && (newest || shard.shown.is_none())
-                {
-                    let defined = shard
-                        .defined
-                        .first()
-                        .filter(|_| known::DEFINED_BOUNDS_ARE_EXPOSED && !newest);
-                    shard.shown = defined.copied().or(Some(bounds));
+                let news = shard.instances[instance].report(&report);
+                let newer = &shard.instances[instance + 1..];
+                if news && !newer.iter().any(|i| i.has_histogram && !i.folded) {
+                    shard.shown = report.said.histogram.map(|histogram| histogram.bounds);
                 }
                 (shard.last_report, shard.seen) = (Some(report.at), Some(report.at));
                 shard.reports[report.transport as usize] += 1;
                 report.at
             }
         };
-        self.until = self.until.max(at);
+        self.until = at;
     }
 
-    /// Series of the histogram were defined.
-    pub(super) fn define(&mut self, shard: usize, bounds: &[f64]) {
-        let which = BOUNDS.iter().position(|known| *known == bounds);
-        self.shards[shard].defined.extend(which);
-    }
-
-    /// An instance says which process it is now.
-    pub(super) fn describe(&mut self, shard: usize, instance: usize, run: Option<UnixTime>) {
-        if known::RUN_COMES_BEFORE_ITS_REPORT {
-            self.shards[shard].instances[instance].run = run;
-        }
-    }
-
-    /// An instance became part of the base: nothing that is exposed changes, but it must have ended, or be one of too many.
+    /// An instance became part of the base: that changes no count that is exposed, but it must have ended, be one of too
+    /// many, or have been silent for so long that nobody expects it.
     pub(super) fn fold(&mut self, shard: usize, instance: usize, now: UnixTime) {
         let shard = &mut self.shards[shard];
-        let crowd = shard.waiting() >= 16;
-        let waiting = shard.instances.iter().filter(|i| !i.folded && i.silent(now)).count();
-        shard.reordered |= shard.instances[..instance].iter().any(|older| !older.folded);
+        let crowd = shard.waiting() >= CROWD;
+        let oldest = shard.instances[..instance].iter().all(|older| older.folded);
+        let many = shard.instances.iter().filter(|i| !i.folded && i.silent(now)).count() > 4;
+        shard.reordered |= !oldest;
         let told = &mut shard.instances[instance];
-        let grpc = matches!(told.key, InstanceKey::Id(_));
-        let ended = told.closed
-            || told.key != InstanceKey::Anonymous && told.silent(now) && (waiting > 4 || crowd)
-            || grpc && (now.since(told.seen) > FOLD_AFTER || crowd);
+        let (dead, silent) = (now.since(told.seen) > FOLD_AFTER, told.silent(now));
+        let ended = match told.key {
+            _ if told.closed => oldest || crowd,
+            InstanceKey::Id(_) => oldest && (dead || many && silent) || crowd,
+            InstanceKey::Anonymous => false,
+            _ => oldest && dead && many || crowd && silent,
+        };
         assert!(ended && !told.folded, "folded too early at {now:?}: {told:?}");
         told.folded = true;
     }
 
-    /// The manager ended and starts again now.
-    pub(super) fn restarted(mut self, now: UnixTime) -> Self {
-        let until = self.until;
+    /// The manager had ended and starts again now: who was heard of when it ended is heard of now. If the clock was set
+    /// back, all else is as long ago as it was.
+    pub(super) fn resume(&mut self, now: UnixTime) {
+        let ended = std::mem::replace(&mut self.until, now);
+        let past = |time| if ended > now { now - ended.since(time) } else { time };
         for shard in &mut self.shards {
             for told in &mut shard.instances {
-                if known::RESUME_IS_FORGOTTEN {
-                    told.seen = told.last_report;
-                }
-                if !told.silent(until) {
-                    told.seen = now;
-                }
+                told.seen = if told.silent(ended) { past(told.seen) } else { now };
             }
-            if known::RESUME_IS_FORGOTTEN {
-                shard.seen = shard.last_report;
-            }
-            if shard.seen.is_some_and(|seen| until.since(seen) <= STALE_AFTER) {
-                shard.seen = Some(now);
-            }
+            let heard = |seen| ended.since(seen) <= STALE_AFTER;
+            shard.seen = shard.seen.map(|seen| if heard(seen) { now } else { past(seen) });
+            shard.fell_at = shard.fell_at.map(past);
         }
-        self
     }
 
     pub(super) fn exposed(&self, now: UnixTime) -> Exposed {
@@ -401,8 +398,8 @@ impl Model {
 
     pub(super) fn states(&self, now: UnixTime) -> Vec<State> {
         let known = self.shards.iter().enumerate().map(|(id, shard)| shard.state(id, now));
-        let never = Shard::default().state(SHARDS as usize, now);
+        let never = (SHARDS..self.shard_count).map(|id| Shard::default().state(id as usize, now));
         let counted = |s: &State| s.state != ShardState::NeverSeen || s.id < self.shard_count;
-        known.chain([never]).filter(counted).collect()
+        known.chain(never).filter(counted).collect()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{
     disk::Position,
-    expected::{Exposed, Model, State, Step},
+    expected::{Exposed, Model, Step},
 };
 use crate::{
     clock::UnixTime,
@@ -39,29 +39,22 @@ impl Kept {
     pub(super) fn take(&mut self, change: &Change<'_>) {
         use registry::Step as Recorded;
         let step = match change {
+            Change::Resumed(at) => return self.model.resume(*at),
+            Change::Shard(shard, Recorded::Fold { ordinal }) => {
+                return self.model.fold(*shard as usize, *ordinal as usize - 1, self.now);
+            }
             Change::FleetSize { .. }
             | Change::Shard(
                 _,
                 Recorded::Join { .. } | Recorded::Close { .. } | Recorded::Report(_),
             ) => self.plan.pop_front().unwrap_or_else(|| panic!("nobody expects {change:?}")),
-            Change::Shard(shard, Recorded::Fold { ordinal }) => {
-                return self.model.fold(*shard as usize, *ordinal as usize - 1, self.now);
-            }
-            Change::Shard(shard, Recorded::Describe { ordinal, about }) => {
-                return self.model.describe(
-                    *shard as usize,
-                    *ordinal as usize - 1,
-                    about.started_at,
-                );
-            }
-            Change::Shard(shard, Recorded::Series(series)) => {
-                return self.model.define(*shard as usize, &series.bounds);
-            }
             _ => return, // of no consequence until it is reported
         };
         let place = |shard: &u32, ordinal: &u64| (*shard as usize, *ordinal as usize - 1);
         let same = match (change, &step) {
-            (Change::FleetSize { .. }, Step::ShardCount) => true,
+            (Change::FleetSize { shard_count, .. }, Step::ShardCount(count)) => {
+                shard_count == count
+            }
             (
                 Change::Shard(id, Recorded::Join { ordinal, key, .. }),
                 Step::Join { shard, key: expected, .. },
@@ -82,19 +75,9 @@ impl Kept {
         self.model.take(step);
     }
 
-    /// The model after a restart, which shows `shown`, and whether anything that was exposed is lost.
-    pub(super) fn after_restart(
-        &self,
-        now: UnixTime,
-        shown: &Exposed,
-        states: &[State],
-    ) -> (Model, bool) {
-        let model =
-            self.history.last().map(|(_, model)| model.clone()).unwrap_or_default().restarted(now);
-        same(shown, &model, now).unwrap_or_else(|problem| panic!("restarted, {problem}"));
-        assert_eq!(states, model.states(now), "restarted");
-        let lost = model.exposed(now) != self.model.clone().restarted(now).exposed(now);
-        (model, lost)
+    /// The model as a manager that is killed now leaves it.
+    pub(super) fn durable(&self) -> Model {
+        self.history.last().map(|(_, model)| model.clone()).unwrap_or_default()
     }
 }
 

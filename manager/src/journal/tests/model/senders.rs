@@ -1,13 +1,14 @@
 //! Who posts, and what the manager must answer.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use super::{
     Body, PostKind,
     counted::{Counted, labels},
     expected::{
-        BOUNDS, Buckets, COUNTERS, GAUGE, HISTOGRAM, Report, SHARDS, Said, Step, Told, known,
+        BOUNDS, Buckets, COUNTERS, CROWD, GAUGE, HISTOGRAM, Report, SHARDS, Said, Step, Told,
     },
+    kept::Kept,
     world::World,
 };
 use crate::{
@@ -18,20 +19,21 @@ use crate::{
     },
 };
 
-/// HTTP senders of a shard: by name, by the start of the process, by name and numbered, slow, and without identity.
+/// Ways to post: by name, by the start of the process, by name with the start, slowly by name, and without identity.
 const WAYS: usize = 5;
-pub(super) const SENDERS: usize = WAYS * SHARDS as usize;
+/// For shard 0, for shard 1 with numbers, and for both with numbers.
+pub(super) const SENDERS: usize = WAYS * 3;
 
 /// A process that posts.
 pub(super) struct Sender {
-    shard: usize,
+    shards: Range<usize>,
     way: usize,
     key: InstanceKey,
     counted: Counted,
     /// When the process started, by its own word.
     started_at: Option<UnixTime>,
-    /// Of the last body.
-    sequence: u64,
+    /// Of the last body, if it numbers them.
+    sequence: Option<u64>,
     /// Bodies it sent, the newest last.
     sent: Vec<Posted>,
 }
@@ -47,15 +49,18 @@ struct Posted {
 
 impl Sender {
     pub(super) fn all() -> Vec<Self> {
-        (0..SENDERS).map(|n| Self::new(n / WAYS, n % WAYS, n as u32, UnixTime::default())).collect()
+        let shards = [0..1, 1..2, 0..SHARDS as usize];
+        let all = (0..SENDERS).map(|n| (shards[n / WAYS].clone(), n % WAYS, n as u32));
+        all.map(|(shards, way, name)| Self::new(shards, way, name, UnixTime::default())).collect()
     }
 
-    fn new(shard: usize, way: usize, name: u32, now: UnixTime) -> Self {
+    fn new(shards: Range<usize>, way: usize, name: u32, now: UnixTime) -> Self {
         // Two processes never start at the very same time.
         let started_at = now + Duration::from_millis(name.into());
         let named = InstanceKey::Named(format!("sender {name}").into());
         Self {
-            shard,
+            sequence: (shards.end > 1).then_some(0),
+            shards,
             way,
             key: match way {
                 1 => InstanceKey::ProcessStart(started_at.as_secs_f64().to_bits()),
@@ -64,7 +69,6 @@ impl Sender {
             },
             counted: Counted::default(),
             started_at: matches!(way, 1 | 2).then_some(started_at),
-            sequence: 0,
             sent: Vec::new(),
         }
     }
@@ -80,10 +84,10 @@ impl World {
         let sender = &mut self.senders[n];
         match kind {
             PostKind::Restart => {
-                let old = Sender::new(sender.shard, sender.way, name, now);
-                let old = std::mem::replace(sender, old);
+                let new = Sender::new(sender.shards.clone(), sender.way, name, now);
+                let old = std::mem::replace(sender, new);
                 sender.sent = old.sent;
-                if !matches!(sender.way, 1) {
+                if sender.way != 1 {
                     sender.key = old.key; // a pod keeps its name
                 }
             }
@@ -93,20 +97,19 @@ impl World {
         }
         let again = match kind {
             PostKind::Again => sender.sent.last().cloned(),
-            PostKind::Late(older) if sender.way == 2 => {
-                sender.sent.iter().rev().nth(older).cloned()
-            }
+            PostKind::Late(older) => sender.sent.iter().rev().nth(older).cloned(),
             _ => None,
         };
         let posted = again.unwrap_or_else(|| {
             sender.counted.count(body);
-            sender.sequence += 1;
+            let skipped = u64::from(body.more[0]);
+            sender.sequence = sender.sequence.map(|sequence| sequence + 1 + skipped);
             for i in (0..COUNTERS.len()).filter(|i| !body.names[*i]) {
                 sender.counted.counters[i] = 0.0; // its label set was removed
             }
             let posted = Posted {
                 key: sender.key.clone(),
-                sequence: (sender.way == 2).then_some(sender.sequence),
+                sequence: sender.sequence,
                 started_at: sender.started_at,
                 said: sender.counted.said(body, body.bounds),
             };
@@ -118,86 +121,93 @@ impl World {
 
     fn send_post(&mut self, n: usize, posted: Posted, name: u32) {
         let now = self.now;
-        let sender = &mut self.senders[n];
-        let (shard, interval) = (sender.shard, sender.interval());
+        let (shards, interval) = (self.senders[n].shards.clone(), self.senders[n].interval());
         let Posted { key, sequence, started_at, said } = posted;
         let mut kept = self.kept.lock();
-        let model = &kept.model.shards[shard];
-        let told = model.find(&key);
-        let anonymous = key == InstanceKey::Anonymous;
-        let falls = anonymous && told.is_some_and(|(_, told)| told.falls(&said));
-        let mut seen = said.clone();
-        seen.histogram = seen
-            .histogram
-            .filter(|h| !known::NEW_BOUNDS_MAY_FALL_AGAIN || model.defined.contains(&h.bounds));
-        let falls_again = anonymous && told.is_some_and(|(_, told)| told.falls(&seen));
-        let fell_just_now = model.fell_at.is_some_and(|at| now.since(at) < Duration::from_secs(30));
-        let closed = told.is_some_and(|(_, told)| told.closed || told.folded);
-        let late = told.is_some_and(|(_, told)| is_late(told, sequence, started_at));
-        let refused = falls_again && fell_just_now;
-        let applies = !closed && !late && !refused;
-        if applies {
-            let (mut instance, last) =
-                told.map_or((model.instances.len(), 0), |(at, told)| (at, told.sequence));
-            let joins = told.is_none() || falls;
-            if falls {
-                let close = Step::Close { shard, instance, at: now };
-                instance = model.instances.len();
-                kept.plan.push_back(close);
+        let Kept { model, plan, .. } = &mut *kept;
+        let told = |shard: usize| model.shards[shard].find(&key);
+        let is = |shard, is: &dyn Fn(&Told) -> bool| told(shard).is_some_and(|(_, told)| is(told));
+        let late = |shard| is(shard, &|told| told.is_after(sequence, started_at));
+        let closed = shards.clone().any(|shard| is(shard, &|told| told.closed || told.folded));
+        // Without identity, what falls in one shard is of a new process.
+        let falls = |shard: &usize| !late(*shard) && is(*shard, &|told| told.falls(&said));
+        let fell = shards.clone().find(falls).filter(|_| key == InstanceKey::Anonymous);
+        let fell_before = fell.and_then(|shard| model.shards[shard].fell_at);
+        let pause = interval.unwrap_or(Duration::from_secs(10)) * 3;
+        let refused = fell_before.is_some_and(|at| now.since(at) < pause);
+        let applies: Vec<_> = shards.clone().map(|shard| fell.is_some() || !late(shard)).collect();
+        if !closed && !refused {
+            for shard in shards.clone().filter(|_| fell.is_some()) {
+                let close = |(instance, _)| Step::Close { shard, instance, at: now };
+                plan.extend(told(shard).map(close));
             }
-            if joins {
-                kept.plan.push_back(Step::Join { shard, key: key.clone(), at: now });
+            for (shard, _) in shards.clone().zip(&applies).filter(|(_, applies)| **applies) {
+                let known = told(shard).filter(|_| fell.is_none());
+                let new = model.shards[shard].instances.len();
+                let (instance, last) = known.map_or((new, 0), |(at, told)| (at, told.sequence));
+                if known.is_none() {
+                    plan.push_back(Step::Join { shard, key: key.clone(), at: now });
+                }
+                let report = Report {
+                    at: now,
+                    transport: Transport::Http,
+                    sequence: sequence.unwrap_or(last),
+                    whole: true,
+                    removed: false,
+                    run: started_at,
+                    interval: interval.unwrap_or_default(),
+                    said: said.clone(),
+                };
+                plan.push_back(Step::Report { shard, instance, report });
             }
-            let report = Report {
-                at: now,
-                transport: Transport::Http,
-                sequence: sequence.unwrap_or(if joins { 0 } else { last }),
-                whole: true,
-                gauge_left: false,
-                run: started_at,
-                interval: interval.unwrap_or_default(),
-                said: said.clone(),
-            };
-            kept.plan.push_back(Step::Report { shard, instance, report });
         }
         drop(kept);
         let families = families(&said);
-        let report = registry::Report {
-            shard_id: shard as u32,
-            sender: key,
-            sequence,
-            started_at,
-            interval,
-            families: &families,
-        };
-        match self.registry().report(&[report], now).map(|mut outcomes| outcomes.remove(0)) {
-            Ok(Outcome::Applied(applied)) => {
-                assert!(applies && applied.rejected.is_empty(), "{applied:?}");
-                self.check_durable(applied.durable);
+        let reports: Vec<_> = shards
+            .map(|shard| registry::Report {
+                shard_id: shard as u32,
+                sender: key.clone(),
+                sequence,
+                started_at,
+                interval,
+                families: &families,
+            })
+            .collect();
+        match self.registry().report(&reports, now) {
+            Ok(outcomes) => {
+                assert!(!closed && !refused);
+                let applied = |outcome: &Outcome| match outcome {
+                    Outcome::Applied(applied) => {
+                        assert!(applied.rejected.is_empty(), "{applied:?}");
+                        Some(applied.durable)
+                    }
+                    Outcome::Duplicate => None,
+                    Outcome::NotApplied(_) => panic!("{outcome:?}"),
+                };
+                let durable: Vec<_> = outcomes.iter().map(applied).collect();
+                assert!(durable.iter().map(Option::is_some).eq(applies));
+                if let Some(durable) = durable.into_iter().flatten().last() {
+                    self.check_durable(durable);
+                }
             }
-            Ok(Outcome::Duplicate) => assert!(!closed && late),
-            Ok(other) => panic!("{other:?}"),
-            Err(ReportError::FellAgain { .. }) => assert!(refused),
+            Err(ReportError::FellAgain { shard_id, .. }) => {
+                assert!(refused && fell == Some(shard_id as usize));
+            }
             Err(ReportError::Closed) => {
                 assert!(closed);
                 // It does as it is told: a new process with a new name.
                 let sender = &mut self.senders[n];
-                *sender = Sender::new(sender.shard, sender.way, name, now);
+                *sender = Sender::new(sender.shards.clone(), sender.way, name, now);
             }
-            Err(ReportError::TooManyInstances(_)) => {
+            Err(ReportError::TooManyInstances(shard)) => {
                 let mut kept = self.kept.lock();
-                assert!(applies && kept.model.shards[shard].waiting() >= 16);
+                let shard = &kept.model.shards[shard as usize];
+                assert!(shard.find(&key).is_none() && shard.waiting() >= CROWD);
                 kept.plan.clear();
             }
             Err(other) => panic!("{other:?}"),
         }
     }
-}
-
-/// Sent before what was applied last: by its number, or by a process that was replaced since.
-fn is_late(told: &Told, sequence: Option<u64>, run: Option<UnixTime>) -> bool {
-    let older = run < told.run && !known::OLDER_RUN_IS_NOT_LATE;
-    sequence.is_some_and(|sequence| older || run == told.run && sequence <= told.sequence)
 }
 
 fn families(said: &Said) -> Vec<ReportedFamily> {

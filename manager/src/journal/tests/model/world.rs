@@ -20,7 +20,7 @@ use super::{
         Position, copy_segments, end_of_checkpoint, is_healing, newest, position, scratch, segment,
         segments,
     },
-    expected::{Exposed, GAUGE, Model, SHARD_COUNT, State, known},
+    expected::{Exposed, GAUGE, Model, State},
     kept::{Kept, same},
     senders::Sender,
 };
@@ -33,6 +33,9 @@ use crate::{
 
 /// What unwinds when the manager is killed.
 struct Died;
+
+/// Of a segment.
+const BYTES_OF_HEADER: u64 = 28;
 
 pub(super) struct Run {
     registry: Arc<Registry>,
@@ -110,20 +113,14 @@ impl World {
             Ok(()) => assert!(self.kept.lock().plan.is_empty(), "recorded was not all"),
             Err(cause) if cause.is::<Died>() => {
                 // Whatever was not recorded, or just now, could not be seen.
-                let mut exposed = self.kept.lock().exposed.take().unwrap();
+                let exposed = self.kept.lock().exposed.take().unwrap();
                 self.compare(&exposed);
-                let states = states(&self.run().registry, self.now);
-                if known::SHARD_COUNT_IS_NOT_RECORDED_FIRST && states != exposed.states(self.now) {
-                    exposed.shard_count = SHARD_COUNT;
-                }
-                assert_eq!(states, exposed.states(self.now));
                 self.restart(None);
             }
             Err(cause) => resume_unwind(cause),
         }
         let model = self.kept.lock().model.clone();
         self.compare(&model);
-        assert_eq!(states(&self.run().registry, self.now), model.states(self.now));
         self.scrape();
         if happening.restart_copy {
             self.restart_copy();
@@ -150,10 +147,11 @@ impl World {
                 false => self.disk.fail_from(*after, *fault),
             },
             Event::Heal { mend } => self.heal(*mend),
-            Event::Kill { mend } => {
+            Event::Kill { mend, back } => {
                 if *mend {
                     self.disk.mend();
                 }
+                self.now = self.now - Duration::from_secs(*back);
                 self.restart(None);
             }
             Event::PowerCut(at) => {
@@ -166,19 +164,27 @@ impl World {
     /// Time passes, and the journal is looked after: twice, so that it is not idle the first time.
     fn pass(&mut self, seconds: u64) {
         self.now = self.now + Duration::from_secs(seconds);
-        let time = postcard::to_allocvec(&[Change::Time(self.now)][..]).unwrap().len() as u64 + 8;
         for _ in 0..2 {
             let journal = Arc::clone(&self.run().journal);
             let before = (position(self.dir.path()), journal.metrics.checkpoints.get());
             journal.maintain(&self.run().registry, self.now);
             assert_eq!(journal.metrics.checkpoints.get(), before.1, "a case takes seconds");
             let position = position(self.dir.path());
-            if position == (before.0.0, before.0.1 + time) {
-                let mut kept = self.kept.lock();
-                kept.model.until = self.now;
-                kept.is_durable(position);
+            if position == (before.0.0, before.0.1 + self.bytes_of_time()) {
+                self.time_is_durable(position);
             }
         }
+    }
+
+    /// Of the record that it is now.
+    fn bytes_of_time(&self) -> u64 {
+        postcard::to_allocvec(&[Change::Time(self.now)][..]).unwrap().len() as u64 + 8
+    }
+
+    fn time_is_durable(&self, position: Position) {
+        let mut kept = self.kept.lock();
+        kept.model.until = self.now;
+        kept.is_durable(position);
     }
 
     fn heal(&mut self, mend: bool) {
@@ -187,11 +193,15 @@ impl World {
         }
         let (was_up, before) = (self.run().journal.is_up(), self.newest_segment());
         self.run().journal.renew(&self.run().registry, self.now);
-        self.checkpointed(was_up, &before, false);
+        let first = (before.0 + 1, BYTES_OF_HEADER + self.bytes_of_time());
+        if was_up && position(self.dir.path()) >= first {
+            self.time_is_durable(first); // even if it is all of the checkpoint
+        }
+        self.checkpointed(was_up, &before);
     }
 
-    /// It was tried to write all of the model down anew. `since`: something was recorded after that began.
-    fn checkpointed(&mut self, was_up: bool, before: &(u64, Vec<u8>), since: bool) {
+    /// It was tried to write all of the model down anew.
+    fn checkpointed(&mut self, was_up: bool, before: &(u64, Vec<u8>)) {
         let after = self.newest_segment();
         if after == *before {
             return;
@@ -201,9 +211,7 @@ impl World {
         // Whether the disk failed after that or not, it is there after a kill.
         let is_complete = after.1.ends_with(&end_of_checkpoint());
         if is_complete {
-            if known::CHECKPOINT_FORGETS_TIME && !since {
-                kept.model.until = UnixTime::default();
-            }
+            kept.model.until = self.now;
             kept.is_durable((number, length));
         } else if !was_up {
             // It took the place of one that was complete, but could not be synced.
@@ -230,7 +238,10 @@ impl World {
         let now = self.now;
         let mut written = journal.open.lock().log.begin_checkpoint();
         written = written.and_then(|()| journal.write(&[Change::Time(now)]));
-        let (mut record, reports) = (0, self.kept.lock().model.reports());
+        if written.is_ok() && journal.open.lock().log.is_durable() {
+            self.time_is_durable(position(self.dir.path()));
+        }
+        let mut record = 0;
         registry.checkpoint(|changes| {
             if Some(record) == frames_at && !matches!(changes, [Change::Shard(0, _)]) {
                 self.deltas_of_shard_0(); // which is not locked now
@@ -253,8 +264,7 @@ impl World {
             Err(_) => {}
         }
         drop(open);
-        let since = self.kept.lock().model.reports() > reports;
-        self.checkpointed(was_up, &before, since);
+        self.checkpointed(was_up, &before);
     }
 
     /// The manager is killed and starts anew; a power cut takes the end of the newest segment before.
@@ -265,18 +275,31 @@ impl World {
             self.power_cut(cut);
         }
         self.forget_unfinished(self.dir.path());
+        let ended = {
+            let mut kept = self.kept.lock();
+            (kept.dies, kept.now) = (None, self.now);
+            kept.plan.clear();
+            let durable = kept.durable();
+            std::mem::replace(&mut kept.model, durable)
+        };
+        // It records that it starts: so does the model.
         self.run = Some(self.start());
-        let shown = exposed(&self.run().registry, self.now);
-        let states = states(&self.run().registry, self.now);
-        let mut kept = self.kept.lock();
-        let (model, lost) = kept.after_restart(self.now, &shown, &states);
-        if lost {
+        let model = self.kept.lock().model.clone();
+        self.compare(&model);
+        if ended.reports() != model.reports() {
+            // Also of a gauge that nobody had any more.
+            let shown = exposed(&self.registry(), self.now);
             self.created.retain(|key, _| shown.contains_key(key));
+        }
+        if self.is_lost(ended, &model) {
             self.scraped = Exposed::new();
         }
-        kept.model = model;
-        kept.plan.clear();
-        kept.is_durable(position(self.dir.path()));
+    }
+
+    /// Whether anything that was exposed when the manager `ended` is not after its restart.
+    fn is_lost(&self, mut ended: Model, restarted: &Model) -> bool {
+        ended.resume(self.now);
+        ended.exposed(self.now) != restarted.exposed(self.now)
     }
 
     /// The newest segment loses its end: from any byte on that is not known to be on the disk.
@@ -311,7 +334,6 @@ impl World {
             self.disk.mend();
             return self.start();
         };
-        registry.resume(self.now);
         let (sink, kept, dir) =
             (Arc::clone(&journal), Arc::clone(&self.kept), self.dir.path().to_owned());
         registry.record_to(Box::new(move |changes| {
@@ -338,6 +360,7 @@ impl World {
             }
             durable
         }));
+        registry.resume(self.now);
         Run { registry, journal }
     }
 
@@ -351,24 +374,23 @@ impl World {
             FileJournal::open_on(FaultyDisk::default(), copy.path(), &registry, metrics());
         drop(journal.unwrap_or_else(|error| panic!("{error}")));
         registry.resume(self.now);
-        let shown = exposed(&registry, self.now);
-        let kept = self.kept.lock();
-        let (_, lost) = kept.after_restart(self.now, &shown, &states(&registry, self.now));
-        if !lost {
-            let counts =
-                |exposed: Exposed| exposed.into_iter().filter(|(key, _)| !key.starts_with(GAUGE));
-            let live = exposed(&self.run().registry, self.now);
-            assert!(
-                counts(live.clone()).eq(counts(shown.clone())),
-                "{live:?} is restored as {shown:?}"
-            );
+        let (mut model, ended) = {
+            let kept = self.kept.lock();
+            (kept.durable(), kept.model.clone())
+        };
+        model.resume(self.now);
+        compare(&registry, &model, self.now);
+        if !self.is_lost(ended, &model) {
+            let counts = |registry: &Registry| {
+                let counts = exposed(registry, self.now).into_iter();
+                counts.filter(|(key, _)| !key.starts_with(GAUGE)).collect::<Exposed>()
+            };
+            assert_eq!(counts(&registry), counts(&self.registry()), "restored otherwise");
         }
     }
 
-    /// What is exposed is as the model says.
     fn compare(&self, model: &Model) {
-        same(&exposed(&self.run().registry, self.now), model, self.now)
-            .unwrap_or_else(|problem| panic!("{problem}"));
+        compare(&self.run().registry, model, self.now);
     }
 
     /// No count is lower than at the last scrape (E2), and none is counted from another time on than before.
@@ -417,8 +439,11 @@ pub(super) fn exposed(registry: &Registry, now: UnixTime) -> Exposed {
     exposed
 }
 
-fn states(registry: &Registry, now: UnixTime) -> Vec<State> {
-    registry.status(now).iter().map(State::of).collect()
+/// What is exposed, and who reports, is as the model says.
+fn compare(registry: &Registry, model: &Model, now: UnixTime) {
+    same(&exposed(registry, now), model, now).unwrap_or_else(|problem| panic!("{problem}"));
+    let states: Vec<_> = registry.status(now).iter().map(State::of).collect();
+    assert_eq!(states, model.states(now));
 }
 
 pub(super) fn metrics() -> JournalMetrics {
