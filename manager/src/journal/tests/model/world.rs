@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     fs,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -18,8 +17,8 @@ use super::{
     Event, Happening,
     clients::Client,
     disk::{
-        Position, copy_segments, end_of_checkpoint, is_healing, newest, position, scratch, segment,
-        segments,
+        Position, copy_segments, end_of_checkpoint, forget_unfinished, is_one_record, newest,
+        position, scratch, segment,
     },
     expected::{Exposed, GAUGE, Model, SHARD_COUNT, State, known},
     kept::{Kept, same},
@@ -174,7 +173,7 @@ impl World {
             journal.maintain(&self.run().registry, self.now);
             assert_eq!(journal.metrics.checkpoints.get(), before.1, "a case takes seconds");
             let position = position(self.dir.path());
-            if position == (before.0.0, before.0.1 + time) {
+            if is_one_record(before.0, position, time) {
                 let mut kept = self.kept.lock();
                 kept.model.until = self.now;
                 kept.is_durable(position);
@@ -186,33 +185,33 @@ impl World {
         if mend {
             self.disk.mend();
         }
-        let (was_up, before) = (self.run().journal.is_up(), self.newest_segment());
+        let before = self.newest_segment();
         self.run().journal.renew(&self.run().registry);
-        self.checkpointed(was_up, &before, false);
+        self.checkpointed(&before, false);
     }
 
     /// It was tried to write all of the model down anew. `since`: something was recorded after that began.
-    fn checkpointed(&mut self, was_up: bool, before: &(u64, Vec<u8>), since: bool) {
-        let after = self.newest_segment();
-        if after == *before {
+    fn checkpointed(&mut self, before: &(u64, Vec<u8>), since: bool) {
+        let (number, bytes) = self.newest_segment();
+        if (number, &bytes) == (before.0, &before.1) {
             return;
         }
-        let (number, length) = (after.0, after.1.len() as u64);
         let mut kept = self.kept.lock();
+        // One that is complete, but could not be synced, gives its place to the next, whatever becomes of that.
+        let older = fs::read(segment(self.dir.path(), before.0));
+        if !older.is_ok_and(|bytes| bytes.starts_with(&before.1)) {
+            kept.history.retain(|((number, _), _)| *number < before.0);
+        }
         // Whether the disk failed after that or not, it is there after a kill.
-        let is_complete = after.1.ends_with(&end_of_checkpoint());
-        if is_complete {
+        if bytes.ends_with(&end_of_checkpoint()) {
             if known::CHECKPOINT_FORGETS_TIME && !since {
                 kept.model.until = UnixTime::default();
             }
-            kept.is_durable((number, length));
-        } else if !was_up {
-            // It took the place of one that was complete, but could not be synced.
-            kept.history.retain(|((n, _), _)| *n < number);
-        }
-        kept.history.retain(|(position, _)| *position <= (number, length));
-        if is_complete && self.run().journal.is_up() {
-            self.synced = (number, length);
+            let end = (number, bytes.len() as u64);
+            kept.is_durable(end);
+            if self.run().journal.is_up() {
+                self.synced = end;
+            }
         }
     }
 
@@ -224,7 +223,6 @@ impl World {
         stops_at: Option<usize>,
         cut: Option<Index>,
     ) {
-        let was_up = self.run().journal.is_up();
         let (registry, journal) =
             (Arc::clone(&self.run().registry), Arc::clone(&self.run().journal));
         let before = self.newest_segment();
@@ -253,7 +251,7 @@ impl World {
         }
         drop(open);
         let since = self.kept.lock().model.reports() > reports;
-        self.checkpointed(was_up, &before, since);
+        self.checkpointed(&before, since);
     }
 
     /// The manager is killed and starts anew; a power cut takes the end of the newest segment before.
@@ -263,7 +261,7 @@ impl World {
         if let Some(cut) = cut {
             self.power_cut(cut);
         }
-        self.forget_unfinished(self.dir.path());
+        forget_unfinished(self.dir.path());
         self.run = Some(self.start());
         let shown = exposed(&self.run().registry, self.now);
         let states = states(&self.run().registry, self.now);
@@ -289,17 +287,6 @@ impl World {
         file.set_len(end).unwrap();
         let mut kept = self.kept.lock();
         kept.history.retain(|(position, _)| *position <= (number, end));
-    }
-
-    /// What a healing checkpoint holds that did not become complete counts, if nothing is before it: some of what there
-    /// was, none of it acknowledged. The model would have to know how it is written.
-    fn forget_unfinished(&self, dir: &Path) {
-        if let Some(first) = segments(dir).first()
-            && is_healing(dir, *first)
-            && self.kept.lock().history.iter().all(|((number, _), _)| number != first)
-        {
-            fs::remove_file(segment(dir, *first)).unwrap();
-        }
     }
 
     pub(super) fn start(&self) -> Run {
@@ -344,7 +331,7 @@ impl World {
     fn restart_copy(&self) {
         let copy = scratch();
         copy_segments(self.dir.path(), copy.path());
-        self.forget_unfinished(copy.path());
+        forget_unfinished(copy.path());
         let registry = Registry::new(Settings::default(), []);
         let journal =
             FileJournal::open_on(FaultyDisk::default(), copy.path(), &registry, metrics());
