@@ -7,7 +7,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// Number of the newest segment and its length: everything recorded lies before it.
+/// Number of the newest segment with records, and its length: everything recorded lies before it.
 pub(super) type Position = (u64, u64);
 
 /// In memory if there is such a file system.
@@ -32,8 +32,19 @@ pub(super) fn newest(dir: &Path) -> Option<Position> {
     Some((number, fs::metadata(segment(dir, number)).unwrap().len()))
 }
 
+/// What a segment begins with.
+const HEADER: u64 = 28;
+
 pub(super) fn position(dir: &Path) -> Position {
-    newest(dir).unwrap_or_default()
+    let length = |number| fs::metadata(segment(dir, number)).unwrap().len();
+    let mut segments = segments(dir).into_iter().rev().map(|number| (number, length(number)));
+    segments.find(|(_, length)| *length > HEADER).unwrap_or_default()
+}
+
+/// Whether just one record lies between two positions, and is so long.
+pub(super) fn is_one_record(from: Position, to: Position, bytes: u64) -> bool {
+    let begin = if from.0 == to.0 { from.1 } else { HEADER };
+    to > from && to.1 == begin + bytes
 }
 
 /// As the log writes it.
@@ -51,7 +62,15 @@ pub(super) fn copy_segments(from: &Path, to: &Path) {
     }
 }
 
-/// Whether it was opened for a checkpoint after the disk had failed.
-pub(super) fn is_healing(dir: &Path, number: u64) -> bool {
-    fs::read(segment(dir, number)).unwrap().get(12..16) == Some(&[2, 0, 0, 0])
+/// What a healing checkpoint holds that did not become complete counts, if nothing is before it: some of what there was,
+/// none of it acknowledged. The model would have to know how it is written, so it goes.
+pub(super) fn forget_unfinished(dir: &Path) {
+    let Some(first) = segments(dir).first().map(|number| segment(dir, *number)) else {
+        return;
+    };
+    let bytes = fs::read(&first).unwrap();
+    let is_healing = bytes.get(12..16) == Some(&[2, 0, 0, 0]);
+    if is_healing && !bytes.windows(8).any(|record| record == end_of_checkpoint()) {
+        fs::remove_file(first).unwrap();
+    }
 }

@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     fs,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -17,8 +16,8 @@ use super::{
     Event, Happening,
     clients::Client,
     disk::{
-        Position, copy_segments, end_of_checkpoint, is_healing, newest, position, scratch, segment,
-        segments,
+        Position, copy_segments, end_of_checkpoint, forget_unfinished, is_one_record, newest,
+        position, scratch, segment,
     },
     expected::{Exposed, GAUGE, Model, State},
     kept::{Kept, same},
@@ -170,7 +169,7 @@ impl World {
             journal.maintain(&self.run().registry, self.now);
             assert_eq!(journal.metrics.checkpoints.get(), before.1, "a case takes seconds");
             let position = position(self.dir.path());
-            if position == (before.0.0, before.0.1 + self.bytes_of_time()) {
+            if is_one_record(before.0, position, self.bytes_of_time()) {
                 self.time_is_durable(position);
             }
         }
@@ -197,27 +196,28 @@ impl World {
         if was_up && position(self.dir.path()) >= first {
             self.time_is_durable(first); // even if it is all of the checkpoint
         }
-        self.checkpointed(was_up, &before);
+        self.checkpointed(&before);
     }
 
     /// It was tried to write all of the model down anew.
-    fn checkpointed(&mut self, was_up: bool, before: &(u64, Vec<u8>)) {
+    fn checkpointed(&mut self, before: &(u64, Vec<u8>)) {
         let after = self.newest_segment();
         if after == *before {
             return;
         }
         let (number, length) = (after.0, after.1.len() as u64);
         let mut kept = self.kept.lock();
+        // One that is complete, but could not be synced, gives its place to the next, whatever becomes of that.
+        let older = fs::read(segment(self.dir.path(), before.0));
+        if !older.is_ok_and(|bytes| bytes.starts_with(&before.1)) {
+            kept.history.retain(|((number, _), _)| *number < before.0);
+        }
         // Whether the disk failed after that or not, it is there after a kill.
         let is_complete = after.1.ends_with(&end_of_checkpoint());
         if is_complete {
             kept.model.until = self.now;
             kept.is_durable((number, length));
-        } else if !was_up {
-            // It took the place of one that was complete, but could not be synced.
-            kept.history.retain(|((n, _), _)| *n < number);
         }
-        kept.history.retain(|(position, _)| *position <= (number, length));
         if is_complete && self.run().journal.is_up() {
             self.synced = (number, length);
         }
@@ -231,7 +231,6 @@ impl World {
         stops_at: Option<usize>,
         cut: Option<Index>,
     ) {
-        let was_up = self.run().journal.is_up();
         let (registry, journal) =
             (Arc::clone(&self.run().registry), Arc::clone(&self.run().journal));
         let before = self.newest_segment();
@@ -264,7 +263,7 @@ impl World {
             Err(_) => {}
         }
         drop(open);
-        self.checkpointed(was_up, &before);
+        self.checkpointed(&before);
     }
 
     /// The manager is killed and starts anew; a power cut takes the end of the newest segment before.
@@ -274,7 +273,7 @@ impl World {
         if let Some(cut) = cut {
             self.power_cut(cut);
         }
-        self.forget_unfinished(self.dir.path());
+        forget_unfinished(self.dir.path());
         let ended = {
             let mut kept = self.kept.lock();
             (kept.dies, kept.now) = (None, self.now);
@@ -313,17 +312,6 @@ impl World {
         file.set_len(end).unwrap();
         let mut kept = self.kept.lock();
         kept.history.retain(|(position, _)| *position <= (number, end));
-    }
-
-    /// What a healing checkpoint holds that did not become complete counts, if nothing is before it: some of what there
-    /// was, none of it acknowledged. The model would have to know how it is written.
-    fn forget_unfinished(&self, dir: &Path) {
-        if let Some(first) = segments(dir).first()
-            && is_healing(dir, *first)
-            && self.kept.lock().history.iter().all(|((number, _), _)| number != first)
-        {
-            fs::remove_file(segment(dir, *first)).unwrap();
-        }
     }
 
     pub(super) fn start(&self) -> Run {
@@ -368,7 +356,7 @@ impl World {
     fn restart_copy(&self) {
         let copy = scratch();
         copy_segments(self.dir.path(), copy.path());
-        self.forget_unfinished(copy.path());
+        forget_unfinished(copy.path());
         let registry = Registry::new(Settings::default(), []);
         let journal =
             FileJournal::open_on(FaultyDisk::default(), copy.path(), &registry, metrics());
