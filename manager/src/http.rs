@@ -159,7 +159,8 @@ fn take_shard_metrics(
         "series": taken.series,
         "identity": if taken.identified { "known" } else { "none" },
         "late": taken.late,
-        "durable": taken.durable && http.journal.is_up(),
+        // Of a late report nothing was taken, whatever became of it before.
+        "durable": taken.durable && !taken.late,
         "rejected": rejected.collect::<Vec<_>>(),
     })))
 }

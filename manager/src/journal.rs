@@ -283,7 +283,8 @@ impl<D: Disk + Send> Journal for FileJournal<D> {
             let waits = open.failed.is_some_and(|failed| failed.elapsed() < HEAL_PAUSE);
             (open.log.since_checkpoint() > last, waits)
         };
-        if is_up && let Err(error) = self.sync() {
+        let in_place = || self.open.lock().log.check_place();
+        if is_up && let Err(error) = in_place().and_then(|()| self.sync()) {
             let mut open = self.open.lock();
             open.log.broke();
             self.degrade(&mut open, &error);

@@ -24,9 +24,9 @@ mod scan;
 mod tests;
 
 use std::{
-    fs::{DirBuilder, File, TryLockError},
+    fs::{self, DirBuilder, File, TryLockError},
     io::{self, IoSlice},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -42,10 +42,8 @@ use format::{END_OF_CHECKPOINT, FIRST, Kind, MAX_PAYLOAD_BYTES};
 pub(crate) struct Log<D: Disk> {
     disk: D,
     dir: PathBuf,
-    /// To sync names of new segments.
+    /// The directory: to sync names of new segments, and locked for life, for it is one process's.
     names: File,
-    /// Held for life: one process per directory.
-    _lock: File,
     /// Written by earlier runs or before the last checkpoint began, oldest first.
     older: Vec<Older>,
     /// None: the log is broken.
@@ -91,8 +89,7 @@ impl<D: Disk> Log<D> {
     ) -> Result<(Self, Recovered), OpenError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(OpenError::io("create", dir))?;
-        let lock = lock(dir)?;
-        let names = File::open(dir).map_err(OpenError::io("open", dir))?;
+        let names = lock(dir)?;
         let segments = replay::segments(dir)?;
         let replayed = replay::replay(dir, &segments, each)?;
 
@@ -107,7 +104,6 @@ impl<D: Disk> Log<D> {
             disk,
             dir: dir.to_owned(),
             names,
-            _lock: lock,
             older,
             current: None,
             next,
@@ -210,6 +206,26 @@ impl<D: Disk> Log<D> {
         self.current.is_none()
     }
 
+    /// Whether the segment that is written to is still where a start would look for it: a directory that was removed or
+    /// renamed takes what is written all the same.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub(crate) fn check_place(&self) -> io::Result<()> {
+        let Some(current) = &self.current else {
+            return Ok(());
+        };
+        let path = self.path(current.number);
+        let (there, here) = (fs::metadata(&path), current.file.file().metadata()?);
+        match there {
+            Ok(there) if (there.dev(), there.ino()) == (here.dev(), here.ino()) => Ok(()),
+            _ => {
+                let what = format!("{} was removed or replaced while in use", path.display());
+                Err(io::Error::new(io::ErrorKind::NotFound, what))
+            }
+        }
+    }
+
     /// Whether what was appended survives a crash. It does not while the log is broken, nor before the checkpoint that
     /// heals it has ended.
     pub(crate) fn is_durable(&self) -> bool {
@@ -305,16 +321,14 @@ impl<D: Disk> Log<D> {
     }
 }
 
+/// Opens the directory itself, for names of segments to be synced, and locks it for as long as it is open: there is no lock
+/// file that somebody could remove.
 fn lock(dir: &Path) -> Result<File, OpenError> {
-    let path = dir.join("lock");
-    let failed = OpenError::io("lock", &path);
-    let writable = File::options().write(true).create(true).truncate(false).open(&path);
-    // A read-only disk can still be locked, and read.
-    let lock = writable.or_else(|error| File::open(&path).map_err(|_| error)).map_err(&failed)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
+    let names = File::open(dir).map_err(OpenError::io("open", dir))?;
+    match names.try_lock() {
+        Ok(()) => Ok(names),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { dir: dir.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
+        Err(TryLockError::Error(error)) => Err(OpenError::io("lock", dir)(error)),
     }
 }
 

@@ -13,8 +13,9 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
+    model::Samples,
     registry::{
-        FrameKind, InstanceKey, Outcome, Settings, ShardState,
+        Frame, FrameKind, Hello, InstanceKey, Outcome, Settings, ShardState,
         tests::{
             COUNTER, GAUGE, HISTOGRAM, STALE, Stream, at, attach, exposed, open, open_shard, page,
             value,
@@ -271,6 +272,50 @@ fn a_journal_of_this_version_stays_readable() {
             "{name}: raise VERSION in journal/log/format.rs, and say what becomes of journals of before"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_is_taken_away_is_noticed_and_written_anew() {
+    let dir = TempDir::new().unwrap();
+    let run = Run::start(&dir, at(0));
+    let (mut stream, first) = begin(&run.registry, 1, 5.0, at(0));
+    assert!(first);
+    let aside = dir.path().with_extension("aside");
+    std::fs::rename(dir.path(), &aside).unwrap();
+    run.maintain(at(1));
+    assert!(matches!(run.journal.state(), JournalState::Degraded(_)));
+    assert!(!durable(stream.delta(2, &[(0, &[6.0])], at(1))));
+    std::fs::create_dir(dir.path()).unwrap();
+    advance(HEAL_PAUSE).await;
+    run.maintain(at(6));
+    assert!(durable(stream.delta(3, &[(0, &[7.0])], at(6))));
+    let before = exposed(&run.registry, at(6));
+    drop(stream);
+    drop(run);
+    std::fs::remove_dir_all(aside).unwrap();
+    assert_eq!(exposed(&Run::start(&dir, at(6)).registry, at(6)), before);
+}
+
+#[test]
+fn an_instance_that_was_folded_long_ago_is_still_known() {
+    let dir = TempDir::new().unwrap();
+    let run = Run::start(&dir, at(0));
+    let registry = &run.registry;
+    let hello = |id: u32| {
+        let mut instance_id = [0; 16];
+        instance_id[..4].copy_from_slice(&id.to_be_bytes());
+        let hello =
+            Hello { shard_id: 0, shard_count: 2, instance_id, started_at: at(0), client: "" };
+        registry.attach(hello, at(0)).unwrap()
+    };
+    let mut first = hello(0).writer;
+    let samples = Samples::default();
+    let frame = Frame { kind: FrameKind::Snapshot, sequence: 7, samples, removed: samples };
+    first.apply(frame, at(0)).unwrap();
+    drop(first);
+    // A crash loop says Hello and no more, a thousand times over.
+    (1..5_000).for_each(|id| drop(hello(id)));
+    assert_eq!(hello(0).closed_at, Some(7));
 }
 
 #[test]

@@ -15,8 +15,8 @@ use crate::clock::UnixTime;
 const FOLD_AFTER: Duration = Duration::from_secs(3600);
 /// More silent instances than this are folded at once, so that a crash loop stays bounded.
 const MAX_WAITING: usize = 4;
-/// Closed instances remembered, so that one that returns is not counted twice.
-const MAX_TOMBSTONES: usize = 256;
+/// Folded instances remembered, so that one that returns is not counted twice.
+const MAX_TOMBSTONES: usize = 4_096;
 
 /// An instance that was folded: its key and the last sequence applied.
 pub(super) type Tombstone = (InstanceKey, u64);
@@ -110,8 +110,8 @@ impl Shard {
         if !before.is_empty() {
             self.lift_base(&before);
         }
-        // What has no identity cannot return under it.
-        if ended.key != InstanceKey::Anonymous {
+        // What has no identity cannot return under it, and what never reported has nothing that could count twice.
+        if ended.key != InstanceKey::Anonymous && (ended.has_reported || ended.closed) {
             self.tombstones.push_back((ended.key, ended.last_sequence));
         }
         if self.tombstones.len() > MAX_TOMBSTONES {

@@ -12,9 +12,8 @@ use super::format;
 pub enum OpenError {
     /// Two managers would write over each other.
     #[error(
-        "{} is in use by another process, which holds {}: stop that process, or give this one another --data-dir",
-        dir.display(),
-        dir.join("lock").display()
+        "{} is in use by another process: stop that process, or give this one another --data-dir",
+        dir.display()
     )]
     InUse {
         /// The data directory.

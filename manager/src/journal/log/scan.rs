@@ -55,7 +55,8 @@ pub(super) fn scan(
         }
         let record = (PREFIX_BYTES + size) as u64;
         if record > rest {
-            return Ok((at, End::Torn));
+            let end = if holds_record(&mut file)? { End::Length } else { End::Torn };
+            return Ok((at, end));
         }
         if buffer.len() < size {
             buffer.resize(size, 0);
@@ -77,6 +78,25 @@ pub(super) fn scan(
         );
     }
     Ok((at, End::Whole))
+}
+
+/// How far to look for a record behind a length that cannot be, and how long one may be to be found, bytes.
+const SEARCHED_BYTES: u64 = 256 << 10;
+const FOUND_BYTES: usize = 64 << 10;
+
+/// Whether a whole record follows somewhere: then what was read as its predecessor's length was damaged, not cut off.
+fn holds_record(file: &mut impl Read) -> io::Result<bool> {
+    let mut rest = Vec::new();
+    file.take(SEARCHED_BYTES).read_to_end(&mut rest)?;
+    Ok((0..rest.len()).any(|at| {
+        let Some((prefix, after)) = rest.get(at..).and_then(<[u8]>::split_first_chunk) else {
+            return false;
+        };
+        let (length, crc) = format::read_prefix(*prefix);
+        let size = length as usize;
+        (1..=FOUND_BYTES).contains(&size)
+            && after.get(..size).is_some_and(|payload| format::crc(length, payload) == crc)
+    }))
 }
 
 /// Whether nothing else is left. After a power cut some file systems show a file at its length, but not its bytes.

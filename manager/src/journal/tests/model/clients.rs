@@ -112,6 +112,7 @@ impl World {
                     closed_at = (told.closed || told.folded).then_some(told.sequence);
                 }
                 None => {
+                    client.streams.clear(); // if there are any, they are of an instance that was forgotten
                     let count = client.hello().shard_count;
                     if kept.model.shard_count != count {
                         kept.plan.push_back(Step::ShardCount(count));
@@ -156,7 +157,7 @@ impl World {
         };
         client.counted.count(body);
         let mut kept = self.kept.lock();
-        let (instance, told) = kept.model.shards[shard].find(&key).unwrap();
+        let (instance, told) = kept.model.shards[shard].find_any(&key).unwrap();
         let ended = if told.closed || told.folded {
             Some(FrameError::Closed)
         } else {

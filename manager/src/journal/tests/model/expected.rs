@@ -237,6 +237,11 @@ impl Told {
         now.since(self.seen) > STALE_AFTER.max(self.interval * 3)
     }
 
+    /// It never reported anything, so nobody needs to know that it was folded.
+    fn is_forgotten(&self) -> bool {
+        self.folded && !self.reported && !self.closed
+    }
+
     fn alive(&self, now: UnixTime) -> bool {
         self.reported && !self.closed && !self.folded && !self.silent(now)
     }
@@ -245,6 +250,11 @@ impl Told {
 impl Shard {
     /// The instance that a sender with this key goes on with, and its place.
     pub(super) fn find(&self, key: &InstanceKey) -> Option<(usize, &Told)> {
+        self.find_any(key).filter(|(_, i)| !i.is_forgotten())
+    }
+
+    /// The same, if there is no memory of it either.
+    pub(super) fn find_any(&self, key: &InstanceKey) -> Option<(usize, &Told)> {
         let open = |i: &Told| *key != InstanceKey::Anonymous || !(i.closed || i.folded);
         self.instances.iter().enumerate().rfind(|(_, i)| i.key == *key && open(i))
     }
