@@ -66,12 +66,12 @@ impl Shard {
         self.streams
     }
 
-    /// The instance's place in `instances`. A closed one is found too, but not an anonymous one, which has no identity
-    /// to return with.
+    /// The instance's place in `instances`: the newest's, should damage to the journal have left two of a key. A closed one
+    /// is found too, but not an anonymous one, which has no identity to return with.
     pub(super) fn position(&self, key: &InstanceKey) -> Option<usize> {
         self.instances
             .iter()
-            .position(|i| i.key == *key && !(i.closed && *key == InstanceKey::Anonymous))
+            .rposition(|i| i.key == *key && !(i.closed && *key == InstanceKey::Anonymous))
     }
 
     /// The last sequence of an instance that was folded, or said goodbye and waits for it.
