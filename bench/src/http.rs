@@ -23,7 +23,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 
 /// A client that keeps connections, and neither compresses nor decompresses.
 pub(crate) fn client() -> anyhow::Result<Client> {
-    Ok(Client::builder().http1_only().no_proxy().timeout(ANSWER_WITHIN).build()?)
+    Ok(Client::builder().no_gzip().http1_only().no_proxy().timeout(ANSWER_WITHIN).build()?)
 }
 
 /// Where and how bodies are posted.

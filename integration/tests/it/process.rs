@@ -40,7 +40,8 @@ fn binary(name: &str, folder: &Path) -> PathBuf {
     let Some(built) = modified(&binary) else {
         panic!("{} is missing; {build}", binary.display());
     };
-    let made_of = fs::read_to_string(binary.with_extension("d")).unwrap();
+    // There is none where cargo built the binary for these tests alone; then it is as new as they are.
+    let made_of = fs::read_to_string(binary.with_extension("d")).unwrap_or_default();
     let (_, sources) = made_of.split_once(": ").unwrap_or_default();
     for source in sources.replace("\\ ", "\0").split_whitespace() {
         let source = source.replace('\0', " ");
