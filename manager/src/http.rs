@@ -70,7 +70,7 @@ pub(crate) fn routes(http: Http) -> Router {
 
 const INDEX: &str = "\
 shardmeter-manager
-  GET  /metrics          all shards' metrics, for Prometheus (text 0.0.4 or OpenMetrics 1.0)
+  GET  /metrics          all shards' metrics, for Prometheus (text 0.0.4, OpenMetrics 1.0, protobuf)
   POST /shard-metrics    {\"shardId\": 3, \"metrics\": \"<Prometheus text>\"}
   GET  /api/v1/shards    who reports, as JSON
   GET  /healthz, /readyz

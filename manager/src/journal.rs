@@ -9,7 +9,16 @@
 
 mod log;
 
-use std::{cell::RefCell, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -82,6 +91,8 @@ impl Journal for MemoryOnly {
 #[derive(Debug)]
 pub(crate) struct FileJournal<D: Disk = RealDisk> {
     open: Mutex<Open<D>>,
+    /// Nothing was appended since the last maintenance.
+    idle: AtomicBool,
     /// Why changes are not durable. Locked after `open`, if both are.
     degraded: Mutex<Option<String>>,
     metrics: JournalMetrics,
@@ -90,8 +101,6 @@ pub(crate) struct FileJournal<D: Disk = RealDisk> {
 #[derive(Debug)]
 struct Open<D: Disk> {
     log: Log<D>,
-    /// Nothing was appended since the last maintenance.
-    idle: bool,
     /// When a checkpoint last failed, or became needed because the disk did.
     failed: Option<Instant>,
 }
@@ -162,7 +171,8 @@ impl<D: Disk> FileJournal<D> {
         metrics.bytes.set(log.disk_bytes().cast_signed());
         metrics.up.set(1);
         let journal = Self {
-            open: Mutex::new(Open { log, idle: true, failed: None }),
+            open: Mutex::new(Open { log, failed: None }),
+            idle: AtomicBool::new(true),
             degraded: Mutex::default(),
             metrics,
         };
@@ -176,11 +186,11 @@ impl<D: Disk> FileJournal<D> {
     fn checkpoint(&self, registry: &Registry, now: UnixTime) -> io::Result<()> {
         self.sync()?; // or the next line would do it while others wait
         self.open.lock().log.begin_checkpoint()?;
-        let mut written = self.write(&[Change::Time(now)]);
+        let mut written = self.write(&[Change::Time(now)]).map(drop);
         let mut synced = Instant::now();
         registry.checkpoint(|changes| {
             if written.is_ok() {
-                written = self.write(changes);
+                written = self.write(changes).map(drop);
             }
             if written.is_ok() && synced.elapsed() > SYNC_EVERY {
                 written = self.sync(); // also for those who report meanwhile
@@ -198,8 +208,8 @@ impl<D: Disk> FileJournal<D> {
         handle.map_or(Ok(()), |handle| handle.sync())
     }
 
-    /// Appends one record.
-    fn write(&self, changes: &[Change<'_>]) -> io::Result<()> {
+    /// Appends one record; returns whether it is durable.
+    fn write(&self, changes: &[Change<'_>]) -> io::Result<bool> {
         thread_local! {
             /// Kept for its memory.
             static RECORD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -208,7 +218,10 @@ impl<D: Disk> FileJournal<D> {
         record.clear();
         // Encoded before the lock, for which others wait.
         record = postcard::to_extend(changes, record).map_err(io::Error::other)?;
-        let written = self.open.lock().log.append(&record);
+        let written = {
+            let mut open = self.open.lock();
+            open.log.append(&record).map(|()| open.log.is_durable())
+        };
         record.shrink_to(MAX_KEPT_BYTES);
         RECORD.set(record);
         written
@@ -254,13 +267,12 @@ impl<D: Disk> FileJournal<D> {
 
 impl<D: Disk + Send> Journal for FileJournal<D> {
     fn append(&self, changes: &[Change<'_>]) -> bool {
-        let written = self.write(changes);
-        let mut open = self.open.lock();
-        open.idle = false;
-        match written {
-            Ok(()) => open.log.is_durable(),
+        self.idle.store(false, Relaxed);
+        match self.write(changes) {
+            Ok(durable) => durable,
             Err(error) => {
-                if self.degraded.lock().is_none() {
+                let mut open = self.open.lock();
+                if self.is_up() {
                     self.degrade(&mut open, &error);
                 }
                 false
@@ -269,8 +281,7 @@ impl<D: Disk + Send> Journal for FileJournal<D> {
     }
 
     fn maintain(&self, registry: &Registry, now: UnixTime) {
-        let idle = std::mem::replace(&mut self.open.lock().idle, true);
-        if idle && self.is_up() {
+        if self.idle.swap(true, Relaxed) && self.is_up() {
             // So that after a restart it is known who was alive when the manager ended.
             if let Err(error) = self.write(&[Change::Time(now)]) {
                 self.degrade(&mut self.open.lock(), &error);

@@ -55,6 +55,8 @@ pub(super) struct Chunks {
 struct Chunk {
     text: Arc<Vec<u8>>,
     entries: Vec<Entry>,
+    /// How many of them left.
+    gone: usize,
     /// It is of series that change.
     hot: bool,
     /// Entries whose length changed: which, and their new text in `new_text`.
@@ -262,8 +264,8 @@ impl Chunk {
             return;
         };
         known.changed = page;
-        if text.is_empty() {
-            known.key = None;
+        if text.is_empty() && known.key.take().is_some() {
+            self.gone += 1;
         }
         if range.len() == text.len() {
             // A scrape that is still being sent keeps the text as it was.
@@ -305,7 +307,7 @@ impl Chunk {
 
     /// Whether so much of it left that the rest had better be elsewhere.
     fn is_sparse(&self) -> bool {
-        let live = self.entries.iter().filter(|entry| entry.key.is_some()).count();
+        let live = self.entries.len() - self.gone;
         self.entries.len() > 2 * live + MANY
     }
 }

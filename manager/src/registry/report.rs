@@ -394,7 +394,7 @@ fn over_limit(family: &str, message: String) -> Rejected {
 }
 
 /// What a report of instance `at` comes to, of which `placed` is taken.
-fn steps<'a>(
+fn steps(
     shard: &Shard,
     at: usize,
     report: &Report<'_>,
@@ -402,7 +402,7 @@ fn steps<'a>(
     is_new_run: bool,
     rejected: [u64; Reason::ALL.len()],
     now: UnixTime,
-) -> Vec<Step<'a>> {
+) -> Vec<Step<'static>> {
     let Some(instance) = shard.instances.get(at) else {
         return Vec::new();
     };

@@ -184,9 +184,7 @@ impl Shard {
                 break;
             };
             rest = after;
-            let count = self.store.get(id).and_then(|s| s.kind.count_at(s.bounds.len()));
-            let count = count.and_then(|at| values.get(at)).filter(|_| may_fall);
-            if count.is_some_and(|count| self.fell(at, id, *count)) {
+            if may_fall && self.count_of(id, values).is_some_and(|n| self.fell(at, id, n)) {
                 // The same identity with a lower count: that series alone began anew.
                 self.carry(at, id);
             }
@@ -226,6 +224,12 @@ impl Shard {
         let members = self.store.group(id).map(|(_, members)| members).unwrap_or_default();
         let newer = self.instances.iter().skip(at + 1);
         !newer.into_iter().any(|instance| members.iter().any(|member| instance.has(*member)))
+    }
+
+    /// The count among a series' values, if it has one.
+    fn count_of(&self, id: SeriesId, values: &[f64]) -> Option<f64> {
+        let series = self.store.get(id)?;
+        values.get(series.kind.count_at(series.bounds.len())?).copied()
     }
 
     /// Whether the count of a label set fell below what the instance reported last, with whatever bounds (a histogram is

@@ -236,7 +236,7 @@ impl World {
         let before = self.newest_segment();
         let now = self.now;
         let mut written = journal.open.lock().log.begin_checkpoint();
-        written = written.and_then(|()| journal.write(&[Change::Time(now)]));
+        written = written.and_then(|()| journal.write(&[Change::Time(now)]).map(drop));
         if written.is_ok() && journal.open.lock().log.is_durable() {
             self.time_is_durable(position(self.dir.path()));
         }
@@ -246,7 +246,7 @@ impl World {
                 self.deltas_of_shard_0(); // which is not locked now
             }
             if written.is_ok() && stops_at.is_none_or(|stops_at| record < stops_at) {
-                written = journal.write(changes);
+                written = journal.write(changes).map(drop);
             }
             record += 1;
         });
