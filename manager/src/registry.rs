@@ -19,6 +19,7 @@ mod family;
 mod fold;
 mod frame;
 mod instance;
+mod limits;
 mod report;
 mod restore;
 mod shard;

@@ -1,5 +1,6 @@
 //! The registry alone, driven through its public surface with times that are passed in.
 
+mod anonymous;
 mod bounds;
 mod posts;
 mod rejects;
