@@ -91,7 +91,7 @@ impl Registry {
     }
 
     /// Introduces a family's series on a stream. What conflicts with other shards, or is over a limit, is rejected in
-    /// part: its ids are defined, their samples passed over, and the next [`Applied`] says so.
+    /// part: its ids are defined, their samples passed over, and the next [`Applied`](super::super::Applied) says so.
     ///
     /// # Errors
     /// If the definition breaks a rule of the wire; none of its series is defined then.
