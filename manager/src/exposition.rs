@@ -7,6 +7,7 @@ mod format;
 mod kept;
 mod own;
 mod protobuf;
+mod revalue;
 mod text;
 
 use bytes::Bytes;
@@ -30,6 +31,10 @@ pub struct Page {
 }
 
 impl Page {
+    fn empty(format: Format, coding: Coding) -> Self {
+        Self { content_type: format.content_type(), coding, segments: Vec::new() }
+    }
+
     /// Length of the whole page, bytes.
     #[must_use]
     pub fn len(&self) -> usize {

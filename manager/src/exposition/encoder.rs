@@ -1,6 +1,6 @@
 //! One family after the other, whatever the format.
 
-use super::{Format, OwnFamily, protobuf, text::TextEncoder};
+use super::{Format, OwnFamily, protobuf, revalue, text::TextEncoder};
 use crate::{model::MetricType, registry::SeriesView};
 
 /// Writes families and series in one format.
@@ -47,6 +47,20 @@ impl Encoder {
         match self {
             Self::Text(text) => text.series(out, name, kind, shard_id, series),
             Self::Protobuf => protobuf::series(out, kind, shard_id, series),
+        }
+    }
+
+    /// One series, of which `before` is what was written at an earlier time. False: it must be written anew.
+    pub(super) fn revalue(
+        self,
+        out: &mut Vec<u8>,
+        before: &[u8],
+        kind: MetricType,
+        series: &SeriesView<'_>,
+    ) -> bool {
+        match self {
+            Self::Text(_) => revalue::revalue(out, before, kind, series),
+            Self::Protobuf => false,
         }
     }
 

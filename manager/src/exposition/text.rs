@@ -139,10 +139,10 @@ fn put(out: &mut Vec<u8>, parts: &[&str]) {
 }
 
 /// A sample's value: whole numbers without point or exponent, others by the shortest digits that read back the same.
-fn put_value(out: &mut Vec<u8>, value: f64) {
+pub(super) fn put_value(out: &mut Vec<u8>, value: f64) {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
-    if value.abs() < EXACT && value.trunc() == value {
-        let whole = value as i64;
+    let whole = value as i64;
+    if value.abs() < EXACT && whole as f64 == value {
         out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
     } else if value.is_finite() {
         out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
