@@ -8,15 +8,19 @@ mod kept;
 mod own;
 mod protobuf;
 mod revalue;
+mod shared;
 mod text;
+mod zstd;
 
 use bytes::Bytes;
 
 pub use format::{Coding, Format};
 pub use kept::Exposition;
 pub use own::{OwnFamily, OwnSeries, reserved};
+pub(crate) use shared::SharedPages;
 
 use crate::{clock::UnixTime, registry::Registry};
+use deflate::Gzip;
 use encoder::Encoder;
 
 /// One rendered page.
@@ -33,6 +37,16 @@ pub struct Page {
 impl Page {
     fn empty(format: Format, coding: Coding) -> Self {
         Self { content_type: format.content_type(), coding, segments: Vec::new() }
+    }
+
+    /// The page, which is not compressed yet, in this coding.
+    fn compressed(self, coding: Coding) -> Self {
+        let segments = match coding {
+            Coding::Identity => return self,
+            Coding::Gzip => Gzip::of(&self.segments),
+            Coding::Zstd => zstd::frame(&self.segments),
+        };
+        Self { coding, segments, ..self }
     }
 
     /// Length of the whole page, bytes.

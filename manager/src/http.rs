@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    exposition::{Coding, Exposition, Format},
+    exposition::{Coding, Exposition, Format, SharedPages},
     ingest::{self, Post, ShardIds},
     journal::{Journal, JournalState},
     metrics::{Metrics, PostOutcome},
@@ -42,6 +42,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 pub(crate) struct Http {
     pub(crate) registry: Arc<Registry>,
     pub(crate) exposition: Arc<Exposition>,
+    pub(crate) pages: Arc<SharedPages>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
@@ -83,13 +84,14 @@ async fn scrape(State(http): State<Http>, headers: HeaderMap) -> Result<Response
     let coding = Coding::negotiate(stated(header::ACCEPT_ENCODING));
     let metrics = Arc::clone(&http.metrics);
     metrics.count_scrape(format);
-    // Rendering a large page takes milliseconds of CPU: not on a worker that serves others.
-    let page = tokio::task::spawn_blocking(move || {
+    let pages = Arc::clone(&http.pages);
+    let render = move || {
         let own = http.metrics.gather();
         let _timer = http.metrics.render_seconds.start_timer();
         http.exposition.render(&http.registry, &own, http.clock.now(), (format, coding))
-    });
-    let page = page.await.map_err(|_| HttpError::failed("rendering the page"))?;
+    };
+    let page = pages.page((format, coding), render).await;
+    let page = page.map_err(|_| HttpError::failed("rendering the page"))?;
     let mut answer = Response::new(Body::new(PageBody::from(page.segments)));
     let about = answer.headers_mut();
     about.insert(header::CONTENT_TYPE, HeaderValue::from_static(page.content_type));

@@ -273,7 +273,8 @@ impl Chunks {
             let Some(chunk) = self.chunks.get_mut(from) else {
                 return;
             };
-            let Some(Entry { key, changed, .. }) = chunk.entries.get(entry as usize).copied() else {
+            let Some(Entry { key, changed, .. }) = chunk.entries.get(entry as usize).copied()
+            else {
                 return;
             };
             let text = chunk.entry(entry).to_vec();

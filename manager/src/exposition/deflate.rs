@@ -92,6 +92,13 @@ impl Gzip {
         self.length = self.length.wrapping_add(piece.length);
     }
 
+    /// All of a page that is not kept.
+    pub(super) fn of(texts: &[Bytes]) -> Vec<Bytes> {
+        let (mut gzip, mut deflater) = (Self::new(), Deflater::new());
+        texts.iter().for_each(|text| gzip.add(&deflater.deflate(text)));
+        gzip.finish()
+    }
+
     pub(super) fn finish(mut self) -> Vec<Bytes> {
         // An empty last block, then the trailer.
         let mut end = vec![3, 0];

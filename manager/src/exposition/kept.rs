@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock::UnixTime,
     model::Bounds,
-    registry::{Family, Registry, SeriesId, SeriesView, ShardSummary, ShardView},
+    registry::{Collected, Family, Registry, SeriesId, SeriesView, ShardSummary, ShardView},
 };
 
 /// What nobody asked for in so long is no longer kept.
@@ -40,14 +40,15 @@ impl Exposition {
         (format, coding): (Format, Coding),
     ) -> Page {
         let mut kept = self.kept.lock();
-        if !kept.iter().any(|page| page.format == format) {
+        let is_new = !kept.iter().any(|page| page.format == format);
+        if is_new {
             kept.push(KeptPage::new(format));
         }
         // All pages take what changed, for nobody will say it again.
-        let shards = registry.collect(now, |shard, touched| {
+        let collected = registry.collect(now, is_new, |shard, touched| {
             kept.iter_mut().for_each(|page| page.take(shard, touched));
         });
-        kept.iter_mut().for_each(|page| page.settle(&shards));
+        kept.iter_mut().for_each(|page| page.settle(&collected));
         let asked = kept.iter_mut().find(|page| page.format == format);
         asked.map_or_else(|| Page::empty(format, coding), |page| page.assemble(own, coding, now))
     }
@@ -153,13 +154,19 @@ impl KeptPage {
         }
     }
 
-    /// All shards were taken; `shards` says how they are.
-    fn settle(&mut self, shards: &[ShardSummary]) {
-        for shard in shards {
+    /// All that changed was taken.
+    fn settle(&mut self, collected: &Collected) {
+        for shard in &collected.summaries {
             self.take_summary(shard);
         }
-        if self.values_of_shards.len() > shards.len() {
-            self.drop_summaries(shards);
+        collected.unlisted.iter().for_each(|id| self.drop_summary(*id));
+        if collected.complete && self.values_of_shards.len() > collected.summaries.len() {
+            let listed: HashSet<_> = collected.summaries.iter().map(|shard| shard.id).collect();
+            let known: Vec<_> = self.values_of_shards.keys().copied().collect();
+            known
+                .into_iter()
+                .filter(|id| !listed.contains(id))
+                .for_each(|id| self.drop_summary(id));
         }
         settle(&mut self.families, &mut self.places, Chunks::settle);
         settle(&mut self.of_shards, &mut self.places_of_shards, Chunks::settle);
@@ -200,15 +207,13 @@ impl KeptPage {
         }
     }
 
-    /// Drops the series of shards that are no longer listed.
-    fn drop_summaries(&mut self, shards: &[ShardSummary]) {
-        let listed: HashSet<_> = shards.iter().map(|shard| shard.id).collect();
-        self.values_of_shards.retain(|id, _| listed.contains(id));
-        for (_, places) in self.places_of_shards.extract_if(|id, _| !listed.contains(id)) {
-            for (place, (family, _)) in places.iter().zip(self.series_of_shards.series()) {
-                if let (Some(place), Some(kept)) = (place, self.of_shards.get_mut(family)) {
-                    kept.chunks.remove(*place);
-                }
+    /// Drops what the manager keeps of a shard that is not listed.
+    fn drop_summary(&mut self, id: u32) {
+        self.values_of_shards.remove(&id);
+        let places = self.places_of_shards.remove(&id).unwrap_or_default();
+        for (place, (family, _)) in places.iter().zip(self.series_of_shards.series()) {
+            if let (Some(place), Some(kept)) = (place, self.of_shards.get_mut(family)) {
+                kept.chunks.remove(*place);
             }
         }
     }
@@ -233,21 +238,18 @@ impl KeptPage {
         }));
         blocks.sort_by_key(|(name, _)| *name);
         let end = encoder.end();
-        let segments = match coding {
-            Coding::Identity => {
-                let segments = blocks.into_iter().flat_map(|(_, block)| block.texts());
-                segments.chain([Bytes::from_static(end)]).collect()
+        let content_type = self.format.content_type();
+        if coding == Coding::Gzip {
+            let mut gzip = Gzip::new();
+            for (_, block) in blocks {
+                block.deflate_into(&mut gzip, &mut self.deflater);
             }
-            Coding::Gzip => {
-                let mut gzip = Gzip::new();
-                for (_, block) in blocks {
-                    block.deflate_into(&mut gzip, &mut self.deflater);
-                }
-                gzip.add(&Deflated::store(end));
-                gzip.finish()
-            }
-        };
-        Page { content_type: self.format.content_type(), coding, segments }
+            gzip.add(&Deflated::store(end));
+            return Page { content_type, coding, segments: gzip.finish() };
+        }
+        let segments = blocks.into_iter().flat_map(|(_, block)| block.texts());
+        let segments = segments.chain([Bytes::from_static(end)]).collect();
+        Page { content_type, coding: Coding::Identity, segments }.compressed(coding)
     }
 }
 

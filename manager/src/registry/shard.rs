@@ -319,6 +319,13 @@ impl Shard {
             && values.iter().map(|value| value.to_bits()).eq(reported.take(values.len()))
     }
 
+    /// Until when time alone changes nothing of what it shows, and of whether it is up.
+    pub(super) fn unchanged_until(&self, now: UnixTime, stale_after: Duration) -> UnixTime {
+        let alive = self.instances.iter().filter_map(|i| i.alive_until(now, stale_after));
+        let seen = self.tally.seen.map(|seen| seen + stale_after).filter(|until| *until >= now);
+        alive.chain(seen).min().unwrap_or(UnixTime::MAX)
+    }
+
     /// What time alone changes: who owns the gauges (E3).
     pub(super) fn settle(&mut self, now: UnixTime, stale_after: Duration) {
         let alive = self.instances.iter().rfind(|i| i.is_alive(now, stale_after));

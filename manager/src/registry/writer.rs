@@ -5,7 +5,7 @@ mod opening;
 use std::{sync::Arc, time::Duration};
 
 use hashbrown::HashSet;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     check,
     report::gave_way,
     shard::Shard,
+    shared::SharedShard,
     store::SeriesId,
 };
 use crate::model::Samples;
@@ -34,7 +35,7 @@ pub struct Attached {
 /// stream ends.
 #[derive(Debug)]
 pub struct Writer {
-    shard: Arc<Mutex<Shard>>,
+    shard: Arc<SharedShard>,
     recorder: Arc<Recorder>,
     stale_after: Duration,
     ordinal: u64,
