@@ -8,7 +8,7 @@ use super::{
     Coding, Format, OwnFamily, Page,
     chunks::{Chunks, Key, Place},
     deflate::{Deflated, Deflater, Gzip},
-    encoder::Encoder,
+    encoder::{Encoder, Head},
     own::{self, OfShards},
 };
 use crate::{
@@ -49,7 +49,7 @@ impl Exposition {
         kept.retain(|page| page.unasked < FORGET_AFTER);
         match kept.iter_mut().find(|page| page.format == format) {
             Some(page) => page.assemble(own, coding),
-            None => Page { content_type: format.content_type(), coding, segments: Vec::new() },
+            None => Page { coding, segments: Vec::new() },
         }
     }
 }
@@ -83,7 +83,8 @@ type Places = HashMap<u32, Vec<Option<Place>>>;
 #[derive(Debug, Default)]
 struct KeptFamily {
     name: Box<str>,
-    head: Vec<u8>,
+    /// There from its first series on.
+    head: Option<Head>,
     chunks: Chunks,
 }
 
@@ -91,7 +92,7 @@ impl KeptPage {
     fn new(format: Format) -> Self {
         let encoder = Encoder::new(format);
         let of_shards = own::OF_SHARDS.iter().map(|(name, kind, help)| {
-            let head = encoder.head(name, *kind, help, "");
+            let head = Some(encoder.head(name, *kind, help, ""));
             KeptFamily { name: (*name).into(), head, chunks: Chunks::default() }
         });
         Self {
@@ -123,20 +124,20 @@ impl KeptPage {
         let Some(family) = shard.family(id) else {
             return;
         };
-        self.entry.clear();
-        if let Some(series) = shard.series(id) {
-            let (name, kind) = (&family.name, family.kind);
-            self.encoder.series(&mut self.entry, name, kind, Some(shard.id()), &series);
-        }
         if self.families.len() <= family.id {
             self.families.resize_with(family.id + 1, KeptFamily::default);
         }
         let Some(kept) = self.families.get_mut(family.id) else {
             return;
         };
-        if kept.head.is_empty() {
+        let encoder = self.encoder;
+        let head = kept.head.get_or_insert_with(|| {
             kept.name = family.name.clone();
-            kept.head = self.encoder.head(&family.name, family.kind, &family.help, &family.unit);
+            encoder.head(&family.name, family.kind, &family.help, &family.unit)
+        });
+        self.entry.clear();
+        if let Some(series) = shard.series(id) {
+            encoder.series(&mut self.entry, head, Some(shard.id()), &series);
         }
         let key = Key { shard_id: shard.id(), series: id.index() as u32 };
         put(&mut kept.chunks, &mut self.places, key, &self.entry, self.number);
@@ -159,13 +160,11 @@ impl KeptPage {
     fn take_summary(&mut self, shard: &ShardSummary) {
         let values = own::of_shard(shard);
         for (at, ((family, labels), value)) in (0..).zip(self.kept_of_shards.series().zip(values)) {
-            let (Some(kept), Some((name, kind, _))) =
-                (self.of_shards.get_mut(family), own::OF_SHARDS.get(family))
-            else {
+            let Some(kept) = self.of_shards.get_mut(family) else {
                 continue;
             };
             self.entry.clear();
-            if let Some(value) = value {
+            if let Some((value, head)) = value.zip(kept.head.as_ref()) {
                 let series = SeriesView {
                     labels: labels.as_str(),
                     bounds: &Bounds::none(),
@@ -173,7 +172,7 @@ impl KeptPage {
                     created: None,
                     owned: true,
                 };
-                self.encoder.series(&mut self.entry, name, *kind, Some(shard.id), &series);
+                self.encoder.series(&mut self.entry, head, Some(shard.id), &series);
             }
             let key = Key { shard_id: shard.id, series: at };
             put(&mut kept.chunks, &mut self.places_of_shards, key, &self.entry, self.number);
@@ -204,9 +203,10 @@ impl KeptPage {
         let mut blocks: Vec<(&str, Block<'_>)> =
             own.iter().map(|(name, text)| (*name, Block::Own(text))).collect();
         let kept = self.families.iter_mut().chain(&mut self.of_shards);
-        blocks.extend(kept.filter(|family| !family.chunks.is_empty()).map(|family| {
-            let KeptFamily { name, head, chunks } = family;
-            (&**name, Block::Kept { head: encoder.open(head, chunks.len()), chunks })
+        let shown = kept.filter(|family| !family.chunks.is_empty());
+        blocks.extend(shown.filter_map(|KeptFamily { name, head, chunks }| {
+            let head = encoder.open(head.as_ref()?, chunks.len());
+            Some((&**name, Block::Kept { head, chunks }))
         }));
         blocks.sort_by_key(|(name, _)| *name);
         let end = encoder.end();
@@ -224,7 +224,7 @@ impl KeptPage {
                 gzip.finish()
             }
         };
-        Page { content_type: self.format.content_type(), coding, segments }
+        Page { coding, segments }
     }
 }
 

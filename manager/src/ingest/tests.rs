@@ -35,7 +35,7 @@ fn post(registry: &Registry, text: &str) -> Result<Taken, IngestError> {
 }
 
 fn page(registry: &Registry, now: UnixTime) -> String {
-    let page = exposition::render(registry, &[], now, Format::Text);
+    let page = exposition::render(registry, &[], now, Format::TEXT);
     String::from_utf8(page.to_vec()).unwrap()
 }
 
