@@ -2,6 +2,7 @@
 
 mod anonymous;
 mod bounds;
+mod escaped;
 mod posts;
 mod rejects;
 mod status;

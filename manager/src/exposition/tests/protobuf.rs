@@ -174,10 +174,14 @@ fn it_says_what_the_text_says() {
     }
 }
 
-/// The page as its reader's debugger would show it.
+/// The page's messages, a line each.
 pub(super) fn debug(page: &[u8]) -> String {
-    let families = families(page).into_iter().map(|family| format!("{family:#?}\n"));
-    families.collect()
+    let mut lines = Vec::new();
+    for MetricFamily { name, help, kind, metric, unit } in families(page) {
+        lines.push(format!("{name:?} type {kind} unit {unit:?} help {help:?}\n"));
+        lines.extend(metric.iter().map(|metric| format!("  {metric:?}\n")));
+    }
+    lines.concat()
 }
 
 #[test]
