@@ -266,7 +266,7 @@ impl Store {
 
     /// What is recorded of the series from `first` on.
     pub(super) fn steps(&self, first: usize) -> impl Iterator<Item = SeriesStep<'_>> {
-        (0_u32..).zip(&self.series).skip(first).map(|(series, s)| SeriesStep {
+        (first as u32..).zip(self.series.iter().skip(first)).map(|(series, s)| SeriesStep {
             series,
             family: self.family_of(s).map_or(u32::MAX, |family| family.id as u32),
             labels: s.labels.as_str().into(),

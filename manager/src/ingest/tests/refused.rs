@@ -190,6 +190,8 @@ fn piece() -> impl Strategy<Value = String> {
         "é",
         "process_start_time_seconds 5\n",
         "a 1\n",
+        "\"a.b\"",
+        "{\"a.b\",\"c.d\"=\"e\"} 1\n",
         "a_bucket{le=\"1\"} 1\na_count 1\na_sum 1\n",
     ]);
     prop_oneof![9 => fixed.prop_map(str::to_owned), 1 => any::<char>().prop_map(String::from)]
