@@ -59,6 +59,7 @@ pub struct Manager {
     grpc: TcpListener,
     grpc_addr: SocketAddr,
     sessions: Arc<Sessions>,
+    openmetrics_created: bool,
 }
 
 /// Why the manager cannot start.
@@ -131,7 +132,8 @@ impl Manager {
             idle_gap: config.stale_after,
             shutdown: CancellationToken::new(),
         });
-        Ok(Self { http, http_addr, grpc, grpc_addr, sessions })
+        let openmetrics_created = config.openmetrics_created;
+        Ok(Self { http, http_addr, grpc, grpc_addr, sessions, openmetrics_created })
     }
 
     /// Where HTTP really listens.
@@ -178,7 +180,7 @@ impl Manager {
     /// # Errors
     /// If a listener fails for good.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { http, http_addr, grpc, grpc_addr, sessions } = self;
+        let Self { http, http_addr, grpc, grpc_addr, sessions, openmetrics_created } = self;
         tracing::info!(%http_addr, %grpc_addr, "manager listens");
         if sessions.journal.state() == JournalState::MemoryOnly {
             tracing::warn!(
@@ -194,6 +196,7 @@ impl Manager {
             journal: Arc::clone(&sessions.journal),
             metrics: Arc::clone(&sessions.metrics),
             clock: sessions.clock,
+            openmetrics_created,
             shutdown: stop.clone(),
         });
         let summary = AbortOnDropHandle::new(summary::every_minute(Arc::clone(&sessions)));

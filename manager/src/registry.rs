@@ -99,7 +99,7 @@ pub enum Reason {
     TypeConflict,
     /// The name is the manager's or collides with another family's sample names.
     NameCollision,
-    /// The series equals another of the same sender once the manager's labels are set.
+    /// The series equals another of the same shard once the manager's labels are set, or label names escaped.
     DuplicateSeries,
     /// A limit on series was reached.
     Limit,

@@ -10,7 +10,7 @@ use super::{
     Coding, Format, OwnFamily, Page,
     chunks::{Chunks, Key, Place},
     deflate::{Deflated, Deflater, Gzip},
-    encoder::Encoder,
+    encoder::{Encoder, Head},
     own::{self, OfShards, ValuesOfShard},
 };
 use crate::{
@@ -50,7 +50,8 @@ impl Exposition {
         });
         kept.iter_mut().for_each(|page| page.settle(&collected));
         let asked = kept.iter_mut().find(|page| page.format == format);
-        asked.map_or_else(|| Page::empty(format, coding), |page| page.assemble(own, coding, now))
+        let page = asked.map(|page| page.assemble(own, coding, now));
+        page.unwrap_or(Page { coding, segments: Vec::new() })
     }
 
     /// Drops the pages, and the compressed forms of pages, that were not asked for in the last five minutes.
@@ -94,7 +95,7 @@ type Places = HashMap<u32, Vec<Option<Place>>>;
 #[derive(Debug, Default)]
 struct KeptFamily {
     name: Box<str>,
-    head: Vec<u8>,
+    head: Option<Head>,
     chunks: Chunks,
 }
 
@@ -103,7 +104,7 @@ impl KeptPage {
         let encoder = Encoder::new(format);
         let of_shards = own::OF_SHARDS.iter().map(|(name, kind, help)| {
             let head = encoder.head(name, *kind, help, "");
-            KeptFamily { name: (*name).into(), head, chunks: Chunks::default() }
+            KeptFamily { name: (*name).into(), head: Some(head), chunks: Chunks::default() }
         });
         Self {
             format,
@@ -141,8 +142,11 @@ impl KeptPage {
             if places.len() <= id.index() {
                 places.resize(id.index() + 1, None);
             }
+            if families.len() <= family.id {
+                families.resize_with(family.id + 1, KeptFamily::default);
+            }
             if let (Some(kept), Some(place)) =
-                (kept_family(families, encoder, family), places.get_mut(id.index()))
+                (families.get_mut(family.id), places.get_mut(id.index()))
             {
                 kept.take(encoder, family, shard, id, place, entry);
             }
@@ -183,16 +187,11 @@ impl KeptPage {
         places.resize(values.len(), None);
         let changes = values.iter().zip(before).zip(places).zip(self.series_of_shards.series());
         for (at, (((value, before), place), (family, labels))) in (0..).zip(changes) {
-            let (Some(kept), Some((name, kind, _))) =
-                (self.of_shards.get_mut(family), own::OF_SHARDS.get(family))
-            else {
+            let Some(kept) = self.of_shards.get_mut(family).filter(|_| *value != before) else {
                 continue;
             };
-            if *value == before {
-                continue;
-            }
             self.entry.clear();
-            if let Some(value) = value {
+            if let Some((value, head)) = value.as_ref().zip(kept.head.as_ref()) {
                 let series = SeriesView {
                     labels: labels.as_str(),
                     bounds: &Bounds::none(),
@@ -200,7 +199,7 @@ impl KeptPage {
                     created: None,
                     owned: true,
                 };
-                self.encoder.series(&mut self.entry, name, *kind, Some(shard.id), &series);
+                self.encoder.series(&mut self.entry, head, Some(shard.id), &series);
             }
             let key = Key { shard_id: shard.id, series: at };
             put(&mut kept.chunks, place, key, &self.entry);
@@ -232,24 +231,24 @@ impl KeptPage {
         let mut blocks: Vec<(&str, Block<'_>)> =
             own.iter().map(|(name, text)| (*name, Block::Own(text))).collect();
         let kept = self.families.iter_mut().chain(&mut self.of_shards);
-        blocks.extend(kept.filter(|family| !family.chunks.is_empty()).map(|family| {
-            let KeptFamily { name, head, chunks } = family;
-            (&**name, Block::Kept { head: encoder.open(head, chunks.len()), chunks })
+        let shown = kept.filter(|family| !family.chunks.is_empty());
+        blocks.extend(shown.filter_map(|KeptFamily { name, head, chunks }| {
+            let head = encoder.open(head.as_ref()?, chunks.len());
+            Some((&**name, Block::Kept { head, chunks }))
         }));
         blocks.sort_by_key(|(name, _)| *name);
         let end = encoder.end();
-        let content_type = self.format.content_type();
         if coding == Coding::Gzip {
             let mut gzip = Gzip::new();
             for (_, block) in blocks {
                 block.deflate_into(&mut gzip, &mut self.deflater);
             }
             gzip.add(&Deflated::store(end));
-            return Page { content_type, coding, segments: gzip.finish() };
+            return Page { coding, segments: gzip.finish() };
         }
         let segments = blocks.into_iter().flat_map(|(_, block)| block.texts());
         let segments = segments.chain([Bytes::from_static(end)]).collect();
-        Page { content_type, coding: Coding::Identity, segments }.compressed(coding)
+        Page { coding: Coding::Identity, segments }.compressed(coding)
     }
 }
 
@@ -264,11 +263,15 @@ impl KeptFamily {
         place: &mut Option<Place>,
         entry: &mut Vec<u8>,
     ) {
+        let head = self.head.get_or_insert_with(|| {
+            self.name = family.name.clone();
+            encoder.head(&family.name, family.kind, &family.help, &family.unit)
+        });
         entry.clear();
         if let Some(series) = shard.series(id) {
             let before = place.map_or(&[][..], |place| self.chunks.text(place));
-            if !encoder.revalue(entry, before, family.kind, &series) {
-                encoder.series(entry, &family.name, family.kind, Some(shard.id()), &series);
+            if !encoder.revalue(entry, before, head, &series) {
+                encoder.series(entry, head, Some(shard.id()), &series);
             }
         }
         let key = Key { shard_id: shard.id(), series: id.index() as u32 };
@@ -290,23 +293,6 @@ fn fetch(
         Some(text.first()? ^ text.last()?)
     };
     black_box(touched.iter().filter_map(read).fold(0, |all, one| all ^ one));
-}
-
-/// The family among those on the page, where it has its place from now on.
-fn kept_family<'a>(
-    families: &'a mut Vec<KeptFamily>,
-    encoder: Encoder,
-    family: &Family,
-) -> Option<&'a mut KeptFamily> {
-    if families.len() <= family.id {
-        families.resize_with(family.id + 1, KeptFamily::default);
-    }
-    let kept = families.get_mut(family.id)?;
-    if kept.head.is_empty() {
-        kept.name = family.name.clone();
-        kept.head = encoder.head(&family.name, family.kind, &family.help, &family.unit);
-    }
-    Some(kept)
 }
 
 /// Puts a series' entry where it is, or where there is room for it; an empty one is of a series that is not exposed.

@@ -97,12 +97,12 @@ mod tests {
 
     use super::*;
 
-    const KIND: (Format, Coding) = (Format::Text, Coding::Identity);
+    const KIND: (Format, Coding) = (Format::TEXT, Coding::Identity);
 
     /// A page that says which render it is.
     fn page(renders: &AtomicU64) -> Page {
         let number = renders.fetch_add(1, SeqCst) + 1;
-        Page { segments: vec![number.to_string().into()], ..Page::empty(KIND.0, KIND.1) }
+        Page { coding: KIND.1, segments: vec![number.to_string().into()] }
     }
 
     async fn until(mut is_so: impl FnMut() -> bool) {
@@ -133,7 +133,7 @@ mod tests {
         let others: Vec<_> = (0..10)
             .map(|n| {
                 let (pages, renders) = (Arc::clone(&pages), Arc::clone(&renders));
-                let kind = if n == 9 { (Format::OpenMetrics, KIND.1) } else { KIND };
+                let kind = if n == 9 { (Format::OPENMETRICS, KIND.1) } else { KIND };
                 tokio::spawn(async move {
                     pages.page(kind, move || page(&renders)).await.unwrap().to_vec()
                 })
@@ -165,7 +165,7 @@ mod tests {
             async move {
                 let render = move || {
                     gate.recv().unwrap();
-                    Page::empty(KIND.0, KIND.1)
+                    Page { coding: KIND.1, segments: Vec::new() }
                 };
                 pages.page(KIND, render).await
             }
