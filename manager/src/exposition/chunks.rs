@@ -191,6 +191,12 @@ impl Chunks {
         }
     }
 
+    /// Whether it has compressed forms.
+    #[cfg(test)]
+    pub(super) fn is_deflated(&self) -> bool {
+        self.chunks.iter().any(|chunk| chunk.deflated.is_some())
+    }
+
     /// Adds an entry to the chunk that is being filled.
     fn append(&mut self, key: Key, text: &[u8], changed: u32, hot: bool) -> Place {
         let at = self.chunk_to_fill(hot);

@@ -348,3 +348,49 @@ impl Block<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        exposition::Syntax,
+        registry::{Hello, Settings},
+    };
+
+    fn at(seconds: u64) -> UnixTime {
+        UnixTime::from_duration(Duration::from_secs(1_700_000_000 + seconds))
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_forgotten() {
+        let registry = Registry::new(Settings::default(), []);
+        registry
+            .attach(
+                Hello {
+                    shard_id: 0,
+                    shard_count: 3,
+                    instance_id: [1; 16],
+                    started_at: at(0),
+                    client: "",
+                },
+                at(0),
+            )
+            .unwrap();
+        let kept = Exposition::default();
+        kept.render(&registry, &[], at(0), (Format::TEXT, Coding::Gzip));
+        kept.render(&registry, &[], at(200), (Format::OPENMETRICS, Coding::Gzip));
+        kept.render(&registry, &[], at(400), (Format::OPENMETRICS, Coding::Identity));
+        let compressed = |page: &mut KeptPage| page.blocks().any(|b| b.chunks.is_deflated());
+        let pages = || -> Vec<_> {
+            kept.kept.lock().iter_mut().map(|page| (page.format.syntax, compressed(page))).collect()
+        };
+        kept.forget_unused(at(299));
+        assert_eq!(pages(), [(Syntax::Text, true), (Syntax::OpenMetrics, true)]);
+        kept.forget_unused(at(300));
+        assert_eq!(pages(), [(Syntax::OpenMetrics, true)]);
+        kept.forget_unused(at(500));
+        assert_eq!(pages(), [(Syntax::OpenMetrics, false)]);
+        kept.forget_unused(at(700));
+        assert_eq!(pages(), []);
+    }
+}
