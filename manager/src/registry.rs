@@ -211,7 +211,8 @@ impl Registry {
     ) -> Collected {
         let stale_after = self.settings.stale_after;
         let count = self.fleet.lock().shard_count;
-        let complete = all || self.collected_count.swap(count, Relaxed) != count;
+        let count_before = self.collected_count.swap(count, Relaxed);
+        let complete = all || count_before != count;
         let mut collected = Collected { complete, ..Collected::default() };
         let mut touched = Vec::new();
         for shared in self.due(now, complete) {

@@ -200,7 +200,7 @@ impl Shard {
         let Some(series) = self.store.get(id) else {
             return;
         };
-        let slot = series.slot;
+        let slot = series.slot();
         let grouped = series.is_grouped();
         let Some(instance) = self.instances.get_mut(at) else {
             return;
@@ -254,7 +254,7 @@ impl Shard {
                 continue;
             };
             if before > 0.0 && count >= before {
-                instance.take_back(series.slot, series.width());
+                instance.take_back(series.slot(), series.width());
             }
             instance.remove(other);
         }
@@ -269,7 +269,7 @@ impl Shard {
     /// The count that instance `at` reported last for a series: a counter's value, a histogram's or summary's `_count`.
     pub(super) fn reported_count(&self, at: usize, id: SeriesId) -> Option<f64> {
         let (series, instance) = (self.store.get(id)?, self.instances.get(at)?);
-        Some(instance.reported(series.slot + series.kind.count_at(series.bounds.len())?))
+        Some(instance.reported(series.slot() + series.kind.count_at(series.bounds.len())?))
     }
 
     /// The sender of instance `at` started a series anew; what it had counted is kept.
@@ -279,7 +279,7 @@ impl Shard {
         };
         let owned = series.kind.owned(series.bounds.len());
         if let Some(instance) = self.instances.get_mut(at) {
-            instance.carry(series.slot + owned, series.width() - owned);
+            instance.carry(series.slot() + owned, series.width() - owned);
         }
     }
 
@@ -312,7 +312,7 @@ impl Shard {
         let (Some(instance), Some(series)) = (self.instances.get(at), self.store.get(id)) else {
             return false;
         };
-        let reported = (series.slot..).map(|slot| instance.reported(slot).to_bits());
+        let reported = (series.slot()..).map(|slot| instance.reported(slot).to_bits());
         series.counted
             && instance.has(id)
             && values.iter().map(|value| value.to_bits()).eq(reported.take(values.len()))

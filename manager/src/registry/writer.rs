@@ -234,13 +234,13 @@ impl Writer {
                 && let (Some(series), Some(instance)) =
                     (shard.store.get(id), shard.instances.get(at))
             {
-                let before = instance.values(series.slot, width);
+                let before = instance.values(series.slot(), width);
                 let same = check::check(series.kind, &series.bounds, before, values);
                 same.and_then(|()| check_group(shard, at, id, values)).map_err(|problem| {
                     FrameError::Bad {
                         id: wire_id,
                         family: shard.store.family_of(series).map_or("", |f| &f.name).into(),
-                        labels: format!("{:?}", series.labels),
+                        labels: format!("{{{}}}", shard.store.labels(series)),
                         problem,
                     }
                 })?;
@@ -342,6 +342,10 @@ impl Writer {
     }
 
     fn push(&mut self, target: Target, width: usize) {
+        if self.ids.len() == self.ids.capacity() {
+            // In smaller steps than a vector's own: there are many streams, and most define their series once.
+            self.ids.reserve_exact(self.ids.len() / 8 + 16);
+        }
         self.ids.push(Defined { target, width: width as u32, checked: 0 });
     }
 
