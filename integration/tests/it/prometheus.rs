@@ -135,6 +135,14 @@ impl Prometheus {
         Ok(())
     }
 
+    /// Why the last scrape of a job failed; empty if it did not.
+    pub(crate) async fn scrape_error(&self, job: &str) -> Result<String, String> {
+        let answer = self.api("targets", &[]).await?;
+        let mut targets = answer["data"]["activeTargets"].as_array().into_iter().flatten();
+        let target = targets.find(|target| target["scrapePool"] == job);
+        Ok(target.and_then(|t| t["lastError"].as_str()).unwrap_or_default().to_owned())
+    }
+
     /// Fails unless the last scrape of each target worked.
     pub(crate) async fn assert_targets_healthy(&self) {
         until("the targets are up", || async {

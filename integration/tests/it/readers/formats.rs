@@ -61,7 +61,8 @@ impl Scraper {
             let own = until(&what, || async {
                 let seen = self.prometheus.query(&format!("{{job={job:?}}}")).await?;
                 let (seen, own) = without_target(seen);
-                same(reported, &seen).map(|()| own)
+                let error = self.prometheus.scrape_error(job).await?;
+                same(reported, &seen).map(|()| own).map_err(|differs| format!("{error} {differs}"))
             });
             of_shards.push(own.await);
         }
