@@ -85,7 +85,7 @@ impl Scraper {
 async fn prometheus_reads_every_format() {
     let rng = &mut Rng::with_seed(seed());
     let shape =
-        Shape { shards: 8, instances: 2, families: 5, series: 100, is_odd: true, has_parts: false };
+        Shape { shards: 8, instances: 2, families: 5, series: 80, is_odd: true, has_parts: false };
     let (manager, mut reported) = accept::reported(rng, shape).await;
     let (of_text, of_protobuf) = tokio::join!(
         Scraper::start(manager.http, &JOBS, &[]),
@@ -96,7 +96,7 @@ async fn prometheus_reads_every_format() {
             reported.go_on(rng, shape, accept::now());
         }
         let samples = samples(&reported);
-        assert!(samples.len() > 2_000, "{} samples are few", samples.len());
+        assert!(samples.len() > 1_500, "{} samples are few", samples.len());
         let (text, protobuf) = tokio::join!(of_text.has(&samples), of_protobuf.has(&samples));
         let own: Vec<_> = text.into_iter().chain(protobuf).collect();
         for pair in own.windows(2) {

@@ -237,25 +237,27 @@ impl Reported {
         reported
     }
 
-    /// Each instance reports or does not: new values, new series, series that left, and some that are back.
+    /// Each instance reports or does not: new values, new series, series that left, and some that are back; or just new
+    /// values of the few series that always change, so that nothing else on a page moves.
     pub(crate) fn go_on(&mut self, rng: &mut Rng, shape: Shape, now: Duration) {
+        let is_busy = rng.u8(..3) == 0;
         for at in 0..self.instances.len() {
-            if rng.u8(..4) == 0 {
+            if is_busy && rng.u8(..4) == 0 {
                 continue;
             }
             let (mut changed, mut removed) = (Vec::new(), Vec::new());
             for (id, sent) in (0..).zip(&mut self.instances[at].series) {
                 let kind = self.families[sent.family].kind;
-                match rng.u8(..8) {
-                    0 if sent.is_here => removed.push(id),
-                    1..4 => {
-                        sent.values = values(rng, kind, &sent.values, shape);
-                        changed.push(id);
-                    }
-                    _ => {}
+                let always = sent.is_here && id % 4 == 0;
+                let dice = rng.u8(..8);
+                if is_busy && dice == 0 && sent.is_here {
+                    removed.push(id);
+                } else if always || is_busy && dice < 4 {
+                    sent.values = values(rng, kind, &sent.values, shape);
+                    changed.push(id);
                 }
             }
-            if rng.bool() {
+            if is_busy && rng.bool() {
                 let few = Shape { series: 1.max(shape.series / 8), ..shape };
                 changed.extend(self.add_series(rng, at, few, now));
             }
