@@ -39,6 +39,7 @@ pub use config::{Config, ConfigError};
 pub use journal::{JournalError, OpenError};
 
 use clock::Clock;
+use exposition::Exposition;
 use journal::{FileJournal, Journal, JournalState, MemoryOnly};
 use metrics::Metrics;
 use registry::{Registry, Settings};
@@ -58,6 +59,7 @@ pub struct Manager {
     grpc: TcpListener,
     grpc_addr: SocketAddr,
     sessions: Arc<Sessions>,
+    openmetrics_created: bool,
 }
 
 /// Why the manager cannot start.
@@ -130,7 +132,8 @@ impl Manager {
             idle_gap: config.stale_after,
             shutdown: CancellationToken::new(),
         });
-        Ok(Self { http, http_addr, grpc, grpc_addr, sessions })
+        let openmetrics_created = config.openmetrics_created;
+        Ok(Self { http, http_addr, grpc, grpc_addr, sessions, openmetrics_created })
     }
 
     /// Where HTTP really listens.
@@ -177,7 +180,7 @@ impl Manager {
     /// # Errors
     /// If a listener fails for good.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { http, http_addr, grpc, grpc_addr, sessions } = self;
+        let Self { http, http_addr, grpc, grpc_addr, sessions, openmetrics_created } = self;
         tracing::info!(%http_addr, %grpc_addr, "manager listens");
         if sessions.journal.state() == JournalState::MemoryOnly {
             tracing::warn!(
@@ -185,17 +188,21 @@ impl Manager {
             );
         }
         let stop = sessions.shutdown.clone();
+        let exposition = Arc::<Exposition>::default();
         let routes = http::routes(http::Http {
             registry: Arc::clone(&sessions.registry),
-            exposition: Arc::default(),
+            exposition: Arc::clone(&exposition),
+            pages: Arc::default(),
             journal: Arc::clone(&sessions.journal),
             metrics: Arc::clone(&sessions.metrics),
             clock: sessions.clock,
+            openmetrics_created,
             shutdown: stop.clone(),
         });
         let summary = AbortOnDropHandle::new(summary::every_minute(Arc::clone(&sessions)));
         let drained = CancellationToken::new();
-        let maintenance = AbortOnDropHandle::new(maintain(Arc::clone(&sessions), drained.clone()));
+        let maintenance =
+            AbortOnDropHandle::new(maintain(Arc::clone(&sessions), exposition, drained.clone()));
         // A page is written at once; without this its end would wait for the reader's word on the rest. A socket that
         // refuses works all the same.
         let http = http.tap_io(|connection| drop(connection.set_nodelay(true)));
@@ -221,8 +228,12 @@ impl Manager {
     }
 }
 
-/// Starts the task that looks after the journal once a second until no more is to come, and once more then.
-fn maintain(sessions: Arc<Sessions>, drained: CancellationToken) -> JoinHandle<()> {
+/// Starts the task that looks after the journal and the pages once a second until no more is to come, and once more then.
+fn maintain(
+    sessions: Arc<Sessions>,
+    exposition: Arc<Exposition>,
+    drained: CancellationToken,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut tick = interval(MAINTAIN_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -232,12 +243,14 @@ fn maintain(sessions: Arc<Sessions>, drained: CancellationToken) -> JoinHandle<(
                 () = drained.cancelled() => {}
             }
             let ends = drained.is_cancelled();
-            let sessions = Arc::clone(&sessions);
+            let (sessions, exposition) = (Arc::clone(&sessions), Arc::clone(&exposition));
             let now = sessions.clock.now();
-            let maintained =
-                spawn_blocking(move || sessions.journal.maintain(&sessions.registry, now));
+            let maintained = spawn_blocking(move || {
+                sessions.journal.maintain(&sessions.registry, now);
+                exposition.forget_unused(now);
+            });
             if let Err(error) = maintained.await {
-                tracing::error!(%error, "looking after the journal failed");
+                tracing::error!(%error, "looking after the journal and the pages failed");
             }
             if ends {
                 return;

@@ -22,7 +22,7 @@ pub(super) const MAX_INSTANCES: usize = 16;
 pub(super) struct Shard {
     pub(super) id: u32,
     pub(super) store: Store,
-    /// What folded instances counted, by slot.
+    /// What folded instances counted, by slot; slots past the end are 0.
     pub(super) base: Vec<f64>,
     /// What the page shows, by slot.
     pub(super) exposed: Vec<f64>,
@@ -143,9 +143,8 @@ impl Shard {
         }
     }
 
-    /// Grows the value columns to what the store needs.
+    /// Grows the column of exposed values to what the store needs.
     pub(super) fn make_room(&mut self) {
-        self.base.resize(self.store.slots(), 0.0);
         self.exposed.resize(self.store.slots(), 0.0);
     }
 
@@ -317,6 +316,13 @@ impl Shard {
         series.counted
             && instance.has(id)
             && values.iter().map(|value| value.to_bits()).eq(reported.take(values.len()))
+    }
+
+    /// Until when time alone changes nothing of what it shows, and of whether it is up.
+    pub(super) fn unchanged_until(&self, now: UnixTime, stale_after: Duration) -> UnixTime {
+        let alive = self.instances.iter().filter_map(|i| i.alive_until(now, stale_after));
+        let seen = self.tally.seen.map(|seen| seen + stale_after).filter(|until| *until >= now);
+        alive.chain(seen).min().unwrap_or(UnixTime::MAX)
     }
 
     /// What time alone changes: who owns the gauges (E3).

@@ -5,12 +5,12 @@
 
 use std::{hash::BuildHasher as _, sync::Arc};
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 
 use super::{Family, change::SeriesStep};
 use crate::{
     clock::UnixTime,
-    model::{Bounds, LabelSet, MetricType},
+    model::{Bounds, Escaping, LabelSet, MetricType},
 };
 
 /// A series' place in its shard; it keeps it.
@@ -82,6 +82,8 @@ pub(super) struct Store {
     /// One member of each group, by family and labels.
     index: HashTable<SeriesId>,
     groups: Vec<Group>,
+    /// What label sets with names beyond the legacy rule become once those are escaped, by block.
+    escaped: HashMap<u32, HashSet<Box<str>>>,
     /// Series of which something that is exposed changed.
     touched: Vec<SeriesId>,
     hasher: DefaultHashBuilder,
@@ -155,6 +157,22 @@ impl Store {
             })
     }
 
+    /// Whether the labels become the same as those of another series of `family` where names are escaped.
+    pub(super) fn has_alike(&self, family: &Family, labels: &LabelSet) -> bool {
+        let Some(block) = self.block_of.get(&family.id) else { return false };
+        let alike = self.escaped.get(block);
+        let is_alike = |text: &str| alike.is_some_and(|alike| alike.contains(text));
+        if labels.is_legacy() {
+            return alike.is_some()
+                && is_alike(labels.as_str())
+                && self.find_any(family, labels).is_none();
+        }
+        let is_taken = |text: Box<str>| {
+            is_alike(&text) || self.find_any(family, &LabelSet::restore(&text)).is_some()
+        };
+        self.find_any(family, labels).is_none() && escaped(labels).into_iter().any(is_taken)
+    }
+
     /// Adds a series that [`Store::find`] does not find.
     pub(super) fn add(
         &mut self,
@@ -174,6 +192,9 @@ impl Store {
         let slot = self.slots;
         self.slots += family.kind.width(bounds.len());
         if twin.is_none() {
+            if !labels.is_legacy() {
+                self.escaped.entry(block).or_default().extend(escaped(&labels));
+            }
             let (hasher, series) = (&self.hasher, &self.series);
             self.index.insert_unique(hasher.hash_one((block, &labels)), id, |known| {
                 series.get(known.index()).map_or(0, |s| hasher.hash_one((s.block, &s.labels)))
@@ -245,7 +266,7 @@ impl Store {
 
     /// What is recorded of the series from `first` on.
     pub(super) fn steps(&self, first: usize) -> impl Iterator<Item = SeriesStep<'_>> {
-        (0_u32..).zip(&self.series).skip(first).map(|(series, s)| SeriesStep {
+        (first as u32..).zip(self.series.iter().skip(first)).map(|(series, s)| SeriesStep {
             series,
             family: self.family_of(s).map_or(u32::MAX, |family| family.id as u32),
             labels: s.labels.as_str().into(),
@@ -302,4 +323,9 @@ impl Store {
         let group = self.get(id)?.group?;
         self.groups.get_mut(group as usize)
     }
+}
+
+/// What becomes of a label set where names are escaped. Dots need no look: what is the same with them is with underscores.
+fn escaped(labels: &LabelSet) -> [Box<str>; 2] {
+    [Escaping::Underscores, Escaping::Values].map(|escaping| labels.escaped(escaping))
 }
