@@ -1,4 +1,4 @@
-"""Content codings, undone by Python's own libraries.
+"""Content codings, undone by Python's libraries.
 
     python codings.py <coding> <coded >plain
 """
@@ -6,6 +6,8 @@
 import gzip
 import sys
 import zlib
+
+import zstandard
 
 
 def gunzip(data):
@@ -21,8 +23,19 @@ def gunzip(data):
     return plain
 
 
+def unzstd(data):
+    """One zstd frame that ends where the data does."""
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    plain = frame.decompress(data)
+    if not frame.eof:
+        raise ValueError("the zstd frame has no end")
+    if frame.unused_data:
+        raise ValueError(f"{len(frame.unused_data)} bytes after the zstd frame's end")
+    return plain
+
+
 # Another coding is one more entry.
-CODINGS = {"identity": bytes, "gzip": gunzip}
+CODINGS = {"identity": bytes, "gzip": gunzip, "zstd": unzstd}
 
 if __name__ == "__main__":
     sys.stdout.buffer.write(CODINGS[sys.argv[1]](sys.stdin.buffer.read()))

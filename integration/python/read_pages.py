@@ -2,7 +2,7 @@
 
     python read_pages.py <folder>
 
-The folder has pages.json, a list of {"file", "content_type", "coding", "expected"}, the files of the pages, and of each
+The folder has pages.json, a list of {"file", "content_type", "created", "coding", "expected"}, the files of the pages, and of each
 `expected` a file: families {"name", "type", "help", "unit", "series"}, series {"labels", "bounds", "values", "owned",
 "created"}. Numbers are strings, so that NaN and infinity are no exception; bounds are spelled as `le` must be. Ends
 with the first difference, or prints how much it read.
@@ -22,11 +22,15 @@ from prometheus_client import parser as text
 
 from codings import CODINGS
 
-# What the manager says on its own account.
+# What the manager says on its own account; "dots" has two underscores for each.
 OWN = re.compile(
-    r"shardmeter_manager_|shard_(up|last_report_timestamp_seconds|instance_start_timestamp_seconds|reports(_total)?"
-    r"|rejected_samples(_total)?)$"
+    "shardmeter_manager_|shard_(up|last_report_timestamp_seconds|instance_start_timestamp_seconds|reports(_|_total)?"
+    "|rejected_samples(_|_total)?)$"
 )
+
+
+def is_own(name):
+    return OWN.match(name.replace("__", "_"))
 
 
 class Page:
@@ -49,13 +53,20 @@ class Page:
         self.samples[key] = float(value)
 
 
+TYPED = re.compile(r'^# TYPE ("(?:[^"\\]|\\.)*"|\S+) ', re.MULTILINE)
+
+
+def unquoted(name):
+    return re.sub(r"\\(.)", lambda c: {"n": "\n"}.get(c[1], c[1]), name[1:-1]) if name[0] == '"' else name
+
+
 class Text:
-    """Text format 0.0.4. Its parser does without the blanks around HELP, and has no units."""
+    """Text format 0.0.4 and 1.0.0. Its parser does without the blanks around HELP, and has no units."""
 
     @staticmethod
     def read(body):
         body = body.decode()
-        typed = {line.split(" ")[2] for line in body.split("\n") if line.startswith("# TYPE ")}
+        typed = {unquoted(name) for name in TYPED.findall(body)}
         page = Page()
         for family in text.text_string_to_metric_families(body):
             name, added = family.name, ""
@@ -65,7 +76,7 @@ class Text:
                     name = f"{name}_total"
                 else:
                     added = "_total"
-            if not OWN.match(name):
+            if not is_own(name):
                 page.family(name, (family.type, family.documentation, ""))
                 for sample in family.samples:
                     page.sample(sample.name.removesuffix(added), sample.labels, sample.value)
@@ -87,7 +98,7 @@ class OpenMetrics:
     def read(body):
         page = Page()
         for family in openmetrics.text_string_to_metric_families(body.decode()):
-            if not OWN.match(family.name):
+            if not is_own(family.name):
                 page.family(family.name, (family.type, family.documentation, family.unit))
                 for sample in family.samples:
                     page.sample(sample.name, sample.labels, sample.value)
@@ -99,7 +110,8 @@ class OpenMetrics:
         if kind == "counter":
             # A counter must end in _total; one that does not keeps its name.
             name, kind = (name[:-6], kind) if name.endswith("_total") else (name, "unknown")
-        return name, (kind, family["help"].lstrip(" "), family["unit"])
+        unit = family["unit"] if name.endswith("_" + family["unit"]) else ""
+        return name, (kind, family["help"].lstrip(" "), unit)
 
     bound = str
 
@@ -119,7 +131,7 @@ class Protobuf:
             family.DiscardUnknownFields()
             if family.ByteSize() != size:
                 raise ValueError(f"fields that metrics.proto does not have: {family}")
-            if not OWN.match(family.name):
+            if not is_own(family.name):
                 kind = cls.messages.MetricType.Name(family.type).lower()
                 page.family(family.name, (kind, family.help, family.unit))
                 for metric in family.metric:
@@ -174,20 +186,39 @@ def compile_proto():
 # By media type and version.
 READERS = {
     ("text/plain", "0.0.4"): Text,
+    ("text/plain", "1.0.0"): Text,
     ("application/openmetrics-text", "1.0.0"): OpenMetrics,
     ("application/vnd.google.protobuf", None): Protobuf,
 }
 
-# Names as a page with `escaping=` in its Content-Type spells them.
-ESCAPINGS = {None: str, "allow-utf-8": str}
+
+def escaper(one, legacy_stays=True, prefix=""):
+    """Escapes names; `one` says what becomes of a character that stands so far from the beginning."""
+
+    def escape(name):
+        if legacy_stays and re.fullmatch("[a-zA-Z_:][a-zA-Z0-9_:]*", name):
+            return name
+        return prefix + "".join(one(c, re.fullmatch("[a-zA-Z_:]" if at == 0 else "[a-zA-Z0-9_:]", c)) for at, c in enumerate(name))
+
+    return escape
 
 
-def expected(families, reader, escaped):
-    """What a page must say that `reader` reads."""
+# prometheus.io, "Escaping schemes".
+ESCAPINGS = {
+    "allow-utf-8": str,
+    "underscores": escaper(lambda c, legacy: c if legacy else "_"),
+    "dots": escaper(lambda c, legacy: {"_": "__", ".": "_dot_"}.get(c, c if legacy else "__"), legacy_stays=False),
+    "values": escaper(lambda c, legacy: "__" if c == "_" else c if legacy else f"_{ord(c):x}_", prefix="U__"),
+}
+
+
+def expected(families, reader, escaped, created):
+    """What a page must say that `reader` reads; `created`: whether OpenMetrics says since when."""
     page = Page()
     for family in families:
         name = escaped(family["name"])
-        page.family(*reader.about(family | {"name": name}))
+        stem, about = reader.about(family | {"name": name})
+        page.family(stem, about)
         for series in family["series"]:
             labels = {escaped(label): value for label, value in series["labels"].items()}
             bounds, values = map(reader.bound, series["bounds"]), series["values"]
@@ -206,6 +237,9 @@ def expected(families, reader, escaped):
             if family["type"] in ("histogram", "summary"):
                 page.sample(f"{name}_count", labels, count)
                 page.sample(f"{name}_sum", labels, values[-1])
+            if created and reader is OpenMetrics and about[0] in ("counter", "histogram", "summary"):
+                seconds, nanos = series["created"]
+                page.sample(f"{stem}_created", labels, f"{seconds}.{nanos // 1_000_000:03}")
             if reader is Protobuf and family["type"] not in ("gauge", "untyped"):
                 page.created[name, tuple(sorted(labels.items()))] = series["created"]
     return page
@@ -231,9 +265,9 @@ def parameters(content_type):
 
 def check(folder, page, families):
     kind, said = parameters(page["content_type"])
-    reader, escaped = READERS[kind, said.get("version")], ESCAPINGS[said.get("escaping")]
+    reader, escaped = READERS[kind, said.get("version")], ESCAPINGS[said.get("escaping", "underscores")]
     body = CODINGS[page["coding"]]((folder / page["file"]).read_bytes())
-    says, must = reader.read(body), expected(families, reader, escaped)
+    says, must = reader.read(body), expected(families, reader, escaped, page["created"])
     compare("family", says.families, must.families)
     compare("sample", says.samples, must.samples)
     compare("start of", says.created, must.created)

@@ -100,17 +100,24 @@ pub(crate) async fn ask(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_gets_what_the_content_type_says() {
-    let shape =
-        Shape { shards: 2, instances: 2, families: 6, series: 8, is_odd: false, has_parts: false };
+    let shape = Shape {
+        shards: 2,
+        instances: 2,
+        families: 6,
+        series: 8,
+        is_odd: false,
+        has_parts: false,
+        is_legacy: false,
+    };
     let (manager, reported) = reported(&mut Rng::with_seed(seed()), shape).await;
     let mut pages = Pages::new("accept");
     pages.must_show("matrix".to_owned(), &reported.shown(now()));
     for (accept, format) in MATRIX {
-        for coding in [None, Some("gzip")] {
+        for coding in [None, Some("gzip"), Some("zstd")] {
             let (content_type, content_encoding, body) = ask(&manager, accept, coding).await;
             assert!(content_type.starts_with(format), "{accept:?} is answered {content_type}");
             assert_eq!(content_encoding.as_deref(), coding, "{accept:?}");
-            pages.add(&content_type, coding, &body);
+            pages.add(&content_type, false, coding, &body);
         }
     }
     pages.read().await;

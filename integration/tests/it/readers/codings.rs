@@ -27,25 +27,44 @@ struct Coding {
 }
 
 /// Another coding is one more entry.
-const CODINGS: [Coding; 1] = [Coding { name: "gzip", decoders: gunzip, clients: http_clients }];
+const CODINGS: [Coding; 2] = [
+    Coding {
+        name: "gzip",
+        decoders: || {
+            let mut node = Command::new("node");
+            node.arg(root().join("integration/node/gunzip.mjs"));
+            vec![python_decoder("gzip"), node]
+        },
+        clients: |url, accept, coding| {
+            let mut node = Command::new("node");
+            node.arg(root().join("integration/node/fetch.mjs")).args([url, accept, coding]);
+            vec![curl(url, accept, coding), node]
+        },
+    },
+    Coding {
+        name: "zstd",
+        decoders: || {
+            let mut zstd = Command::new("zstd");
+            zstd.args(["--decompress", "--stdout"]);
+            vec![python_decoder("zstd"), zstd]
+        },
+        clients: |url, accept, coding| vec![curl(url, accept, coding)],
+    },
+];
 
-fn gunzip() -> Vec<Command> {
-    let mut python = Command::new(python("python"));
-    python.arg(root().join("integration/python/codings.py")).arg("gzip");
-    let mut node = Command::new("node");
-    node.arg(root().join("integration/node/gunzip.mjs"));
-    vec![python, node]
+fn python_decoder(coding: &str) -> Command {
+    let mut command = Command::new(python("python"));
+    command.arg(root().join("integration/python/codings.py")).arg(coding);
+    command
 }
 
-fn http_clients(url: &str, accept: &str, coding: &str) -> Vec<Command> {
-    let mut node = Command::new("node");
-    node.arg(root().join("integration/node/fetch.mjs")).args([url, accept, coding]);
+fn curl(url: &str, accept: &str, coding: &str) -> Command {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--fail", "--compressed"])
         .args(["--header", &format!("Accept: {accept}")])
         .args(["--header", &format!("Accept-Encoding: {coding}")])
         .arg(url);
-    vec![curl, node]
+    curl
 }
 
 /// What a program writes when `input` is put into it.
@@ -132,6 +151,7 @@ async fn a_compressed_page_is_the_plain_one_to_every_reader() {
         series: 300,
         is_odd: false,
         has_parts: false,
+        is_legacy: false,
     };
     let (manager, mut reported) = accept::reported(rng, shape).await;
     for round in 0..3 {
@@ -168,9 +188,10 @@ async fn head_is_answered_without_a_body() {
         series: 120,
         is_odd: false,
         has_parts: false,
+        is_legacy: false,
     };
     let (manager, _reported) = accept::reported(&mut Rng::with_seed(seed()), shape).await;
-    for (coding, codes) in [("identity", false), ("gzip", true)] {
+    for (coding, codes) in [("identity", false), ("gzip", true), ("zstd", true)] {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--fail", "--head"])
             .args(["--header", &format!("Accept-Encoding: {coding}"), &manager.url("/metrics")])

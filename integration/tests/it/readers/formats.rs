@@ -84,8 +84,15 @@ impl Scraper {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prometheus_reads_every_format() {
     let rng = &mut Rng::with_seed(seed());
-    let shape =
-        Shape { shards: 8, instances: 2, families: 5, series: 80, is_odd: true, has_parts: false };
+    let shape = Shape {
+        shards: 8,
+        instances: 2,
+        families: 5,
+        series: 80,
+        is_odd: true,
+        has_parts: false,
+        is_legacy: true,
+    };
     let (manager, mut reported) = accept::reported(rng, shape).await;
     let (of_text, of_protobuf) = tokio::join!(
         Scraper::start(manager.http, &JOBS, &[]),

@@ -35,12 +35,20 @@ impl Pages {
         format!("{}.json", self.of)
     }
 
-    pub(crate) fn add(&mut self, content_type: &str, coding: Option<&str>, body: &[u8]) {
+    /// `created`: whether OpenMetrics says since when.
+    pub(crate) fn add(
+        &mut self,
+        content_type: &str,
+        created: bool,
+        coding: Option<&str>,
+        body: &[u8],
+    ) {
         let file = format!("{}.{}", self.of, self.pages.len());
         fs::write(self.folder.path().join(&file), body).unwrap();
         self.pages.push(json!({
             "file": file,
             "content_type": content_type,
+            "created": created,
             "coding": coding.unwrap_or("identity"),
             "expected": self.expected(),
         }));

@@ -21,6 +21,8 @@ pub(crate) struct Shape {
     pub(crate) is_odd: bool,
     /// Whether histograms count parts of observations: in protobuf, Prometheus 2.42 reads whole ones alone.
     pub(crate) has_parts: bool,
+    /// Whether names are all of the kind that was always allowed.
+    pub(crate) is_legacy: bool,
 }
 
 const KINDS: [MetricType; 5] = [
@@ -33,11 +35,13 @@ const KINDS: [MetricType; 5] = [
 
 /// What families and labels are called. Families get a number, so that none takes another's name.
 const FAMILY_NAMES: [&str; 5] = ["commands", "x:y", "_private", "Upper", "a_seconds"];
+const FAMILY_NAMES_BEYOND: [&str; 4] = ["bot.commands", "größe 🦀", "1st", "a \"b\"\\{},c"];
+const LABEL_NAMES_BEYOND: [&str; 3] = ["http.method", "größe", "x y=\"z\","];
 const LABEL_NAMES: [&str; 11] = [
     "command_name",
     "guild_id",
     "a",
-    "_b",
+    "b_",
     "Z9",
     "job",
     "instance",
@@ -218,7 +222,8 @@ impl Reported {
             let kind = KINDS[number % KINDS.len()];
             let (unit, named_unit) = (pick(rng, &UNITS), pick(rng, &UNITS));
             let total = if kind == MetricType::Counter && rng.u8(..3) > 0 { "_total" } else { "" };
-            let name = pick(rng, &FAMILY_NAMES);
+            let is_legacy = shape.is_legacy || rng.bool();
+            let name = pick(rng, if is_legacy { &FAMILY_NAMES } else { &FAMILY_NAMES_BEYOND[..] });
             let of_unit = if named_unit.is_empty() { "" } else { "_" };
             let name = format!("{name}_{number}{of_unit}{named_unit}{total}");
             Family { name, kind, help: text(rng), unit }
@@ -294,7 +299,9 @@ impl Reported {
         let kind = self.families[family].kind;
         let mut labels = Labels::new();
         for _ in 0..rng.u8(..5) {
-            labels.insert(pick(rng, &LABEL_NAMES).to_owned(), text(rng));
+            let is_legacy = shape.is_legacy || rng.u8(..4) > 0;
+            let names = if is_legacy { &LABEL_NAMES } else { &LABEL_NAMES_BEYOND[..] };
+            labels.insert(pick(rng, names).to_owned(), text(rng));
         }
         let bound_label = match kind {
             MetricType::Histogram => "le",

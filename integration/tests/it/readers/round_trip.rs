@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use fastrand::Rng;
 use shardmeter_manager::{
     clock::UnixTime,
-    exposition::{Coding, Exposition, Format, render, reserved},
+    exposition::{Coding, Exposition, Format, Negotiated, Syntax, render, reserved},
     registry::{Registry, Settings},
 };
 
@@ -16,7 +16,31 @@ use super::{
 };
 use crate::tools::variable;
 
-const CODINGS: [Coding; 2] = [Coding::Identity, Coding::Gzip];
+const CODINGS: [Coding; 3] = [Coding::Identity, Coding::Gzip, Coding::Zstd];
+
+/// Pages of one registry that are read.
+const PAGES: usize = 4;
+
+/// Any format that can be asked for, and its Content-Type.
+fn any_format(rng: &mut Rng) -> (Format, String) {
+    const MEDIA: [&str; 4] = [
+        "text/plain;version=0.0.4",
+        "text/plain;version=1.0.0",
+        "application/openmetrics-text;version=1.0.0",
+        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
+    ];
+    const ESCAPINGS: [&str; 5] = [
+        "",
+        ";escaping=allow-utf-8",
+        ";escaping=underscores",
+        ";escaping=dots",
+        ";escaping=values",
+    ];
+    let media = MEDIA[rng.usize(..MEDIA.len())];
+    let accept = format!("{media}{}", ESCAPINGS[rng.usize(..ESCAPINGS.len())]);
+    let asked = Negotiated::from_accept(Some(&accept));
+    (asked.format.with_created(rng.bool()), asked.content_type())
+}
 
 /// A page that was kept, brought up to date or not between the reports; and in one format one that was rendered anew.
 fn any_registry(seed: u64, pages: &mut Pages) {
@@ -33,6 +57,7 @@ fn any_registry(seed: u64, pages: &mut Pages) {
         series: rng.usize(1..10),
         is_odd,
         has_parts: is_odd && rng.bool(),
+        is_legacy: rng.bool(),
     };
     let mut now = Duration::new(1_700_000_000, 123_456_789);
     let mut reported = Reported::random(rng, Arc::clone(&registry), shape, now);
@@ -41,23 +66,27 @@ fn any_registry(seed: u64, pages: &mut Pages) {
         let coding = CODINGS[rng.usize(..CODINGS.len())];
         kept.render(&registry, &[], UnixTime::from_duration(now), (format, coding))
     };
+    // Each format is kept as a page of its own: those that are read were asked for before.
+    let formats: Vec<_> = (0..PAGES).map(|_| any_format(rng)).collect();
     for _ in 0..rng.usize(..4) {
-        for format in Format::ALL.into_iter().filter(|_| rng.bool()).collect::<Vec<_>>() {
-            page(rng, format, now);
+        for (format, _) in formats.iter().filter(|_| rng.bool()).collect::<Vec<_>>() {
+            page(rng, *format, now);
         }
         // Some shards die meanwhile.
         now += Duration::from_secs(if rng.bool() { 7 } else { 100 });
         reported.go_on(rng, shape, now);
     }
     pages.must_show(format!("SEED={seed}"), &reported.shown(now));
-    let is_read = |format: &Format| !(is_odd && *format == Format::OpenMetrics);
-    let anew = Format::ALL[rng.usize(..Format::ALL.len())];
-    let anew = Some(anew)
-        .filter(is_read)
-        .map(|format| render(&registry, &[], UnixTime::from_duration(now), format));
-    let kept = Format::ALL.into_iter().filter(is_read).map(|format| page(rng, format, now));
-    for page in kept.chain(anew).collect::<Vec<_>>() {
-        pages.add(page.content_type, page.coding.content_encoding(), &page.to_vec());
+    for (format, content_type) in formats {
+        if is_odd && format.syntax == Syntax::OpenMetrics {
+            continue;
+        }
+        let page = match rng.u8(..4) {
+            0 => render(&registry, &[], UnixTime::from_duration(now), format),
+            _ => page(rng, format, now),
+        };
+        let coding = page.coding.content_encoding();
+        pages.add(&content_type, format.created, coding, &page.to_vec());
     }
 }
 
