@@ -8,7 +8,10 @@ mod format;
 mod kept;
 mod own;
 mod protobuf;
+mod revalue;
+mod shared;
 mod text;
+mod zstd;
 
 use std::collections::BTreeMap;
 
@@ -18,11 +21,13 @@ pub use filter::Filter;
 pub use format::{Coding, Format, Negotiated, Syntax};
 pub use kept::Exposition;
 pub use own::{OwnFamily, OwnSeries, reserved};
+pub(crate) use shared::SharedPages;
 
 use crate::{
     clock::UnixTime,
     registry::{Family, Registry},
 };
+use deflate::Gzip;
 use encoder::{Encoder, Head};
 
 /// One rendered page.
@@ -35,6 +40,17 @@ pub struct Page {
 }
 
 impl Page {
+    /// The page, which is not compressed yet, in this coding.
+    #[must_use]
+    pub fn compressed(self, coding: Coding) -> Self {
+        let segments = match coding {
+            Coding::Identity => return self,
+            Coding::Gzip => Gzip::of(&self.segments),
+            Coding::Zstd => zstd::frame(&self.segments),
+        };
+        Self { coding, segments }
+    }
+
     /// Length of the whole page, bytes.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    exposition::Exposition,
+    exposition::{Exposition, SharedPages},
     ingest::{self, Post, ShardIds},
     journal::{Journal, JournalState},
     metrics::{Metrics, PostOutcome},
@@ -42,6 +42,7 @@ const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 pub(crate) struct Http {
     pub(crate) registry: Arc<Registry>,
     pub(crate) exposition: Arc<Exposition>,
+    pub(crate) pages: Arc<SharedPages>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,

@@ -39,6 +39,7 @@ pub use config::{Config, ConfigError};
 pub use journal::{JournalError, OpenError};
 
 use clock::Clock;
+use exposition::Exposition;
 use journal::{FileJournal, Journal, JournalState, MemoryOnly};
 use metrics::Metrics;
 use registry::{Registry, Settings};
@@ -187,9 +188,11 @@ impl Manager {
             );
         }
         let stop = sessions.shutdown.clone();
+        let exposition = Arc::<Exposition>::default();
         let routes = http::routes(http::Http {
             registry: Arc::clone(&sessions.registry),
-            exposition: Arc::default(),
+            exposition: Arc::clone(&exposition),
+            pages: Arc::default(),
             journal: Arc::clone(&sessions.journal),
             metrics: Arc::clone(&sessions.metrics),
             clock: sessions.clock,
@@ -198,7 +201,8 @@ impl Manager {
         });
         let summary = AbortOnDropHandle::new(summary::every_minute(Arc::clone(&sessions)));
         let drained = CancellationToken::new();
-        let maintenance = AbortOnDropHandle::new(maintain(Arc::clone(&sessions), drained.clone()));
+        let maintenance =
+            AbortOnDropHandle::new(maintain(Arc::clone(&sessions), exposition, drained.clone()));
         // A page is written at once; without this its end would wait for the reader's word on the rest. A socket that
         // refuses works all the same.
         let http = http.tap_io(|connection| drop(connection.set_nodelay(true)));
@@ -224,8 +228,12 @@ impl Manager {
     }
 }
 
-/// Starts the task that looks after the journal once a second until no more is to come, and once more then.
-fn maintain(sessions: Arc<Sessions>, drained: CancellationToken) -> JoinHandle<()> {
+/// Starts the task that looks after the journal and the pages once a second until no more is to come, and once more then.
+fn maintain(
+    sessions: Arc<Sessions>,
+    exposition: Arc<Exposition>,
+    drained: CancellationToken,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut tick = interval(MAINTAIN_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -235,12 +243,14 @@ fn maintain(sessions: Arc<Sessions>, drained: CancellationToken) -> JoinHandle<(
                 () = drained.cancelled() => {}
             }
             let ends = drained.is_cancelled();
-            let sessions = Arc::clone(&sessions);
+            let (sessions, exposition) = (Arc::clone(&sessions), Arc::clone(&exposition));
             let now = sessions.clock.now();
-            let maintained =
-                spawn_blocking(move || sessions.journal.maintain(&sessions.registry, now));
+            let maintained = spawn_blocking(move || {
+                sessions.journal.maintain(&sessions.registry, now);
+                exposition.forget_unused(now);
+            });
             if let Err(error) = maintained.await {
-                tracing::error!(%error, "looking after the journal failed");
+                tracing::error!(%error, "looking after the journal and the pages failed");
             }
             if ends {
                 return;

@@ -58,6 +58,20 @@ impl Encoder {
         }
     }
 
+    /// One series, of which `before` is what was written at an earlier time. False: it must be written anew.
+    pub(super) fn revalue(
+        self,
+        out: &mut Vec<u8>,
+        before: &[u8],
+        head: &Head,
+        series: &SeriesView<'_>,
+    ) -> bool {
+        match self {
+            Self::Text(text) => text.revalue(out, before, head.kind, series),
+            Self::Protobuf(_) => false,
+        }
+    }
+
     /// A whole family of the manager's own.
     pub(super) fn own_family(self, family: &OwnFamily) -> Vec<u8> {
         let head = self.head(&family.name, family.kind, &family.help, "");

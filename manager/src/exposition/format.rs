@@ -154,6 +154,8 @@ pub enum Coding {
     Identity,
     /// RFC 1952, as one member.
     Gzip,
+    /// RFC 8878, as one frame.
+    Zstd,
 }
 
 impl Coding {
@@ -163,23 +165,32 @@ impl Coding {
         match self {
             Self::Identity => None,
             Self::Gzip => Some("gzip"),
+            Self::Zstd => Some("zstd"),
         }
     }
 
-    /// The coding for an `Accept-Encoding` header (RFC 9110, section 12.5.3): gzip wherever it is welcome.
+    /// The coding for an `Accept-Encoding` header (RFC 9110, section 12.5.3): gzip wherever it is welcome, for a page is
+    /// kept in that form, unless zstd is more so.
     #[must_use]
     pub fn negotiate(accept_encoding: Option<&str>) -> Self {
-        let mut gzip = None;
+        let (mut gzip, mut zstd, mut any) = (None, None, None);
         for coding in accept_encoding.unwrap_or_default().split(',') {
             let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
             let weight = weight.trim().strip_prefix("q=").map_or(1.0, |q| q.parse().unwrap_or(0.0));
             match name.trim().to_ascii_lowercase().as_str() {
-                "gzip" | "x-gzip" => gzip = Some(weight > 0.0),
-                "*" => gzip = gzip.or(Some(weight > 0.0)),
+                "gzip" | "x-gzip" => gzip = Some(weight),
+                "zstd" => zstd = Some(weight),
+                "*" => any = Some(weight),
                 _ => {}
             }
         }
-        if gzip == Some(true) { Self::Gzip } else { Self::Identity }
+        let gzip: f32 = gzip.or(any).unwrap_or(0.0);
+        // "Whatever you have" does not say that the reader knows this one.
+        match zstd.unwrap_or(0.0) {
+            zstd if zstd > gzip => Self::Zstd,
+            _ if gzip > 0.0 => Self::Gzip,
+            _ => Self::Identity,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{Format, Syntax, encoder::Head};
+use super::{Format, Syntax, encoder::Head, revalue::revalue};
 use crate::{
     clock::UnixTime,
     model::{
@@ -110,6 +110,19 @@ impl TextEncoder {
         if self.created {
             put_created(out, head.kind, line, series.created);
         }
+    }
+
+    /// The same where only the values differ from `before`, which is what was written at an earlier time. False: it must be
+    /// written anew.
+    pub(super) fn revalue(
+        self,
+        out: &mut Vec<u8>,
+        before: &[u8],
+        kind: MetricType,
+        series: &SeriesView<'_>,
+    ) -> bool {
+        // A `_created` line would be taken for one with a value.
+        !self.created && revalue(out, before, kind, series)
     }
 
     /// Labels with their names escaped.
@@ -219,10 +232,10 @@ fn put(out: &mut Vec<u8>, parts: &[&str]) {
 }
 
 /// A sample's value: whole numbers without point or exponent, others by the shortest digits that read back the same.
-fn put_value(out: &mut Vec<u8>, value: f64) {
+pub(super) fn put_value(out: &mut Vec<u8>, value: f64) {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
-    if value.abs() < EXACT && value.trunc() == value {
-        let whole = value as i64;
+    let whole = value as i64;
+    if value.abs() < EXACT && whole as f64 == value {
         out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
     } else if value.is_finite() {
         out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());

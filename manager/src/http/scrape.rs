@@ -1,14 +1,14 @@
 //! `GET /metrics`: the page, or a part of it.
 
-use std::io::{self, Write as _};
+use std::sync::Arc;
 
 use axum::{
-    body::{Body, Bytes},
+    body::Body,
     extract::{RawQuery, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::Response,
 };
-use flate2::{Compression, write::GzEncoder};
+use tokio::task::spawn_blocking;
 
 use super::{Http, body::PageBody, error::HttpError};
 use crate::exposition::{self, Coding, Filter, Format, Negotiated, Page};
@@ -23,9 +23,14 @@ pub(super) async fn scrape(
     let coding = Coding::negotiate(stated(&headers, header::ACCEPT_ENCODING).as_deref());
     let format = negotiated.format.with_created(http.openmetrics_created);
     http.metrics.count_scrape(format.syntax);
-    // Rendering a large page takes milliseconds of CPU: not on a worker that serves others.
-    let page = tokio::task::spawn_blocking(move || render(&http, format, coding, &filter));
-    let page = page.await.map_err(|_| HttpError::failed("rendering the page"))?;
+    let page = if filter.is_everything() {
+        let (pages, kind) = (Arc::clone(&http.pages), (format, coding));
+        pages.page(kind, move || render(&http, kind)).await
+    } else {
+        // Rendering takes milliseconds of CPU: not on a worker that serves others.
+        spawn_blocking(move || render_part(&http, format, &filter).compressed(coding)).await
+    };
+    let page = page.map_err(|_| HttpError::failed("rendering the page"))?;
     let mut answer = Response::new(Body::new(PageBody::from(page.segments)));
     let about = answer.headers_mut();
     let content_type = HeaderValue::try_from(negotiated.content_type());
@@ -38,26 +43,16 @@ pub(super) async fn scrape(
     Ok(answer)
 }
 
-fn render(http: &Http, format: Format, coding: Coding, filter: &Filter) -> Page {
+fn render(http: &Http, kind: (Format, Coding)) -> Page {
     let own = http.metrics.gather();
     let _timer = http.metrics.render_seconds.start_timer();
-    let now = http.clock.now();
-    if filter.is_everything() {
-        return http.exposition.render(&http.registry, &own, now, (format, coding));
-    }
-    let part = exposition::render_some(&http.registry, &own, now, format, filter);
-    match coding {
-        Coding::Identity => part,
-        Coding::Gzip => compress(&part).unwrap_or(part),
-    }
+    http.exposition.render(&http.registry, &own, http.clock.now(), kind)
 }
 
-fn compress(page: &Page) -> io::Result<Page> {
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-    for segment in &page.segments {
-        gzip.write_all(segment)?;
-    }
-    Ok(Page { coding: Coding::Gzip, segments: vec![Bytes::from(gzip.finish()?)] })
+fn render_part(http: &Http, format: Format, filter: &Filter) -> Page {
+    let own = http.metrics.gather();
+    let _timer = http.metrics.render_seconds.start_timer();
+    exposition::render_some(&http.registry, &own, http.clock.now(), format, filter)
 }
 
 /// All values of a header that is a list, in one (RFC 9110, section 5.3).

@@ -205,3 +205,15 @@ fn gzip_is_used_where_it_is_welcome() {
     }
     assert_eq!(Coding::negotiate(None), Coding::Identity);
 }
+
+#[test]
+fn zstd_is_used_if_it_is_preferred() {
+    for preferred in ["zstd", "zstd, gzip;q=0.9", "gzip;q=0, zstd;q=0.1", "zstd;q=1.0, *;q=0.5"] {
+        assert_eq!(Coding::negotiate(Some(preferred)), Coding::Zstd, "{preferred}");
+    }
+    // As curl and browsers ask.
+    for not in ["deflate, gzip, br, zstd", "gzip, zstd;q=0.5", "*"] {
+        assert_eq!(Coding::negotiate(Some(not)), Coding::Gzip, "{not}");
+    }
+    assert_eq!(Coding::negotiate(Some("zstd;q=0")), Coding::Identity);
+}

@@ -18,7 +18,15 @@ enum Event {
         spread: u8,
         gauges: u8,
     },
+    /// A new stream says how many shards the bot has, and sends this many observations, if any; then it ends, with a
+    /// goodbye or without.
+    Stream {
+        shard_count: u32,
+        observed: u32,
+        goodbye: bool,
+    },
     Pass(u64),
+    Forget,
     Scrape(Format, Coding),
 }
 
@@ -29,14 +37,20 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         Just(Format::OPENMETRICS),
         prop::sample::select(page::formats().collect::<Vec<_>>())
     ];
-    let scrape = (format, prop::sample::select(vec![Coding::Identity, Coding::Gzip]))
+    let scrape = (format, prop::sample::select(vec![Coding::Identity, Coding::Gzip, Coding::Zstd]))
         .prop_map(|(format, coding)| Event::Scrape(format, coding));
     let post = (0..6_u8, 0..2_000_u32, any::<u8>(), any::<u8>()).prop_map(
         |(sender, counts, spread, gauges)| Event::Post { sender, counts, spread, gauges },
     );
+    let stream =
+        (1..6_u32, 0..3_u32, any::<bool>()).prop_map(|(shard_count, observed, goodbye)| {
+            Event::Stream { shard_count, observed, goodbye }
+        });
     let event = prop_oneof![
         6 => post,
-        1 => (1..40_u64).prop_map(Event::Pass),
+        2 => stream,
+        1 => Just(Event::Forget),
+        1 => prop_oneof![1..40_u64, 290..400_u64].prop_map(Event::Pass),
         5 => scrape,
     ];
     prop::collection::vec(event, 1..60)
@@ -101,6 +115,36 @@ fn read(page: &Page) -> Vec<u8> {
             assert!(decoder.into_inner().is_empty(), "one member, and nothing after it");
             plain
         }
+        Coding::Zstd => ::zstd::decode_all(&bytes[..]).unwrap(),
+    }
+}
+
+/// What [`Event::Stream`] says, on the bot's last shard.
+fn stream(
+    registry: &Registry,
+    n: u8,
+    shard_count: u32,
+    observed: u32,
+    goodbye: bool,
+    now: UnixTime,
+) {
+    let (shard_id, instance_id) = (shard_count - 1, [n; 16]);
+    let hello = Hello { shard_id, shard_count, instance_id, started_at: now, client: "" };
+    // A shard may have as many instances as it can.
+    let Ok(attached) = registry.attach(hello, now) else { return };
+    let mut writer = attached.writer;
+    if observed > 0 {
+        let head = FamilyHead { name: "s_total", kind: COUNTER, help: "", unit: "" };
+        let bounds = Bounds::none();
+        let series = vec![SeriesDefinition { id: 0, labels: LabelSet::default(), bounds }];
+        registry.define(&mut writer, FamilyDefinition { head, series }, now).unwrap();
+        let samples = Samples { ids: &[0], values: &[f64::from(observed)] };
+        let frame =
+            Frame { kind: FrameKind::Snapshot, sequence: 1, samples, removed: Samples::default() };
+        writer.apply(frame, now).unwrap();
+    }
+    if goodbye {
+        writer.goodbye(u64::from(observed > 0), now).unwrap();
     }
 }
 
@@ -116,8 +160,12 @@ proptest! {
         let registry = registry();
         let kept = Exposition::default();
         let mut now = at(0);
-        for event in &events {
+        for (n, event) in (0..).zip(&events) {
             match event {
+                Event::Stream { shard_count, observed, goodbye } => {
+                    stream(&registry, n, *shard_count, *observed, *goodbye, now);
+                }
+                Event::Forget => kept.forget_unused(now),
                 Event::Pass(seconds) => now = now + Duration::from_secs(*seconds),
                 Event::Post { sender, counts, spread, gauges } => {
                     let families = body(*counts, *spread, *gauges);
