@@ -12,7 +12,7 @@ mod names;
 use serde::{Deserialize, Serialize};
 
 pub use bounds::{Bounds, BoundsError};
-pub use labels::{LabelError, LabelSet, is_legacy, pairs, unescape};
+pub use labels::{LabelError, LabelSet, pairs, unescape};
 pub(crate) use labels::{closing_quote, put_quoted};
 pub use names::{Escaping, is_legacy_label_name, is_legacy_metric_name, is_name};
 

@@ -90,15 +90,17 @@ impl Encoder {
     ) {
         let mut metric = Vec::with_capacity(256);
         let mut pair = Vec::with_capacity(64);
-        let mut put_label = |name: &str, value: &str| {
-            let name = self.escaping.label_name(name);
-            put_label(&mut metric, &mut pair, &name, value);
-        };
         if let Some(id) = shard_id {
-            put_label("shard_id", itoa::Buffer::new().format(id));
+            let label = self.escaping.shard_label();
+            put_label(&mut metric, &mut pair, label, itoa::Buffer::new().format(id));
         }
+        let stays = self.escaping.keeps(series.labels);
         for (name, value) in unescape(series.labels) {
-            put_label(&name, &value);
+            if stays {
+                put_label(&mut metric, &mut pair, &name, &value);
+            } else {
+                put_label(&mut metric, &mut pair, &self.escaping.label_name(&name), &value);
+            }
         }
         let (field, value) = match kind {
             MetricType::Counter => (field::METRIC_COUNTER, counter(series)),

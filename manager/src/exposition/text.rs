@@ -6,9 +6,7 @@ use std::borrow::Cow;
 use super::{Format, Syntax, encoder::Head, revalue::revalue};
 use crate::{
     clock::UnixTime,
-    model::{
-        Escaping, MetricType, counter_stem, is_legacy, is_legacy_metric_name, pairs, put_quoted,
-    },
+    model::{Escaping, MetricType, counter_stem, is_legacy_metric_name, pairs, put_quoted},
     registry::SeriesView,
 };
 
@@ -77,8 +75,7 @@ impl TextEncoder {
         series: &SeriesView<'_>,
     ) {
         let labels = self.labels(series.labels);
-        let shard_label = self.escaping.label_name("shard_id");
-        let shard_id = shard_id.map(|id| (&*shard_label, id));
+        let shard_id = shard_id.map(|id| (self.escaping.shard_label(), id));
         let line = Line { name: &head.name, shard_id, labels: &labels };
         match head.kind {
             MetricType::Counter | MetricType::Gauge | MetricType::Untyped => {
@@ -127,12 +124,7 @@ impl TextEncoder {
 
     /// Labels with their names escaped.
     fn labels(self, canonical: &str) -> Cow<'_, str> {
-        let stays = match self.escaping {
-            Escaping::AllowUtf8 => true,
-            Escaping::Underscores | Escaping::Values => is_legacy(canonical),
-            Escaping::Dots => canonical.is_empty(),
-        };
-        if stays {
+        if self.escaping.keeps(canonical) {
             return Cow::Borrowed(canonical);
         }
         let mut labels = String::with_capacity(2 * canonical.len());

@@ -92,7 +92,7 @@ impl LabelSet {
     /// Whether all names are legacy names, so that escaping with underscores or values changes none.
     #[must_use]
     pub fn is_legacy(&self) -> bool {
-        is_legacy(&self.0)
+        !self.0.starts_with('"')
     }
 
     /// The canonical text of the set with its names escaped.
@@ -109,10 +109,16 @@ impl LabelSet {
     }
 }
 
-/// Whether all names of a canonical text are legacy names.
-#[must_use]
-pub fn is_legacy(canonical: &str) -> bool {
-    !canonical.starts_with('"')
+impl Escaping {
+    /// Whether it leaves all names of a canonical text as they are.
+    #[must_use]
+    pub fn keeps(self, canonical: &str) -> bool {
+        match self {
+            Self::AllowUtf8 => true,
+            Self::Underscores | Self::Values => !canonical.starts_with('"'),
+            Self::Dots => canonical.is_empty(),
+        }
+    }
 }
 
 /// The canonical text, of about `length` bytes, of names and escaped values.

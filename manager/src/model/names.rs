@@ -78,6 +78,15 @@ impl Escaping {
         self.escape(name, Of::Metric)
     }
 
+    /// The label that says which shard.
+    #[must_use]
+    pub const fn shard_label(self) -> &'static str {
+        match self {
+            Self::AllowUtf8 | Self::Underscores | Self::Values => "shard_id",
+            Self::Dots => "shard__id",
+        }
+    }
+
     /// A label's name as this escaping has it.
     #[must_use]
     pub fn label_name(self, name: &str) -> Cow<'_, str> {
@@ -157,6 +166,9 @@ mod tests {
         for (name, underscores, dots, values) in METRICS {
             let escaped = Escaping::ALL.map(|escaping| escaping.metric_name(name));
             assert_eq!(escaped, [name, underscores, dots, values], "{name}");
+        }
+        for escaping in Escaping::ALL {
+            assert_eq!(escaping.shard_label(), escaping.label_name("shard_id"));
         }
         let colon = Escaping::ALL.map(|escaping| escaping.label_name("a:b"));
         assert_eq!(colon, ["a:b", "a_b", "a__b", "U__a_3a_b"]);

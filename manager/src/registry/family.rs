@@ -273,10 +273,11 @@ fn conflict(claim: &str, owner: Option<&Family>, head: FamilyHead<'_>) -> Reject
 /// Names that a family and its samples have in any format, however names are escaped: two families must not share one, or a
 /// page would be invalid.
 ///
-/// Names that are the same with dots are so with underscores, for what dots make of a name can be read back but for which
-/// character each underscore was. A suffix after it changes nothing: `_sum` is no way to go on, where every underscore is one
-/// of two or part of `_dot_`. Only a counter's name without `_total` can end amid such, and that with `_created` is another
-/// name's also where underscores leave nothing of it: hence the last claim.
+/// Dots need no claims of their own. They write `__`, `_dot_` or a character that is no underscore for each of a name's, which
+/// can be read back in one way only: so names that are the same with dots are with underscores. Behind such a name no suffix
+/// can be the rest of another's (`_s` begins nothing that dots write), but `_created` can be behind what is left of a counter's
+/// name, as in `a__created` of `a__total` and of `a_created`. These collide with underscores too; and where those leave nothing
+/// before `_total`, the last claim sees to it.
 fn claims(name: &str, kind: MetricType) -> Vec<String> {
     let mut claims = sample_names(name, kind);
     for escaping in [Escaping::Underscores, Escaping::Values] {

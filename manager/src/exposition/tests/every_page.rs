@@ -86,20 +86,19 @@ fn some() -> impl Strategy<Value = Some> {
         "[a-z][a-z0-9_]{0,3}",
         "[a-b._ :9é]{1,3}",
     ];
-    (
+    let anything = (
         0..3_u32,
         name,
         prop::sample::select(&KINDS[..]),
         prop::collection::btree_map(label, text(), 0..3),
-        prop::collection::vec(number, 5),
+    );
+    // Series that differ in the name of a label alone.
+    let alike = prop::sample::select(&LABELS[..]).prop_map(|label| {
+        (0, "alike".to_owned(), COUNTER, [(label.to_owned(), "x".to_owned())].into())
+    });
+    (prop_oneof![3 => anything, 1 => alike], prop::collection::vec(number, 5)).prop_map(
+        |((shard_id, name, kind, labels), numbers)| Some { shard_id, name, kind, labels, numbers },
     )
-        .prop_map(|(shard_id, name, kind, labels, numbers)| Some {
-            shard_id,
-            name,
-            kind,
-            labels,
-            numbers,
-        })
 }
 
 /// Bounds and values that a series of `kind` can have, made of any numbers.
