@@ -135,7 +135,8 @@ impl Stream {
         let series = stream.shard.all();
         let values = stream.shard.column(&series);
         let samples = Some(v1::Samples { series, values });
-        let snapshot = v1::Snapshot { sequence: 1, part: 0, last: true, samples, removed: None };
+        let snapshot =
+            v1::Snapshot { sequence: 1, last: true, samples, ..v1::Snapshot::default() };
         stream.say(Said::Snapshot(snapshot)).await?;
         stream.acknowledged().await?;
         Ok(stream)
@@ -147,7 +148,7 @@ impl Stream {
         let series = self.shard.advance(change);
         let values = self.shard.column(&series);
         let samples = Some(v1::Samples { series, values });
-        let delta = v1::Delta { sequence: self.sequence, samples, removed: None };
+        let delta = v1::Delta { sequence: self.sequence, samples, ..v1::Delta::default() };
         let sent = Instant::now();
         self.say(Said::Delta(delta)).await?;
         self.acknowledged().await?;

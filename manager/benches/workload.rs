@@ -102,7 +102,8 @@ impl Shard {
         let values = &mut self.values[..self.starts[ids.len()]];
         values.iter_mut().for_each(|v| *v += 1.0);
         let samples = Samples { ids, values };
-        let frame = Frame { kind, sequence: self.sequence, samples, removed: Samples::default() };
+        let removed = Samples::default();
+        let frame = Frame { kind, sequence: self.sequence, samples, removed, exemplars: &[] };
         assert!(matches!(self.writer.apply(frame, now()), Ok(Outcome::Applied(_))));
     }
 
@@ -122,6 +123,7 @@ impl Shard {
             sequence: self.sequence,
             samples,
             removed: Samples::default(),
+            exemplars: &[],
         };
         assert!(matches!(self.writer.apply(frame, now()), Ok(Outcome::Applied(_))));
     }

@@ -6,12 +6,14 @@
 //! finite bound, the count of all, the sum; for a summary each quantile's value, the count, the sum.
 
 mod bounds;
+mod exemplar;
 mod labels;
 mod names;
 
 use serde::{Deserialize, Serialize};
 
 pub use bounds::{Bounds, BoundsError};
+pub use exemplar::{Exemplar, ExemplarError, MAX_EXEMPLAR_CHARS};
 pub use labels::{LabelError, LabelSet, pairs, unescape};
 pub(crate) use labels::{closing_quote, put_quoted};
 pub use names::{Escaping, is_legacy_label_name, is_legacy_metric_name, is_name};

@@ -15,6 +15,7 @@
 
 mod change;
 mod check;
+mod exemplars;
 mod family;
 mod fold;
 mod frame;
@@ -45,6 +46,7 @@ pub use change::{
     Step,
 };
 pub use check::BadSample;
+pub use exemplars::ReportedExemplar;
 pub use family::Family;
 pub use frame::{
     Applied, AttachError, DefineError, FamilyDefinition, Frame, FrameError, FrameKind, Hello,

@@ -348,6 +348,7 @@ impl Reporting {
                 sequence: delta.sequence,
                 samples: convert::samples(delta.samples.as_ref()),
                 removed: convert::samples(delta.removed.as_ref()),
+                exemplars: &convert::exemplars(&delta.exemplars),
             },
         )
     }
@@ -408,7 +409,8 @@ fn refusal(error: FrameError) -> Status {
         FrameError::SequenceZero
         | FrameError::Twice(_)
         | FrameError::ValueCount { .. }
-        | FrameError::Bad { .. } => Status::invalid_argument(message),
+        | FrameError::Bad { .. }
+        | FrameError::Exemplar { .. } => Status::invalid_argument(message),
     }
 }
 

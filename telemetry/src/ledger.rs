@@ -186,9 +186,10 @@ impl Ledger {
                     last: index + 1 == count,
                     samples,
                     removed,
+                    exemplars: Vec::new(),
                 })
             } else {
-                Message::Delta(Delta { sequence, samples, removed })
+                Message::Delta(Delta { sequence, samples, removed, exemplars: Vec::new() })
             }
         });
         let messages = definitions.into_iter().map(Message::Definitions).chain(frames).collect();

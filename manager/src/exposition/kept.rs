@@ -198,6 +198,7 @@ impl KeptPage {
                     values: &[*value],
                     created: None,
                     owned: true,
+                    exemplars: &[],
                 };
                 self.encoder.series(&mut self.entry, head, Some(shard.id), &series);
             }

@@ -42,6 +42,7 @@ impl OwnSeries {
             values: &self.values,
             created: None,
             owned: true,
+            exemplars: &[],
         }
     }
 }

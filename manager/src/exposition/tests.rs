@@ -11,7 +11,9 @@ use std::{path::PathBuf, time::Duration};
 use super::*;
 use crate::{
     model::{Bounds, Escaping, FamilyHead, LabelSet, MetricType, Samples},
-    registry::{FamilyDefinition, Frame, FrameKind, Hello, SeriesDefinition, Settings, Writer},
+    registry::{FamilyDefinition, Frame, FrameKind, Hello, ReportedExemplar, SeriesDefinition, Settings,
+        Writer,
+    },
 };
 
 const COUNTER: MetricType = MetricType::Counter;
@@ -36,6 +38,7 @@ struct Stream<'r> {
     writer: Writer,
     ids: Vec<u32>,
     values: Vec<f64>,
+    exemplars: Vec<(u32, ReportedExemplar)>,
 }
 
 impl<'r> Stream<'r> {
@@ -48,6 +51,7 @@ impl<'r> Stream<'r> {
             writer: registry.attach(hello, now).unwrap().writer,
             ids: Vec::new(),
             values: Vec::new(),
+            exemplars: Vec::new(),
         }
     }
 
@@ -80,6 +84,7 @@ impl<'r> Stream<'r> {
             sequence: 1,
             samples: Samples { ids: &self.ids, values: &self.values },
             removed: Samples::default(),
+            exemplars: &self.exemplars,
         };
         self.writer.apply(frame, now).unwrap();
     }

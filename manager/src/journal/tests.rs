@@ -247,7 +247,8 @@ fn an_instance_that_was_folded_long_ago_is_still_known() {
     };
     let mut first = hello(0).writer;
     let samples = Samples::default();
-    let frame = Frame { kind: FrameKind::Snapshot, sequence: 7, samples, removed: samples };
+    let kind = FrameKind::Snapshot;
+    let frame = Frame { kind, sequence: 7, samples, removed: samples, exemplars: &[] };
     first.apply(frame, at(0)).unwrap();
     drop(first);
     // A crash loop says Hello and no more, a thousand times over.

@@ -49,33 +49,37 @@ impl LabelSet {
         shard_id: u32,
         bound_label: Option<&str>,
     ) -> Result<Self, LabelError> {
-        let mut set: Vec<(Cow<'a, str>, &'a str)> = Vec::new();
-        let mut all_legacy = true;
-        for (name, value) in labels {
-            if !is_legacy_label_name(name) {
-                if !is_name(name) {
-                    return Err(LabelError::Name(name.to_owned()));
-                }
-                all_legacy = false;
-            }
+        let is_reserved = |name: &str| {
             // Prometheus drops labels that begin so after a scrape.
-            if name.starts_with("__") || Some(name) == bound_label {
-                return Err(LabelError::Reserved(name.to_owned()));
-            }
-            set.push((Cow::Borrowed(name), value));
-        }
-        set.sort_unstable();
-        if let Some(pair) = set.array_windows::<2>().find(|[a, b]| a.0 == b.0) {
-            return Err(LabelError::Twice(pair[0].0.clone().into_owned()));
-        }
-        set.retain(|(_, value)| !value.is_empty());
+            name.starts_with("__") || Some(name) == bound_label
+        };
+        let (mut set, all_legacy) = collect(labels, is_reserved)?;
         make_way(&mut set, shard_id);
         if !all_legacy {
-            check_escaped(&set)?;
+            check_dropped(&set)?;
+            check_alike(&set, &["shard_id"])?;
+        }
+        Ok(Self::of(set, all_legacy))
+    }
+
+    /// The canonical form of an exemplar's labels, of which none has a meaning here.
+    pub(super) fn of_exemplar<'a>(
+        labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, LabelError> {
+        let (set, all_legacy) = collect(labels, |_| false)?;
+        if !all_legacy {
+            check_alike(&set, &[])?;
+        }
+        Ok(Self::of(set, all_legacy))
+    }
+
+    /// Of sorted labels.
+    fn of(mut set: Vec<(Cow<'_, str>, &str)>, all_legacy: bool) -> Self {
+        if !all_legacy {
             set.sort_by_key(|(name, _)| is_legacy_label_name(name));
         }
         let length = set.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-        Ok(Self(join(set.iter().map(|(name, value)| (&**name, escape(value))), length)))
+        Self(join(set.iter().map(|(name, value)| (&**name, escape(value))), length))
     }
 
     /// The set that [`LabelSet::as_str`] told of.
@@ -199,6 +203,33 @@ impl fmt::Debug for LabelSet {
     }
 }
 
+/// The labels that have a value, sorted by name, and whether all names are legacy names.
+fn collect<'a>(
+    labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+    is_reserved: impl Fn(&str) -> bool,
+) -> Result<(Vec<(Cow<'a, str>, &'a str)>, bool), LabelError> {
+    let mut set: Vec<(Cow<'a, str>, &'a str)> = Vec::new();
+    let mut all_legacy = true;
+    for (name, value) in labels {
+        if !is_legacy_label_name(name) {
+            if !is_name(name) {
+                return Err(LabelError::Name(name.to_owned()));
+            }
+            all_legacy = false;
+        }
+        if is_reserved(name) {
+            return Err(LabelError::Reserved(name.to_owned()));
+        }
+        set.push((Cow::Borrowed(name), value));
+    }
+    set.sort_unstable();
+    if let Some(pair) = set.array_windows::<2>().find(|[a, b]| a.0 == b.0) {
+        return Err(LabelError::Twice(pair[0].0.clone().into_owned()));
+    }
+    set.retain(|(_, value)| !value.is_empty());
+    Ok((set, all_legacy))
+}
+
 /// Renames labels that the manager or Prometheus will set, as Prometheus does with `honor_labels: false`: `exported_` is
 /// put before the name until it is free.
 fn make_way(set: &mut Vec<(Cow<'_, str>, &str)>, shard_id: u32) {
@@ -222,19 +253,28 @@ fn make_way(set: &mut Vec<(Cow<'_, str>, &str)>, shard_id: u32) {
     }
 }
 
-/// Whether the names stay distinct, and none becomes the manager's or one that Prometheus drops, however they are escaped.
-/// Dots need no look: what is the same with them is with underscores. With them even a legacy name that begins with an
-/// underscore begins with two, which is left to whoever asks for them.
-fn check_escaped(set: &[(Cow<'_, str>, &str)]) -> Result<(), LabelError> {
+/// Whether no name becomes one that Prometheus drops, however names are escaped. With dots even a legacy name that begins
+/// with an underscore begins with two, which is left to whoever asks for them.
+fn check_dropped(set: &[(Cow<'_, str>, &str)]) -> Result<(), LabelError> {
+    let dropped = |name: &str| {
+        [Escaping::Underscores, Escaping::Values]
+            .iter()
+            .any(|escaping| escaping.label_name(name).starts_with("__"))
+    };
+    match set.iter().find(|(name, _)| dropped(name)) {
+        Some((name, _)) => Err(LabelError::Dropped(name.clone().into_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Whether the names stay distinct, and none becomes one of `taken`, however they are escaped. Dots need no look: what is
+/// the same with them is with underscores.
+fn check_alike(set: &[(Cow<'_, str>, &str)], taken: &[&str]) -> Result<(), LabelError> {
     for escaping in [Escaping::Underscores, Escaping::Values] {
-        let mut seen = HashMap::new();
-        seen.insert(Cow::Borrowed("shard_id"), "shard_id");
+        let mut seen: HashMap<Cow<'_, str>, &str> = HashMap::new();
+        seen.extend(taken.iter().map(|taken| (Cow::Borrowed(*taken), *taken)));
         for (name, _) in set {
-            let escaped = escaping.label_name(name);
-            if escaped.starts_with("__") {
-                return Err(LabelError::Dropped(name.clone().into_owned()));
-            }
-            if let Some(other) = seen.insert(escaped, name) {
+            if let Some(other) = seen.insert(escaping.label_name(name), name) {
                 return Err(LabelError::Alike(other.to_owned(), name.clone().into_owned()));
             }
         }

@@ -1,6 +1,8 @@
 //! What a stream says to the registry, and what becomes of it.
 
-use super::{BadSample, MAX_SHARD_COUNT, Rejected, UnixTime, shard::MAX_INSTANCES};
+use super::{
+    BadSample, MAX_SHARD_COUNT, Rejected, ReportedExemplar, UnixTime, shard::MAX_INSTANCES,
+};
 use crate::model::{Bounds, FamilyHead, LabelSet, MetricType, Samples};
 
 /// How an instance introduces itself.
@@ -107,6 +109,8 @@ pub struct Frame<'a> {
     pub samples: Samples<'a>,
     /// Final values of series that left.
     pub removed: Samples<'a>,
+    /// Exemplars, with the ids of their series.
+    pub exemplars: &'a [(u32, ReportedExemplar)],
 }
 
 /// What became of a frame that broke no rule.
@@ -178,6 +182,16 @@ pub enum FrameError {
         labels: String,
         /// What is wrong.
         problem: BadSample,
+    },
+    /// An exemplar of something that has none.
+    #[error("an exemplar of series id {id}, bucket {bucket}: {what}")]
+    Exemplar {
+        /// The series.
+        id: u32,
+        /// The bucket.
+        bucket: u32,
+        /// Why there can be none.
+        what: &'static str,
     },
     /// Another stream of the instance writes it now.
     #[error("a newer stream of this instance took over")]

@@ -6,7 +6,8 @@ use hashbrown::HashSet;
 use parking_lot::MutexGuard;
 
 use super::{
-    Applied, BadSample, Family, MAX_SAID, Outcome, Reason, Registry, Rejected, Transport, UnixTime,
+    Applied, BadSample, Family, MAX_SAID, Outcome, Reason, Registry, Rejected, ReportedExemplar,
+    Transport, UnixTime,
     change::{About, Change, ReportStep, Step},
     check,
     instance::{Instance, InstanceKey},
@@ -48,6 +49,8 @@ pub struct ReportedFamily {
     pub kind: MetricType,
     /// Its help text.
     pub help: String,
+    /// Its unit; empty if none.
+    pub unit: String,
     /// Its series.
     pub series: Vec<ReportedSeries>,
 }
@@ -61,6 +64,8 @@ pub struct ReportedSeries {
     pub bounds: Bounds,
     /// Its values, laid out as the type says.
     pub values: Vec<f64>,
+    /// Its exemplars.
+    pub exemplars: Vec<ReportedExemplar>,
     /// Line of the body on which it begins, for messages.
     pub line: usize,
 }
@@ -269,6 +274,11 @@ impl Registry {
                 shard.follow(at, step);
             }
         }
+        for (id, reported) in placed.iter().flat_map(|(id, s)| s.exemplars.iter().map(move |e| (*id, e))) {
+            if let Err(rejected) = shard.exemplify(id, reported, now) {
+                refused.say(rejected, 1);
+            }
+        }
         shard.settle(now, stale_after);
         Outcome::Applied(Applied { samples: placed.len(), rejected: refused.list, durable })
     }
@@ -288,7 +298,7 @@ impl Registry {
                 name: &reported.name,
                 kind: reported.kind,
                 help: &reported.help,
-                unit: "",
+                unit: &reported.unit,
             };
             let room = || self.check_shard(shard, head.name);
             let family = match self.families.resolve(head, &own, &self.recorder, room) {
@@ -426,7 +436,11 @@ struct Refused {
 impl Refused {
     fn note(&mut self, rejected: Rejected, series: usize) {
         self.samples[rejected.reason as usize] += series as u64;
-        let series = series as u32;
+        self.say(rejected, series as u32);
+    }
+
+    /// Says it, and counts no sample.
+    fn say(&mut self, rejected: Rejected, series: u32) {
         // A family's series come one after the other.
         if let Some(last) = self.list.last_mut().filter(|last| last.is_same(&rejected)) {
             last.series += series;

@@ -7,6 +7,7 @@ use hashbrown::HashSet;
 use super::{
     Transport,
     change::{About, Change, Recorder, ReportStep, Step},
+    exemplars::Exemplars,
     fold::Tombstone,
     instance::{Instance, InstanceKey},
     status::Tally,
@@ -26,6 +27,7 @@ pub(super) struct Shard {
     pub(super) base: Vec<f64>,
     /// What the page shows, by slot.
     pub(super) exposed: Vec<f64>,
+    pub(super) exemplars: Exemplars,
     /// In order of first Hello or post, which is the order their values are added in.
     pub(super) instances: Vec<Instance>,
     pub(super) tombstones: VecDeque<Tombstone>,
@@ -46,6 +48,7 @@ impl Shard {
             store: Store::default(),
             base: Vec::new(),
             exposed: Vec::new(),
+            exemplars: Exemplars::default(),
             instances: Vec::new(),
             tombstones: VecDeque::new(),
             owner: None,

@@ -127,6 +127,7 @@ impl Stream<'_> {
             sequence,
             samples: Samples { ids: &samples.0, values: &samples.1 },
             removed: Samples { ids: &removed.0, values: &removed.1 },
+            exemplars: &[],
         };
         self.writer.apply(frame, now)
     }
@@ -191,12 +192,14 @@ pub(crate) fn family(
         name: name.into(),
         kind,
         help: String::new(),
+        unit: String::new(),
         series: (1..)
             .zip(series)
             .map(|(line, (pairs, values))| ReportedSeries {
                 labels: labels(pairs, 0),
                 bounds: Bounds::none(),
                 values: values.to_vec(),
+                exemplars: Vec::new(),
                 line,
             })
             .collect(),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     clock::UnixTime,
-    model::{Bounds, MetricType},
+    model::{Bounds, Exemplar, MetricType},
 };
 
 impl Shard {
@@ -101,6 +101,7 @@ impl Shard {
                 .unwrap_or_default(),
             created: Some(series.created()),
             owned: series.owned,
+            exemplars: self.exemplars.of(id),
         })
     }
 }
@@ -148,6 +149,17 @@ pub struct SeriesView<'a> {
     /// Whether the values that belong to a living instance are shown: false for a summary whose instance died, of which
     /// only count and sum remain.
     pub owned: bool,
+    /// Its exemplars with their buckets, in order: see [`SeriesView::exemplar`].
+    pub exemplars: &'a [(u32, Exemplar)],
+}
+
+impl<'a> SeriesView<'a> {
+    /// The exemplar of a histogram's bucket, by the place of its bound (the number of bounds: `+Inf`); of a counter at 0.
+    #[must_use]
+    pub fn exemplar(&self, bucket: usize) -> Option<&'a Exemplar> {
+        let at = self.exemplars.binary_search_by_key(&bucket, |(bucket, _)| *bucket as usize);
+        self.exemplars.get(at.ok()?).map(|(_, exemplar)| exemplar)
+    }
 }
 
 impl<'a> ShardView<'a> {

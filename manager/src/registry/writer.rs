@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Applied, BadSample, DefineError, FamilyDefinition, Frame, FrameError, FrameKind, MAX_SAID,
-    NotApplied, Outcome, Reason, Rejected, UnixTime,
+    NotApplied, Outcome, Reason, Rejected, ReportedExemplar, UnixTime,
     change::{Change, Recorder, ReportStep, Step},
-    check,
+    check, exemplars,
     report::gave_way,
     shard::Shard,
     shared::SharedShard,
@@ -177,7 +177,9 @@ impl Writer {
                 return Ok(Outcome::NotApplied(NotApplied::UndefinedId(undefined)));
             }
         }
+        self.check_exemplars(&shard, frame.exemplars)?;
         let (samples, durable) = self.commit(&mut shard, at, &frame, now);
+        self.exemplify(&mut shard, frame.exemplars, now);
         let rejected = std::mem::take(&mut self.unsaid);
         Ok(Outcome::Applied(Applied { samples, rejected, durable }))
     }
@@ -247,6 +249,44 @@ impl Writer {
             }
         }
         if rest.is_empty() { Ok(None) } else { Err(self.value_count(samples)) }
+    }
+
+    /// Checks that all exemplars are of counters or buckets that are there. Of series that are rejected nothing more is known.
+    fn check_exemplars(
+        &self,
+        shard: &Shard,
+        exemplars: &[(u32, ReportedExemplar)],
+    ) -> Result<(), FrameError> {
+        for &(id, ReportedExemplar { bucket, .. }) in exemplars {
+            let wrong = |what| Err(FrameError::Exemplar { id, bucket, what });
+            let Some(defined) = self.ids.get(id as usize) else {
+                return wrong("the id is not defined on this stream");
+            };
+            let Target::Series(series) = defined.target else {
+                continue;
+            };
+            let series = shard.store.get(series);
+            if series.is_some_and(|s| !exemplars::has_bucket(s.kind, s.bounds.len(), bucket)) {
+                return wrong("only counters (bucket 0) and buckets of histograms have exemplars");
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the exemplars of a frame that was applied.
+    fn exemplify(
+        &mut self,
+        shard: &mut Shard,
+        exemplars: &[(u32, ReportedExemplar)],
+        now: UnixTime,
+    ) {
+        for (id, reported) in exemplars {
+            if let Some(Target::Series(id)) = self.ids.get(*id as usize).map(|d| d.target)
+                && let Err(rejected) = shard.exemplify(id, reported, now)
+            {
+                self.note(rejected, 1);
+            }
+        }
     }
 
     fn value_count(&self, samples: Samples<'_>) -> FrameError {

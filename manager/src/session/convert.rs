@@ -8,8 +8,8 @@ use tonic::Status;
 use crate::{
     clip::clip,
     clock::UnixTime,
-    model::{Bounds, FamilyHead, LabelSet, MetricType, Samples, is_name},
-    registry::{FamilyDefinition, Hello, Reason, Rejected, SeriesDefinition},
+    model::{Bounds, Exemplar, FamilyHead, LabelSet, MetricType, Samples, is_name},
+    registry::{FamilyDefinition, Hello, Reason, Rejected, ReportedExemplar, SeriesDefinition},
 };
 
 /// Longest name and version of a client library together; they are kept as long as the instance.
@@ -56,6 +56,17 @@ pub(super) fn duration(duration: Duration) -> prost_types::Duration {
 
 pub(super) fn samples(samples: Option<&v1::Samples>) -> Samples<'_> {
     samples.map_or_else(Samples::default, |s| Samples { ids: &s.series, values: &s.values })
+}
+
+/// Exemplars with the ids of their series. What is wrong with one alone goes with it, and costs nothing else.
+pub(super) fn exemplars(exemplars: &[v1::Exemplar]) -> Vec<(u32, ReportedExemplar)> {
+    let exemplar = |said: &v1::Exemplar| {
+        let labels = said.labels.iter().map(|label| (label.name.as_str(), label.value.as_str()));
+        let at = said.time.as_ref().and_then(time);
+        let exemplar = Exemplar::new(labels, said.value, at);
+        (said.series, ReportedExemplar { bucket: said.bucket, exemplar })
+    };
+    exemplars.iter().map(exemplar).collect()
 }
 
 pub(super) fn definitions(

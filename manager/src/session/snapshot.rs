@@ -3,14 +3,17 @@
 use shardmeter_proto::v1;
 use tonic::Status;
 
-use super::MAX_SERIES_IDS;
+use super::{MAX_SERIES_IDS, convert};
 use crate::{
     model::Samples,
-    registry::{Frame, FrameKind},
+    registry::{Frame, FrameKind, ReportedExemplar},
 };
 
 /// Values a snapshot may have in all its parts, so that parts without end exhaust no memory.
 const MAX_VALUES: usize = 1 << 20;
+
+/// Exemplars a snapshot may have in all its parts; far more than a shard can have.
+const MAX_EXEMPLARS: usize = 20_000;
 
 /// The parts of a snapshot so far.
 #[derive(Debug, Default)]
@@ -19,6 +22,7 @@ pub(super) struct Assembly {
     next: u32,
     samples: v1::Samples,
     removed: v1::Samples,
+    exemplars: Vec<(u32, ReportedExemplar)>,
 }
 
 /// What a part makes of the parts before it.
@@ -43,6 +47,11 @@ impl Assembly {
         all.next += 1;
         append(&mut all.samples, part.samples);
         append(&mut all.removed, part.removed);
+        if all.exemplars.len() + part.exemplars.len() > MAX_EXEMPLARS {
+            let message = format!("a snapshot of over {MAX_EXEMPLARS} exemplars");
+            return Err(Status::resource_exhausted(message));
+        }
+        all.exemplars.extend(convert::exemplars(&part.exemplars));
         if all.samples.series.len() + all.removed.series.len() > MAX_SERIES_IDS
             || all.samples.values.len() + all.removed.values.len() > MAX_VALUES
         {
@@ -60,6 +69,7 @@ impl Assembly {
             sequence: self.sequence,
             samples: Samples { ids: &self.samples.series, values: &self.samples.values },
             removed: Samples { ids: &self.removed.series, values: &self.removed.values },
+            exemplars: &self.exemplars,
         }
     }
 }

@@ -124,7 +124,7 @@ fn samples(samples: &[(u32, f64)]) -> Option<v1::Samples> {
 }
 
 fn delta(sequence: u64, changed: &[(u32, f64)]) -> Said {
-    Said::Delta(v1::Delta { sequence, samples: samples(changed), removed: None })
+    Said::Delta(v1::Delta { sequence, samples: samples(changed), ..v1::Delta::default() })
 }
 
 fn snapshot(sequence: u64, all: &[(u32, f64)]) -> Said {
@@ -132,7 +132,7 @@ fn snapshot(sequence: u64, all: &[(u32, f64)]) -> Said {
 }
 
 fn part(sequence: u64, part: u32, last: bool, some: &[(u32, f64)]) -> Said {
-    Said::Snapshot(v1::Snapshot { sequence, part, last, samples: samples(some), removed: None })
+    Said::Snapshot(v1::Snapshot { sequence, part, last, samples: samples(some), ..v1::Snapshot::default() })
 }
 
 fn page(sessions: &Sessions) -> String {

@@ -170,10 +170,10 @@ pub(crate) fn snapshot(sequence: u64, all: &[(u32, f64)]) -> Said {
         part: 0,
         last: true,
         samples: samples(all),
-        removed: None,
+        ..v1::Snapshot::default()
     })
 }
 
 pub(crate) fn delta(sequence: u64, changed: &[(u32, f64)]) -> Said {
-    Said::Delta(v1::Delta { sequence, samples: samples(changed), removed: None })
+    Said::Delta(v1::Delta { sequence, samples: samples(changed), ..v1::Delta::default() })
 }

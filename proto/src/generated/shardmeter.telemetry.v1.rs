@@ -184,6 +184,9 @@ pub struct Snapshot {
     /// As in `Delta`.
     #[prost(message, optional, tag = "5")]
     pub removed: ::core::option::Option<Samples>,
+    /// As in `Delta`.
+    #[prost(message, repeated, tag = "6")]
+    pub exemplars: ::prost::alloc::vec::Vec<Exemplar>,
 }
 /// What changed since the last acknowledged frame; empty as a sign of life.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -198,6 +201,33 @@ pub struct Delta {
     /// that left is no longer exposed, a counter or histogram that left stays.
     #[prost(message, optional, tag = "3")]
     pub removed: ::core::option::Option<Samples>,
+    /// Examples of what the samples count, of any series that were defined; those that are new suffice. Most clients have
+    /// none.
+    #[prost(message, repeated, tag = "4")]
+    pub exemplars: ::prost::alloc::vec::Vec<Exemplar>,
+}
+/// An example of what a counter or a histogram's bucket counted, with labels that lead to it, such as a trace's id. The
+/// manager shows the latest of each counter and bucket until it is restarted; it is no count, so nothing is lost without.
+///
+/// One whose labels are too long or bad, or beyond the 1,000 that a shard can have, is not taken: its family is named in
+/// `Ack.rejected`, and the sample is applied all the same.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Exemplar {
+    /// Id of a counter's or histogram's series, defined on this stream.
+    #[prost(uint32, tag = "1")]
+    pub series: u32,
+    /// Which of the histogram's bounds, from 0; the number of bounds for the +Inf bucket. 0 for a counter.
+    #[prost(uint32, tag = "2")]
+    pub bucket: u32,
+    /// In any order; names distinct, in formats that escape them too. Names and values together have at most 128 characters.
+    #[prost(message, repeated, tag = "3")]
+    pub labels: ::prost::alloc::vec::Vec<Label>,
+    /// What was observed, or by how much the counter rose.
+    #[prost(double, tag = "4")]
+    pub value: f64,
+    /// When. Not stated: when the manager first sees it.
+    #[prost(message, optional, tag = "5")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// The instance ends and will never report again: its counts are kept, its gauges go.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

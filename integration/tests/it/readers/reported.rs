@@ -159,6 +159,7 @@ impl Reported {
             sequence: instance.sequence,
             samples: Samples { ids: changed, values: &values_changed },
             removed: Samples { ids: removed, values: &values_removed },
+            exemplars: &[],
         };
         let outcome = instance.writer.apply(frame, UnixTime::from_duration(now)).unwrap();
         let Outcome::Applied(applied) = outcome else { panic!("not applied: {outcome:?}") };

@@ -62,12 +62,14 @@ fn body(counts: u32, spread: u8, gauges: u8) -> Vec<ReportedFamily> {
         labels: LabelSet::canonical([("l", label.to_string().as_str())], 0, None).unwrap(),
         bounds: Bounds::new(bounds).unwrap(),
         values,
+        exemplars: Vec::new(),
         line: 1,
     };
     let family = |name: &str, kind, series| ReportedFamily {
         name: name.into(),
         kind,
         help: "What it is.".into(),
+        unit: String::new(),
         series,
     };
     let grows = |n: u32| if n % 7 == u32::from(spread % 7) { counts } else { 5 };
@@ -140,7 +142,7 @@ fn stream(
         registry.define(&mut writer, FamilyDefinition { head, series }, now).unwrap();
         let samples = Samples { ids: &[0], values: &[f64::from(observed)] };
         let frame =
-            Frame { kind: FrameKind::Snapshot, sequence: 1, samples, removed: Samples::default() };
+            Frame { kind: FrameKind::Snapshot, sequence: 1, samples, removed: Samples::default(), exemplars: &[] };
         writer.apply(frame, now).unwrap();
     }
     if goodbye {

@@ -161,6 +161,7 @@ fn what_makes_a_shard_too_large_is_refused_in_part() {
             labels: labels(&[("n", &n.to_string())], 0),
             bounds: Bounds::new(&bounds).unwrap(),
             values: vec![0.0; 202],
+            exemplars: Vec::new(),
             line: n + 1,
         });
     }

@@ -15,6 +15,7 @@ fn live(registry: &Registry, shard_id: u32, shard_count: u32, instance: u8, now:
         sequence: attached.last_sequence + 1,
         samples: Samples::default(),
         removed: Samples::default(),
+        exemplars: &[],
     };
     attached.writer.apply(frame, now).unwrap();
 }

@@ -19,6 +19,7 @@ async fn frames_are_acknowledged_and_exposed() {
         sequence: 3,
         samples: samples(&[(0, 4.0)]),
         removed: samples(&[(1, 6.0)]),
+        exemplars: Vec::new(),
     }))
     .await;
     peer.ack().await;

@@ -214,6 +214,7 @@ impl World {
             sequence,
             samples: columns.samples.as_samples(),
             removed: columns.removed.as_samples(),
+            exemplars: &[],
         };
         match (writer.apply(frame, now), refused) {
             (outcome, Some(refused)) => assert_eq!(outcome, refused, "{kind:?} {sequence}"),
@@ -260,7 +261,7 @@ impl World {
             let samples = columns.samples.as_samples();
             let removed = Samples::default();
             let frame =
-                Frame { kind: FrameKind::Snapshot, sequence: client.sequence, samples, removed };
+                Frame { kind: FrameKind::Snapshot, sequence: client.sequence, samples, removed, exemplars: &[] };
             assert!(matches!(writer.apply(frame, now), Ok(Outcome::Applied(_))));
             client.sequence += 1;
             client.streams.push((writer, true));
