@@ -42,7 +42,7 @@ impl Registry {
             });
         }
         self.check_room(shard, family, &labels, bounds.len())?;
-        Ok(shard.store.add(family, labels, self.families.share(bounds), created))
+        Ok(shard.store.add(family, &labels, self.families.share(bounds), created))
     }
 
     /// Whether a shard can have one more series, of a family called `name`.

@@ -133,6 +133,7 @@ impl Shard {
     /// Adds an instance, the newest now.
     pub(super) fn add_instance(&mut self, instance: Instance) {
         self.ordinals = instance.ordinal;
+        self.instances.reserve_exact(1); // most shards have one
         self.instances.push(instance);
     }
 

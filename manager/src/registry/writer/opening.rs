@@ -80,7 +80,7 @@ impl Registry {
             ids: Vec::new(),
             families: HashSet::new(),
             taken: Vec::new(),
-            checks: 0,
+            named: Vec::new(),
             has_snapshot: false,
             accepted: Accepted::default(),
             unsaid: Vec::new(),
