@@ -10,6 +10,7 @@ with the first difference, or prints how much it read.
 
 import io
 import json
+import math
 import pathlib
 import re
 import sys
@@ -246,8 +247,12 @@ def expected(families, reader, escaped, created):
 
 
 def same(one, other):
-    # Two NaN are equal, and so are 0 and -0.
-    return one == other or one != one and other != other
+    if not isinstance(one, float):
+        return one == other
+    # Two NaN are equal; 0 and -0 are not.
+    if math.isnan(one) or math.isnan(other):
+        return math.isnan(one) and math.isnan(other)
+    return one == other and math.copysign(1, one) == math.copysign(1, other)
 
 
 def compare(what, said, must):

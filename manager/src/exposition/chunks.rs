@@ -385,3 +385,40 @@ impl AsRef<[u8]> for Shared {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gauges come and go for as long as the manager runs.
+    #[test]
+    fn what_left_takes_no_room() {
+        let mut chunks = Chunks::default();
+        let mut deflater = Deflater::new();
+        let mut places = std::collections::HashMap::new();
+        for n in 0..20_000 {
+            let text = format!("guild_count{{shard_id=\"{n}\",name=\"{}\"}} 1\n", "x".repeat(100));
+            let key = Key { shard_id: n, series: 0 };
+            places.insert(n, chunks.add(key, text.as_bytes()));
+            if let Some(place) = n.checked_sub(100).and_then(|old| places.remove(&old)) {
+                chunks.remove(place);
+            }
+            if n % 10 == 0 {
+                chunks.settle();
+            }
+            if n % 70 == 0 {
+                chunks.separate();
+                chunks.deflated(&mut deflater).for_each(drop);
+            }
+            for (key, to) in chunks.take_moved() {
+                places.insert(key.shard_id, to);
+            }
+        }
+        chunks.settle();
+        let entries: usize = chunks.chunks.iter().map(|chunk| chunk.entries.len()).sum();
+        let text: usize = chunks.chunks.iter().map(|chunk| chunk.text.capacity()).sum();
+        assert!(entries < 1_000, "{entries} entries of 100 series");
+        assert!(text < 10 * FULL, "{text} bytes of 100 series");
+        assert!(chunks.len() < 100 * 200, "{} bytes are shown of 100 series", chunks.len());
+    }
+}

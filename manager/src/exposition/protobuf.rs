@@ -162,7 +162,9 @@ fn summary(series: &SeriesView<'_>) -> Vec<u8> {
 fn histogram(series: &SeriesView<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(32 + 24 * series.values.len());
     if let [buckets @ .., count, sum] = series.values {
-        let is_whole = series.values.iter().rev().skip(1).all(|value| value.trunc() == *value);
+        const TOO_LARGE: f64 = 18_446_744_073_709_551_616.0; // 2^64
+        let fits = |value: &f64| value.trunc() == *value && *value < TOO_LARGE;
+        let is_whole = series.values.iter().rev().skip(1).all(fits);
         let put_count = |out: &mut Vec<u8>, whole, fraction, value: f64| {
             if is_whole {
                 put_varint_field(out, whole, value as u64);
@@ -197,6 +199,8 @@ fn put_time(out: &mut Vec<u8>, field: u32, time: Option<UnixTime>) {
 
 fn put_double(out: &mut Vec<u8>, field: u32, value: f64) {
     put_varint(out, u64::from(field << 3 | 1));
+    // The bits of some NaN mean something to Prometheus: "this series ended here".
+    let value = if value.is_nan() { f64::NAN } else { value };
     out.extend_from_slice(&value.to_le_bytes());
 }
 

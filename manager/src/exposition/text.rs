@@ -226,8 +226,9 @@ fn put(out: &mut Vec<u8>, parts: &[&str]) {
 /// A sample's value: whole numbers without point or exponent, others by the shortest digits that read back the same.
 pub(super) fn put_value(out: &mut Vec<u8>, value: f64) {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
+    const MINUS_ZERO: u64 = (-0.0_f64).to_bits();
     let whole = value as i64;
-    if value.abs() < EXACT && whole as f64 == value {
+    if value.abs() < EXACT && whole as f64 == value && value.to_bits() != MINUS_ZERO {
         out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
     } else if value.is_finite() {
         out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
@@ -251,6 +252,7 @@ mod tests {
         };
         assert_eq!(spelled(0.0), "0");
         assert_eq!(spelled(-3.0), "-3");
+        assert_eq!(spelled(-0.0), "-0.0");
         assert_eq!(spelled(9_007_199_254_740_991.0), "9007199254740991");
         assert_eq!(spelled(0.1), "0.1");
         assert_eq!(spelled(f64::INFINITY), "+Inf");

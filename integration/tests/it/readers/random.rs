@@ -112,7 +112,9 @@ const TEXTS: [&str; 31] = [
 const CHARACTERS: [char; 14] =
     ['a', 'b', '"', '\\', '\n', ' ', ',', '{', '}', '=', '#', '🦀', 'ü', '\u{2028}'];
 
-const NUMBERS: [f64; 22] = [
+const NUMBERS: [f64; 23] = [
+    // Prometheus' mark for "this series ended here".
+    f64::from_bits(0x7ff0_0000_0000_0002),
     0.0,
     -0.0,
     1.0,
@@ -160,8 +162,7 @@ fn number(rng: &mut Rng) -> f64 {
         0 => pick(rng, &NUMBERS),
         1 => f64::from(rng.u32(..1000)),
         2 => rng.f64() * 1e6,
-        // A NaN with a message stays one, but nobody else keeps the message.
-        _ => Some(f64::from_bits(rng.u64(..))).filter(|n| !n.is_nan()).unwrap_or(f64::NAN),
+        _ => f64::from_bits(rng.u64(..)),
     }
 }
 
