@@ -176,6 +176,19 @@ fn golden_pages_are_valid() {
     }
 }
 
+/// It stands on a line of its own, and nothing is quoted there.
+#[test]
+fn a_unit_ends_no_line() {
+    let registry = registry();
+    let mut stream = Stream::open(&registry, 0, at(0));
+    stream.has((GAUGE, "g_x\n# EOF", "", "x\n# EOF"), &[], &[], &[1.0]).report(at(0));
+    for format in page::formats() {
+        let families = page::read(format, &render(&registry, &[], at(0), format).to_vec());
+        page::check(format, &families).unwrap();
+        assert!(families.iter().all(|family| family.unit.is_empty()), "{families:?}");
+    }
+}
+
 #[test]
 fn an_empty_registry_is_a_valid_page() {
     let registry = registry();
