@@ -39,6 +39,7 @@ pub use config::{Config, ConfigError};
 pub use journal::{JournalError, OpenError};
 
 use clock::Clock;
+use ingest::PreviousBodies;
 use journal::{FileJournal, Journal, JournalState, MemoryOnly};
 use metrics::Metrics;
 use registry::{Registry, Settings};
@@ -49,6 +50,9 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often the disk takes what the journal has: what a power cut may cost.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
+
+/// How often senders are looked for that fell silent.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 /// A manager whose sockets are bound.
 #[derive(Debug)]
@@ -185,8 +189,11 @@ impl Manager {
             );
         }
         let stop = sessions.shutdown.clone();
+        let previous_bodies =
+            Arc::new(PreviousBodies::new(sessions.metrics.previous_bodies.clone()));
         let routes = http::routes(http::Http {
             registry: Arc::clone(&sessions.registry),
+            previous_bodies: Arc::clone(&previous_bodies),
             exposition: Arc::default(),
             journal: Arc::clone(&sessions.journal),
             metrics: Arc::clone(&sessions.metrics),
@@ -194,6 +201,7 @@ impl Manager {
             shutdown: stop.clone(),
         });
         let summary = AbortOnDropHandle::new(summary::every_minute(Arc::clone(&sessions)));
+        let forgetting = AbortOnDropHandle::new(forget_unused(previous_bodies, sessions.clock));
         let drained = CancellationToken::new();
         let maintenance = AbortOnDropHandle::new(maintain(Arc::clone(&sessions), drained.clone()));
         // A page is written at once; without this its end would wait for the reader's word on the rest. A socket that
@@ -213,12 +221,23 @@ impl Manager {
             }
         };
         stop.cancel(); // ends the sessions too when a listener failed
-        drop(summary);
+        drop((summary, forgetting));
         // Its last act is to have the disk take everything.
         drained.cancel();
         let _ = maintenance.await;
         served
     }
+}
+
+/// Starts the task that drops what silent HTTP senders posted last.
+fn forget_unused(previous_bodies: Arc<PreviousBodies>, clock: Clock) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut tick = interval(FORGET_EVERY);
+        loop {
+            tick.tick().await;
+            previous_bodies.forget_unused(clock.now());
+        }
+    })
 }
 
 /// Starts the task that looks after the journal once a second until no more is to come, and once more then.

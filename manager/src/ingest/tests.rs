@@ -26,7 +26,7 @@ fn post_as(
     now: UnixTime,
 ) -> Result<Taken, IngestError> {
     let shards = shards.parse().unwrap();
-    let post = Post { shards, instance, sequence: None, interval: None, text };
+    let post = Post { shards, instance, sequence: None, interval: None, text: text.into() };
     ingest(registry, post, now)
 }
 

@@ -175,7 +175,7 @@ proptest! {
             instance: Option::Some("scraper"),
             sequence: None,
             interval: None,
-            text: &page,
+            text: page.as_str().into(),
         };
         let taken = ingest(&again, post, at(0)).map_err(|e| TestCaseError::fail(format!("{e}\n{page}")))?;
         // Only the manager's own families are refused.

@@ -1,0 +1,263 @@
+//! Bodies that repeat the one before them, and bodies that only look so.
+
+mod differential;
+
+use std::{
+    sync::Barrier,
+    thread::scope,
+};
+
+use super::*;
+use crate::{
+    exposition::{self, Format},
+    ingest::ingest,
+    registry::Settings,
+};
+
+fn registry() -> Registry {
+    Registry::new(Settings::default(), [])
+}
+
+fn bodies() -> PreviousBodies {
+    PreviousBodies::new(PreviousBodyMetrics::new().unwrap())
+}
+
+fn at(seconds: u64) -> UnixTime {
+    UnixTime::from_duration(Duration::from_secs(1_700_000_000 + seconds))
+}
+
+fn page(registry: &Registry, now: UnixTime) -> String {
+    let page = exposition::render(registry, &[], now, Format::Text);
+    String::from_utf8(page.to_vec()).unwrap()
+}
+
+fn named(text: Text<'_>) -> Post<'_> {
+    let shards = "3".parse().unwrap();
+    Post { shards, instance: Some("test"), sequence: None, interval: None, text }
+}
+
+/// Posts one body after the other; which of them were taken as repetitions.
+fn post_all(texts: &[Text<'_>]) -> Vec<bool> {
+    let (registry, ordinary, bodies) = (registry(), registry(), bodies());
+    let post = |text: &Text<'_>| {
+        let before = bodies.repeated.get();
+        let taken = bodies.ingest(&registry, named(*text), at(0));
+        assert_eq!(taken, ingest(&ordinary, named(*text), at(0)));
+        assert_eq!(page(&registry, at(0)), page(&ordinary, at(0)));
+        bodies.repeated.get() > before
+    };
+    texts.iter().map(post).collect()
+}
+
+/// What differs, a body, the next one, and whether only its values are read.
+const PAIRS: &[(&str, &str, &str, bool)] = &[
+    ("nothing", "a 1\nb 2\n", "a 1\nb 2\n", true),
+    ("nothing, and there is nothing", "", "", true),
+    ("a value", "a 1\nb 2\n", "a 1\nb 3\n", true),
+    ("a length", "a 1\nb 2\n", "a 100\nb -2.5e-7\n", true),
+    ("a length, and the next value is the same", "a 9\nb 2\n", "a 10\nb 2\n", true),
+    ("a value that begins as the old one", "a 1\nb 2\n", "a 12\nb 2\n", true),
+    ("a value that the old one begins with", "a 12\nb 2\n", "a 1\nb 2\n", true),
+    ("the last value, without a line feed", "a 1\nb 2", "a 1\nb 25", true),
+    ("carriage returns are there", "a 1\r\nb 2\r\n", "a 1\r\nb 3\r\n", true),
+    ("blanks are there", "\ta { b = \"c\" , }  1 \t\n", "\ta { b = \"c\" , }  2 \t\n", true),
+    ("comments and blank lines are there", "# c\n\na 1\n#\n", "# c\n\na 2\n#\n", true),
+    ("special values", "a 1\nb NaN\nc 1\n", "a NaN\nb -Inf\nc +Inf\n", true),
+    ("the spelling alone", "a 1\nb 5\n", "a 1.0\nb 5e0\n", true),
+    ("a name", "a 1\n", "b 1\n", false),
+    ("a label", "a{l=\"1\"} 1\n", "a{l=\"2\"} 1\n", false),
+    ("a help", "# HELP a x\na 1\n", "# HELP a y\na 1\n", false),
+    ("a line is gone", "a 1\nb 2\n", "a 1\n", false),
+    ("a line is new", "a 1\n", "a 1\nb 2\n", false),
+    ("no line feed at the end any more", "a 1\n", "a 1", false),
+    ("a comment that had no value", "a 1\n# b 2\n", "a 1\n# b 3\n", false),
+    ("a timestamp comes", "a 1\n", "a 1 5\n", false),
+    ("a timestamp is there", "a 1 5\n", "a 2 5\n", false),
+    ("no value", "a 1\n", "a \n", false),
+    ("no number", "a 1\n", "a x1\n", false),
+    ("no number of this format", "a 1\n", "a 1_0\n", false),
+    ("a value of two words", "a 1\n", "a 1 1\n", false),
+    (
+        "the start of the process",
+        "process_start_time_seconds 5\na 1\n",
+        "process_start_time_seconds 6\na 1\n",
+        false,
+    ),
+    (
+        "all of a histogram",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 3\nh_count 2\n",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"+Inf\"} 4\nh_sum 5\nh_count 4\n",
+        true,
+    ),
+    (
+        "a part of a histogram",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 3\nh_count 2\n",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"+Inf\"} 2\nh_sum 3\nh_count 2\n",
+        true,
+    ),
+    (
+        "a bucket is over those above it",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 3\nh_count 2\n",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 3\nh_bucket{le=\"+Inf\"} 2\nh_sum 3\nh_count 2\n",
+        false,
+    ),
+    (
+        "+Inf is not _count",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 3\nh_count 2\n",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 3\nh_sum 3\nh_count 4\n",
+        false,
+    ),
+    (
+        "+Inf alone",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 3\nh_count 2\n",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 3\nh_sum 3\nh_count 2\n",
+        false,
+    ),
+    ("a count below zero", "# TYPE a counter\na 1\n", "# TYPE a counter\na -1\n", false),
+    ("a count falls under an identity", "# TYPE a counter\na 5\n", "# TYPE a counter\na 3\n", true),
+];
+
+#[test]
+fn what_differs_in_values_alone_is_taken_as_a_repetition() {
+    for (what, first, second, is_repetition) in PAIRS {
+        let texts = [first, second, first].map(|text| Text::Plain(text));
+        let repeated = post_all(&texts);
+        assert_eq!(repeated[..2], [false, *is_repetition], "{what}");
+        let json = [first, second, first].map(|text| {
+            RawValue::from_string(serde_json::to_string(text).unwrap()).unwrap()
+        });
+        let json = post_all(&json.each_ref().map(|json| Text::Json(json)));
+        assert_eq!(json, repeated, "{what}, in JSON");
+    }
+}
+
+#[test]
+fn escapes_of_json_are_not_read() {
+    for (what, first, second, is_repetition) in [
+        ("nothing", r#""a 1\nb 2\n""#, r#""a 1\nb 2\n""#, true),
+        ("a value", r#""a{l=\"ü\\\"\"} 1\nb 2\n""#, r#""a{l=\"ü\\\"\"} 7\nb 22\n""#, true),
+        ("escapes are there", r#""a{l=\"\u00fc\ud83e\udd80\/\u0041\"} 1\nb 2\n""#, r#""a{l=\"\u00fc\ud83e\udd80\/\u0041\"} 1\nb 3\n""#, true),
+        ("line feeds by number", r#""a 1\u000ab 2\u000A""#, r#""a 2\u000ab 3\u000A""#, true),
+        ("an escape in a value", r#""a \u0031\nb 2\n""#, r#""a \u0031\nb 3\n""#, false),
+        ("an escape comes into a value", r#""a 1\nb 2\n""#, r#""a 1\nb 2\u0031\n""#, false),
+        ("an escape ends a value", r#""a 1\nb 2""#, r#""a 1\nb 21\t""#, false),
+        ("another spelling", r#""a{l=\"/\"} 1\n""#, r#""a{l=\"\/\"} 1\n""#, false),
+        ("tabs", r#""a\t1\nb\t2\t\n""#, r#""a\t1\nb\t3\t\n""#, true),
+    ] {
+        let json = [first, second]
+            .map(|json| RawValue::from_string(json.to_owned()).unwrap());
+        let repeated = post_all(&json.each_ref().map(|json| Text::Json(json)));
+        assert_eq!(repeated, [false, is_repetition], "{what}");
+    }
+    for broken in ["5", "null", "[]", r#""\ud83e""#] {
+        let json = RawValue::from_string(broken.to_owned()).unwrap();
+        let refused = bodies().ingest(&registry(), named(Text::Json(&json)), at(0));
+        assert_eq!(refused, Err(IngestError::NotAString), "{broken}");
+    }
+}
+
+#[test]
+fn every_sender_has_a_previous_body_of_its_own() {
+    let (registry, bodies) = (registry(), bodies());
+    let repeats = |shards: &str, instance, text| {
+        let shards = shards.parse().unwrap();
+        let post = Post { shards, instance, sequence: None, interval: None, text };
+        let before = bodies.repeated.get();
+        bodies.ingest(&registry, post, at(0)).unwrap();
+        bodies.repeated.get() > before
+    };
+    let text = Text::Plain("a 1\n");
+    let json = RawValue::from_string(r#""a 1\n""#.to_owned()).unwrap();
+    for (shards, instance) in [("3", Some("x")), ("3", Some("y")), ("4", Some("x")), ("5", None)] {
+        assert!(!repeats(shards, instance, text), "{shards} {instance:?}");
+        assert!(repeats(shards, instance, text), "{shards} {instance:?}");
+    }
+    // The same sender by another route: what it said there is what it said last.
+    assert!(!repeats("3", Some("x"), Text::Json(&json)));
+    assert!(!repeats("3", Some("x"), text));
+    assert!(repeats("3", Some("x"), text));
+    assert!(!repeats("3", Some("x"), Text::Json(&json)));
+}
+
+#[test]
+fn bodies_are_counted_and_forgotten() {
+    let (registry, bodies) = (registry(), bodies());
+    let post = |text: &str, now| bodies.ingest(&registry, named(text.into()), now).unwrap();
+    assert_eq!(bodies.bytes.get(), 0);
+    let body = |value: &str| format!("{}a {value}\n", "# a comment that is long\n".repeat(1000));
+    post(&body("1"), at(0));
+    let short = bodies.bytes.get();
+    assert!((25_000..27_000).contains(&short), "{short}");
+    post(&body(&"1".repeat(300)), at(1));
+    assert_eq!((bodies.bytes.get(), bodies.repeated.get()), (short + 299, 1));
+    // As long as it is used it stays.
+    bodies.forget_unused(at(301));
+    assert_eq!(bodies.bytes.get(), short + 299);
+    bodies.forget_unused(at(302));
+    assert_eq!(bodies.bytes.get(), 0);
+    // One that cannot be repeated takes no memory.
+    for text in ["a 1 5\n".to_owned(), format!("#{}\n", "x".repeat(MAX_BODY_BYTES))] {
+        post(&body("1"), at(400));
+        assert!(bodies.bytes.get() > 0);
+        post(&text, at(400));
+        assert_eq!(bodies.bytes.get(), 0);
+    }
+}
+
+#[test]
+fn no_more_is_kept_than_there_is_room_for() {
+    let (registry, bodies) = (registry(), bodies());
+    let text = format!("#{}\na 1\n", "x".repeat(MAX_BODY_BYTES - 100));
+    let most = MAX_BYTES as usize / text.len();
+    let post = |shard: usize| {
+        let shards = shard.to_string().parse().unwrap();
+        let post = Post { shards, ..named(text.as_str().into()) };
+        bodies.ingest(&registry, post, at(0)).unwrap();
+    };
+    (0..most + 3).for_each(post);
+    assert_eq!(bodies.by_sender.read().len(), most);
+    assert!(bodies.bytes.get() <= MAX_BYTES);
+    // Those who have one keep it.
+    (0..most + 3).for_each(post);
+    assert_eq!(bodies.repeated.get(), most as u64);
+    bodies.forget_unused(at(400));
+    assert_eq!(bodies.bytes.get(), 0);
+}
+
+/// Two posts of one sender at once, again and again: each replaces all that was said before, in one order or the other.
+#[test]
+fn of_two_bodies_at_once_one_is_last() {
+    let (registry, bodies) = (registry(), bodies());
+    let body = |n: usize| {
+        (0..50).map(|gauge| format!("g{gauge} {}\n", n % (gauge + 2))).collect::<String>()
+    };
+    let gauges = |page: &str| {
+        page.lines().filter(|l| l.starts_with('g')).map(|l| format!("{l}\n")).collect::<String>()
+    };
+    let shown = |n| gauges(&body(n).replace(' ', "{shard_id=\"3\"} "));
+    let post = |n| bodies.ingest(&registry, named(body(n).as_str().into()), at(0)).unwrap();
+    for round in 0..500 {
+        let both = [3 * round, 3 * round + 1];
+        let barrier = Barrier::new(2);
+        scope(|threads| {
+            for n in both {
+                let (post, barrier) = (&post, &barrier);
+                threads.spawn(move || {
+                    barrier.wait();
+                    post(n);
+                });
+            }
+        });
+        let page = gauges(&page(&registry, at(0)));
+        assert!(both.iter().any(|n| sorted(&shown(*n)) == sorted(&page)), "{both:?}: {page}");
+        post(3 * round + 2);
+        assert_eq!(sorted(&shown(3 * round + 2)), sorted(&gauges(&self::page(&registry, at(0)))));
+    }
+    assert!(bodies.repeated.get() > 500, "{}", bodies.repeated.get());
+}
+
+fn sorted(lines: &str) -> Vec<&str> {
+    let mut lines: Vec<_> = lines.lines().collect();
+    lines.sort_unstable();
+    lines
+}
