@@ -32,10 +32,13 @@ const KEPT_FOR: Duration = Duration::from_secs(300);
 /// shards, so a sender's posts are applied in the order in which they become its previous body.
 #[derive(Debug)]
 pub struct PreviousBodies {
-    by_sender: RwLock<HashMap<Sender<Box<str>>, Arc<Mutex<Previous>>>>,
+    by_sender: RwLock<BySender>,
+    max_bytes: i64,
     bytes: IntGauge,
     repeated: IntCounter,
 }
+
+type BySender = HashMap<Sender<Box<str>>, Arc<Mutex<Previous>>>;
 
 /// Whose body it is, as far as is known before it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,7 +90,7 @@ impl PreviousBodies {
     #[must_use]
     pub fn new(metrics: PreviousBodyMetrics) -> Self {
         let PreviousBodyMetrics { bytes, repeated } = metrics;
-        Self { by_sender: RwLock::default(), bytes, repeated }
+        Self { by_sender: RwLock::default(), max_bytes: MAX_BYTES, bytes, repeated }
     }
 
     /// Takes a body, as [`super::ingest`] does, and keeps it.
@@ -143,7 +146,7 @@ impl PreviousBodies {
     fn keep(&self, post: &Post<'_>, read: Read<'_>, now: UnixTime) {
         let sender = Sender::of(post);
         let previous = Previous::of(post, read, &self.bytes, now);
-        let Some(previous) = previous.filter(|_| self.bytes.get() <= MAX_BYTES) else {
+        let Some(previous) = previous.filter(|_| self.bytes.get() <= self.max_bytes) else {
             self.by_sender.write().remove(&sender);
             return;
         };

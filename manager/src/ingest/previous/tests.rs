@@ -2,10 +2,9 @@
 
 mod differential;
 
-use std::{
-    sync::Barrier,
-    thread::scope,
-};
+use std::{sync::Barrier, thread::scope};
+
+use serde_json::value::RawValue;
 
 use super::*;
 use crate::{
@@ -123,9 +122,8 @@ fn what_differs_in_values_alone_is_taken_as_a_repetition() {
         let texts = [first, second, first].map(|text| Text::Plain(text));
         let repeated = post_all(&texts);
         assert_eq!(repeated[..2], [false, *is_repetition], "{what}");
-        let json = [first, second, first].map(|text| {
-            RawValue::from_string(serde_json::to_string(text).unwrap()).unwrap()
-        });
+        let json = [first, second, first]
+            .map(|text| RawValue::from_string(serde_json::to_string(text).unwrap()).unwrap());
         let json = post_all(&json.each_ref().map(|json| Text::Json(json)));
         assert_eq!(json, repeated, "{what}, in JSON");
     }
@@ -136,7 +134,12 @@ fn escapes_of_json_are_not_read() {
     for (what, first, second, is_repetition) in [
         ("nothing", r#""a 1\nb 2\n""#, r#""a 1\nb 2\n""#, true),
         ("a value", r#""a{l=\"ü\\\"\"} 1\nb 2\n""#, r#""a{l=\"ü\\\"\"} 7\nb 22\n""#, true),
-        ("escapes are there", r#""a{l=\"\u00fc\ud83e\udd80\/\u0041\"} 1\nb 2\n""#, r#""a{l=\"\u00fc\ud83e\udd80\/\u0041\"} 1\nb 3\n""#, true),
+        (
+            "escapes are there",
+            r#""a{l=\"\u00fc\ud83e\udd80\/\u0041\"} 1\nb 2\n""#,
+            r#""a{l=\"\u00fc\ud83e\udd80\/\u0041\"} 1\nb 3\n""#,
+            true,
+        ),
         ("line feeds by number", r#""a 1\u000ab 2\u000A""#, r#""a 2\u000ab 3\u000A""#, true),
         ("an escape in a value", r#""a \u0031\nb 2\n""#, r#""a \u0031\nb 3\n""#, false),
         ("an escape comes into a value", r#""a 1\nb 2\n""#, r#""a 1\nb 2\u0031\n""#, false),
@@ -144,8 +147,7 @@ fn escapes_of_json_are_not_read() {
         ("another spelling", r#""a{l=\"/\"} 1\n""#, r#""a{l=\"\/\"} 1\n""#, false),
         ("tabs", r#""a\t1\nb\t2\t\n""#, r#""a\t1\nb\t3\t\n""#, true),
     ] {
-        let json = [first, second]
-            .map(|json| RawValue::from_string(json.to_owned()).unwrap());
+        let json = [first, second].map(|json| RawValue::from_string(json.to_owned()).unwrap());
         let repeated = post_all(&json.each_ref().map(|json| Text::Json(json)));
         assert_eq!(repeated, [false, is_repetition], "{what}");
     }
@@ -206,9 +208,10 @@ fn bodies_are_counted_and_forgotten() {
 
 #[test]
 fn no_more_is_kept_than_there_is_room_for() {
-    let (registry, bodies) = (registry(), bodies());
-    let text = format!("#{}\na 1\n", "x".repeat(MAX_BODY_BYTES - 100));
-    let most = MAX_BYTES as usize / text.len();
+    let registry = registry();
+    let bodies = PreviousBodies { max_bytes: 100_000, ..bodies() };
+    let text = format!("#{}\na 1\n", "x".repeat(9_500));
+    let most = 10;
     let post = |shard: usize| {
         let shards = shard.to_string().parse().unwrap();
         let post = Post { shards, ..named(text.as_str().into()) };
@@ -216,7 +219,7 @@ fn no_more_is_kept_than_there_is_room_for() {
     };
     (0..most + 3).for_each(post);
     assert_eq!(bodies.by_sender.read().len(), most);
-    assert!(bodies.bytes.get() <= MAX_BYTES);
+    assert!(bodies.bytes.get() <= bodies.max_bytes);
     // Those who have one keep it.
     (0..most + 3).for_each(post);
     assert_eq!(bodies.repeated.get(), most as u64);
