@@ -28,7 +28,7 @@ use crate::{
 /// The gauge by which a process is told from its predecessors, and by which its counts' beginning is known.
 const PROCESS_START: &str = "process_start_time_seconds";
 
-/// A body and who sent it.
+/// Who sent a body, and what was said about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Post<'a> {
     /// The shards it speaks for.
@@ -39,8 +39,6 @@ pub struct Post<'a> {
     pub sequence: Option<u64>,
     /// How often the sender reports (`X-Report-Interval`), if it says so.
     pub interval: Option<Duration>,
-    /// What it says.
-    pub text: Text<'a>,
 }
 
 /// Prometheus text format 0.0.4, as it was received.
@@ -49,7 +47,12 @@ pub enum Text<'a> {
     /// As it is.
     Plain(&'a str),
     /// As a JSON string, whose escapes nobody has looked at yet.
-    Json(&'a RawValue),
+    Json {
+        /// The whole body.
+        body: &'a [u8],
+        /// The string, a part of it.
+        metrics: &'a RawValue,
+    },
 }
 
 impl<'a> Text<'a> {
@@ -57,10 +60,18 @@ impl<'a> Text<'a> {
     fn read(self) -> Result<Cow<'a, str>, IngestError> {
         match self {
             Self::Plain(text) => Ok(Cow::Borrowed(text)),
-            Self::Json(text) => match serde_json::from_str(text.get()) {
+            Self::Json { metrics, .. } => match serde_json::from_str(metrics.get()) {
                 Ok(text) => Ok(Cow::Owned(text)),
                 Err(_) => Err(IngestError::NotAString),
             },
+        }
+    }
+
+    /// The whole body as it came.
+    const fn received(self) -> &'a [u8] {
+        match self {
+            Self::Plain(text) => text.as_bytes(),
+            Self::Json { body, .. } => body,
         }
     }
 }
@@ -107,8 +118,13 @@ pub enum IngestError {
 ///
 /// # Errors
 /// If it is malformed or refused; nothing of it is applied then.
-pub fn ingest(registry: &Registry, post: Post<'_>, now: UnixTime) -> Result<Taken, IngestError> {
-    read(registry, post, now).map(|read| read.taken)
+pub fn ingest(
+    registry: &Registry,
+    post: &Post<'_>,
+    text: Text<'_>,
+    now: UnixTime,
+) -> Result<Taken, IngestError> {
+    read(registry, post, text, now).map(|read| read.taken)
 }
 
 /// A body that was read as a whole.
@@ -121,8 +137,13 @@ struct Read<'a> {
     placement: Option<Placement>,
 }
 
-fn read<'a>(registry: &Registry, post: Post<'a>, now: UnixTime) -> Result<Read<'a>, IngestError> {
-    let text = post.text.read()?;
+fn read<'a>(
+    registry: &Registry,
+    post: &Post<'_>,
+    text: Text<'a>,
+    now: UnixTime,
+) -> Result<Read<'a>, IngestError> {
+    let text = text.read()?;
     let mut body = assemble::assemble(&text, post.shards)?;
     let sender = match (post.instance, body.process_start) {
         (Some(name), _) => instance_key(name),

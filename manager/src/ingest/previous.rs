@@ -45,13 +45,11 @@ type BySender = HashMap<Sender<Box<str>>, Arc<Mutex<Previous>>>;
 struct Sender<S> {
     shards: ShardIds,
     instance: Option<S>,
-    is_json: bool,
 }
 
 impl Equivalent<Sender<Box<str>>> for Sender<&str> {
     fn equivalent(&self, key: &Sender<Box<str>>) -> bool {
-        let Sender { shards, instance, is_json } = key;
-        self.shards == *shards && self.is_json == *is_json && self.instance == instance.as_deref()
+        self.shards == key.shards && self.instance == key.instance.as_deref()
     }
 }
 
@@ -100,28 +98,36 @@ impl PreviousBodies {
     pub fn ingest(
         &self,
         registry: &Registry,
-        post: Post<'_>,
+        post: &Post<'_>,
+        text: Text<'_>,
         now: UnixTime,
     ) -> Result<Taken, IngestError> {
-        if let Some(taken) = self.repeat(registry, &post, now) {
+        if let Some(taken) = self.repeat(registry, post, text.received(), now) {
             return Ok(taken);
         }
-        let read = read(registry, post, now)?;
+        let read = read(registry, post, text, now)?;
         let taken = read.taken.clone();
         // A late body changed nothing: the previous one still is what the registry has.
         if !taken.late {
-            self.keep(&post, read, now);
+            self.keep(post, text, read, now);
         }
         Ok(taken)
     }
 
-    /// Takes a body that differs from its sender's previous one in values alone. `None`: it is another, or the previous one
+    /// Takes a body that differs from its sender's previous one in values alone. Nothing of it needs to be known before: all
+    /// that is no value is as it was in a body that was read. `None`: it is another, or the previous one
     /// is in use, and nothing was done. Takes a microsecond for 40 samples or so, and waits for no reading of bodies.
-    pub fn repeat(&self, registry: &Registry, post: &Post<'_>, now: UnixTime) -> Option<Taken> {
+    pub fn repeat(
+        &self,
+        registry: &Registry,
+        post: &Post<'_>,
+        received: &[u8],
+        now: UnixTime,
+    ) -> Option<Taken> {
         let previous = Arc::clone(self.by_sender.read().get(&Sender::of(post))?);
         let mut previous = previous.try_lock()?;
         let previous = &mut *previous;
-        let difference = previous.spots.compare(&previous.received, post.text.received())?;
+        let difference = previous.spots.compare(&previous.received, received)?;
         let repeat = Repeat {
             sender: &previous.sender,
             shards: post.shards.lowest()..=post.shards.highest(),
@@ -131,7 +137,7 @@ impl PreviousBodies {
         };
         let applied = registry.repeat(&mut previous.placement, &repeat, now)?;
         previous.spots.follow(&difference);
-        previous.become_of(post.text.received(), now);
+        previous.become_of(received, now);
         self.repeated.inc();
         Some(Taken {
             series: applied.samples,
@@ -143,9 +149,9 @@ impl PreviousBodies {
     }
 
     /// Keeps a body that was applied in place of its sender's previous one, if there is room.
-    fn keep(&self, post: &Post<'_>, read: Read<'_>, now: UnixTime) {
+    fn keep(&self, post: &Post<'_>, text: Text<'_>, read: Read<'_>, now: UnixTime) {
         let sender = Sender::of(post);
-        let previous = Previous::of(post, read, &self.bytes, now);
+        let previous = Previous::of(text, read, &self.bytes, now);
         let Some(previous) = previous.filter(|_| self.bytes.get() <= self.max_bytes) else {
             self.by_sender.write().remove(&sender);
             return;
@@ -172,35 +178,23 @@ impl PreviousBodies {
 
 impl<'a> Sender<&'a str> {
     const fn of(post: &Post<'a>) -> Self {
-        let is_json = matches!(post.text, Text::Json(_));
-        Self { shards: post.shards, instance: post.instance, is_json }
+        Self { shards: post.shards, instance: post.instance }
     }
 
     fn into_owned(self) -> Sender<Box<str>> {
-        let Self { shards, instance, is_json } = self;
-        Sender { shards, instance: instance.map(Into::into), is_json }
-    }
-}
-
-impl<'a> Text<'a> {
-    /// As it came.
-    fn received(self) -> &'a [u8] {
-        match self {
-            Self::Plain(text) => text.as_bytes(),
-            Self::Json(text) => text.get().as_bytes(),
-        }
+        Sender { shards: self.shards, instance: self.instance.map(Into::into) }
     }
 }
 
 impl Previous {
     /// The body that was just read, if the next one can be compared with it.
-    fn of(post: &Post<'_>, read: Read<'_>, gauge: &IntGauge, now: UnixTime) -> Option<Self> {
+    fn of(text: Text<'_>, read: Read<'_>, gauge: &IntGauge, now: UnixTime) -> Option<Self> {
         let placement = read.placement?;
-        let received = post.text.received();
+        let received = text.received();
         if received.len() > MAX_BODY_BYTES {
             return None;
         }
-        let spots = Spots::find(post.text, &read.text, &read.values, &placement)?;
+        let spots = Spots::find(text, &read.text, &read.values, &placement)?;
         let mut previous = Self {
             received: received.to_vec(),
             spots,

@@ -46,7 +46,7 @@ impl Spots {
             first.insert(shard_id, before);
             before += series as u32;
         }
-        let mut places = Places { received, at: 0, text_at: 0 };
+        let mut places = Places::new(received);
         let (mut spots, mut end) = (Vec::with_capacity(values.len()), 0);
         for value in values.iter().filter(|value| !value.is_start) {
             let token = text.get(value.token.clone())?;
@@ -160,19 +160,31 @@ fn ends_line(text: &str, at: usize) -> bool {
 
 /// Finds places of a text in what was received, one after the other.
 struct Places<'a> {
-    received: Text<'a>,
+    received: &'a [u8],
+    is_json: bool,
     /// Up to where it was looked at, and which place of the text that is.
     at: usize,
     text_at: usize,
 }
 
-impl Places<'_> {
+impl<'a> Places<'a> {
+    fn new(text: Text<'a>) -> Self {
+        let (is_json, at) = match text {
+            Text::Plain(_) => (false, 0),
+            // After the opening quote.
+            Text::Json { body, metrics } => {
+                (true, metrics.get().as_ptr().addr() - body.as_ptr().addr() + 1)
+            }
+        };
+        Self { received: text.received(), is_json, at, text_at: 0 }
+    }
+
     fn of(&mut self, text_at: usize) -> Option<usize> {
-        let Text::Json(json) = self.received else { return Some(text_at) };
-        // The string begins with a quote.
-        self.at = self.at.max(1);
+        if !self.is_json {
+            return Some(text_at);
+        }
         loop {
-            let rest = json.get().as_bytes().get(self.at..)?;
+            let rest = self.received.get(self.at..)?;
             let unescaped = memchr::memchr(b'\\', rest).unwrap_or(rest.len());
             let wanted = text_at.checked_sub(self.text_at)?;
             if wanted <= unescaped {
