@@ -208,7 +208,7 @@ impl Client {
             sample(&format!("c_total{labels}"), count().to_string());
         }
         if shards != "0" {
-            sample("c_total{shard_id=\"2\",l=\"z\"}", count().to_string());
+            sample("c_total{shard_id=\"3\",l=\"z\"}", count().to_string());
             sample("c_total{shard_id=\"1\"}", count().to_string());
         }
         for labels in ["", "k=\"v\","] {
@@ -226,7 +226,7 @@ impl Client {
         sample("s_sum", gauges.next().unwrap());
         sample("s_count", count().to_string());
         sample("# TYPE", "g gauge".into());
-        for labels in ["", "{shard_id=\"1\"}", "{shard_id=\"2\",l=\"x\"}", "{shard_id=\"9\"}"] {
+        for labels in ["", "{shard_id=\"1\"}", "{shard_id=\"3\",l=\"x\"}", "{shard_id=\"9\"}"] {
             sample(&format!("g{labels}"), gauges.next().unwrap());
         }
         sample("untyped", gauges.next().unwrap());
