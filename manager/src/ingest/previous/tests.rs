@@ -187,6 +187,20 @@ fn every_sender_has_a_previous_body_of_its_own() {
 }
 
 #[test]
+fn a_late_body_takes_no_previous_one_s_place() {
+    let (registry, bodies) = (registry(), bodies());
+    let repeats = |sequence, text: &str| {
+        let post = Post { sequence: Some(sequence), ..named() };
+        let before = bodies.repeated.get();
+        let taken = bodies.ingest(&registry, &post, text.into(), at(0)).unwrap();
+        (taken.late, bodies.repeated.get() > before)
+    };
+    assert_eq!(repeats(5, "a 1\n"), (false, false));
+    assert_eq!(repeats(4, "a 2\n"), (true, false));
+    assert_eq!(repeats(6, "a 3\n"), (false, true));
+}
+
+#[test]
 fn bodies_are_counted_and_forgotten() {
     let (registry, bodies) = (registry(), bodies());
     let post = |text: &str, now| bodies.ingest(&registry, &named(), text.into(), now).unwrap();
