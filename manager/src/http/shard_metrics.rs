@@ -205,3 +205,29 @@ fn report_interval(headers: &HeaderMap) -> Result<Option<Duration>, HttpError> {
         HttpError::new(StatusCode::BAD_REQUEST, what)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_id_is_found_at_either_end() {
+        let text = "x".repeat(1000);
+        for (body, ids) in [
+            (format!("{{\"shardId\": 3, \"metrics\": \"{text}\"}}"), Some("3")),
+            (format!("{{\"metrics\":\"{text}\",\"shardId\":3}}"), Some("3")),
+            (format!("{{\"metrics\":\"{text}\", \"shardId\" : \"0-3\" }}\n"), Some("0-3")),
+            ("{\"metrics\":\"\",\"shardId\":3}".to_owned(), Some("3")),
+            ("{\"shardId\":3,\"shardId\":4}".to_owned(), Some("3")),
+            (format!("{{\"shardId\":-3,\"metrics\":\"{text}\"}}"), None),
+            (format!("{{\"metrics\":\"{text}\",\"y\":\"shardId\"}}"), None),
+            (format!("{{\"y\":\"{text}\",\"shardId\":3,\"metrics\":\"{text}\"}}"), None),
+            ("\"shardId\"".to_owned(), None),
+            ("\"shardId\":".to_owned(), None),
+            (String::new(), None),
+        ] {
+            let presumed = presumed_shard_id(body.as_bytes()).map(|ids| ids.to_string());
+            assert_eq!(presumed.as_deref(), ids, "{body}");
+        }
+    }
+}
