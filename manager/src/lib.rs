@@ -235,7 +235,10 @@ fn forget_unused(previous_bodies: Arc<PreviousBodies>, clock: Clock) -> JoinHand
         let mut tick = interval(FORGET_EVERY);
         loop {
             tick.tick().await;
-            previous_bodies.forget_unused(clock.now());
+            let (previous_bodies, now) = (Arc::clone(&previous_bodies), clock.now());
+            if let Err(error) = spawn_blocking(move || previous_bodies.forget_unused(now)).await {
+                tracing::error!(%error, "forgetting bodies failed");
+            }
         }
     })
 }

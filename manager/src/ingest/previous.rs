@@ -168,11 +168,14 @@ impl PreviousBodies {
 
     /// Forgets bodies whose senders have been silent for long.
     pub fn forget_unused(&self, now: UnixTime) {
-        let is_used = |previous: &Mutex<Previous>| {
+        let is_unused = |previous: &Mutex<Previous>| {
             // One that is in use now is used.
-            previous.try_lock().is_none_or(|previous| now.since(previous.used) <= KEPT_FOR)
+            previous.try_lock().is_some_and(|previous| now.since(previous.used) > KEPT_FOR)
         };
-        self.by_sender.write().retain(|_, previous| is_used(previous));
+        let unused = |_: &_, previous: &mut Arc<_>| is_unused(previous);
+        let forgotten: Vec<_> = self.by_sender.write().extract_if(unused).collect();
+        // Many bodies take their time to go: not while others wait.
+        drop(forgotten);
     }
 }
 

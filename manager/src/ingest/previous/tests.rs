@@ -246,6 +246,21 @@ fn no_more_is_kept_than_there_is_room_for() {
     assert_eq!(bodies.bytes.get(), 0);
 }
 
+/// Two bodies were read at once; the one that was applied first is kept last.
+#[test]
+fn a_body_that_is_not_what_was_applied_last_is_not_trusted() {
+    let (registry, bodies) = (registry(), bodies());
+    let texts = ["a 1\nb 1\n", "a 2\nb 2\n"].map(Text::Plain);
+    let [first, second] = texts.map(|text| read(&registry, &named(), text, at(0)).unwrap());
+    bodies.keep(&named(), texts[1], second, at(0));
+    bodies.keep(&named(), texts[0], first, at(0));
+    bodies.ingest(&registry, &named(), "a 1\nb 3\n".into(), at(0)).unwrap();
+    assert!(page(&registry, at(0)).contains("\na{shard_id=\"3\"} 1\n"));
+    assert_eq!(bodies.repeated.get(), 0);
+    bodies.ingest(&registry, &named(), "a 1\nb 4\n".into(), at(0)).unwrap();
+    assert_eq!(bodies.repeated.get(), 1);
+}
+
 /// Two connections of one sender at once, again and again: each body replaces all that was said before, in one order or
 /// the other, and the next one is compared with what was really last.
 #[test]
