@@ -14,7 +14,7 @@ fn main() {
     let mut fleet = workload::fleet(1_000);
     let kept = Exposition::default();
     let registry = fleet.registry.clone();
-    let scrape = |coding| kept.render(&registry, &[], workload::now(), (Format::Text, coding));
+    let scrape = |coding| kept.render(&registry, &[], workload::now(), (Format::TEXT, coding));
     println!(
         "page of {} series: {:.1} MB plain, {:.2} MB gzip",
         1_000 * workload::SERIES_PER_SHARD,
@@ -22,7 +22,7 @@ fn main() {
         megabytes(&scrape(Coding::Gzip))
     );
     let fresh =
-        median(|| {}, || black_box(render(&registry, &[], workload::now(), Format::Text).len()));
+        median(|| {}, || black_box(render(&registry, &[], workload::now(), Format::TEXT).len()));
     println!("rendered anew: {fresh:.2} ms");
     for coding in [Coding::Identity, Coding::Gzip] {
         let nothing = median(|| {}, || black_box(scrape(coding).len()));

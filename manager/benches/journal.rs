@@ -107,7 +107,7 @@ fn manager(runtime: &Runtime, dir: Option<&Path>) -> Manager {
 }
 
 fn page_bytes(registry: &Registry) -> usize {
-    render(registry, &[], Clock::new().now(), Format::Text).len()
+    render(registry, &[], Clock::new().now(), Format::TEXT).len()
 }
 
 fn size(dir: &Path) -> u64 {

@@ -33,8 +33,8 @@ fn render_page(c: &mut Criterion) {
     group
         .throughput(Throughput::Elements(1_000 * workload::SERIES_PER_SHARD as u64))
         .sample_size(20);
-    for format in Format::ALL {
-        group.bench_function(format.as_str(), |b| {
+    for format in [Format::TEXT, Format::OPENMETRICS, Format::PROTOBUF] {
+        group.bench_function(format.syntax.as_str(), |b| {
             b.iter(|| black_box(render(&fleet.registry, &[], workload::now(), format).len()));
         });
     }

@@ -13,6 +13,9 @@ use tokio::time::Instant;
 pub struct UnixTime(Duration);
 
 impl UnixTime {
+    /// Later than all others.
+    pub const MAX: Self = Self(Duration::MAX);
+
     /// `seconds` (and fraction) since the epoch; a negative or meaningless number is the epoch itself.
     #[must_use]
     pub fn from_secs_f64(seconds: f64) -> Self {
@@ -31,6 +34,12 @@ impl UnixTime {
         // Whole milliseconds: a timestamp of 13 digits reads better than the noise behind them.
         let millis = self.0.as_millis() as f64;
         millis / 1e3
+    }
+
+    /// Nanoseconds since the epoch; the year 2554 for all that is later.
+    #[must_use]
+    pub fn as_nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// How long after `earlier` this is; zero if it is not.

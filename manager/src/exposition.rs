@@ -3,26 +3,36 @@
 mod chunks;
 mod deflate;
 mod encoder;
+mod filter;
 mod format;
 mod kept;
 mod own;
 mod protobuf;
+mod revalue;
+mod shared;
 mod text;
+mod zstd;
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-pub use format::{Coding, Format};
+pub use filter::Filter;
+pub use format::{Coding, Format, Negotiated, Syntax};
 pub use kept::Exposition;
 pub use own::{OwnFamily, OwnSeries, reserved};
+pub(crate) use shared::SharedPages;
 
-use crate::{clock::UnixTime, registry::Registry};
-use encoder::Encoder;
+use crate::{
+    clock::UnixTime,
+    registry::{Family, Registry},
+};
+use deflate::Gzip;
+use encoder::{Encoder, Head};
 
 /// One rendered page.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// Value of `Content-Type`.
-    pub content_type: &'static str,
     /// How the bytes are compressed.
     pub coding: Coding,
     /// The page's bytes, in order.
@@ -30,6 +40,17 @@ pub struct Page {
 }
 
 impl Page {
+    /// The page, which is not compressed yet, in this coding.
+    #[must_use]
+    pub fn compressed(self, coding: Coding) -> Self {
+        let segments = match coding {
+            Coding::Identity => return self,
+            Coding::Gzip => Gzip::of(&self.segments),
+            Coding::Zstd => zstd::frame(&self.segments),
+        };
+        Self { coding, segments }
+    }
+
     /// Length of the whole page, bytes.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -53,39 +74,69 @@ impl Page {
 /// process-wide metrics; those it keeps of each shard are added here.
 #[must_use]
 pub fn render(registry: &Registry, own: &[OwnFamily], now: UnixTime, format: Format) -> Page {
+    render_some(registry, own, now, format, &Filter::default())
+}
+
+/// Renders what [`render`] would, as far as `filter` wants it.
+#[must_use]
+pub fn render_some(
+    registry: &Registry,
+    own: &[OwnFamily],
+    now: UnixTime,
+    format: Format,
+    filter: &Filter,
+) -> Page {
     let encoder = Encoder::new(format);
+    let wanted =
+        |name: &str, kind| filter.has_family(name, kind, &format.escaping.metric_name(name));
     // By family id. Shards are read one after the other, each in one go, so that a shard's families agree.
-    let mut bodies: Vec<Vec<u8>> = Vec::new();
+    let mut blocks: BTreeMap<usize, Option<Block>> = BTreeMap::new();
     registry.visit(now, |shard| {
+        if !filter.has_shard(Some(shard.id())) {
+            return;
+        }
         for (family, series) in shard.families() {
-            if bodies.len() <= family.id {
-                bodies.resize_with(family.id + 1, Vec::new);
-            }
-            if let Some(body) = bodies.get_mut(family.id) {
+            let block = blocks.entry(family.id).or_insert_with(|| {
+                let Family { name, kind, help, unit, .. } = family;
+                wanted(name, *kind).then(|| Block {
+                    name: name.clone(),
+                    head: encoder.head(name, *kind, help, unit),
+                    body: Vec::new(),
+                })
+            });
+            if let Some(block) = block {
                 for one in series {
-                    encoder.series(body, &family.name, family.kind, Some(shard.id()), &one);
+                    encoder.series(&mut block.body, &block.head, Some(shard.id()), &one);
                 }
             }
         }
     });
 
-    let families = registry.families();
-    let mut blocks: Vec<(&str, Vec<Bytes>)> = Vec::new();
-    for (family, body) in families.iter().zip(bodies) {
+    let mut texts: Vec<(Box<str>, [Bytes; 2])> = Vec::new();
+    for Block { name, head, body } in blocks.into_values().flatten() {
         if !body.is_empty() {
-            let head = encoder.head(&family.name, family.kind, &family.help, &family.unit);
-            let head = encoder.open(&head, body.len());
-            blocks.push((&family.name, vec![head.into(), body.into()]));
+            texts.push((name, [encoder.open(&head, body.len()).into(), body.into()]));
         }
     }
-    let of_shards = own::of_shards(&registry.summaries(now));
-    for family in own.iter().chain(&of_shards) {
-        blocks.push((family.name.as_str(), vec![encoder.own_family(family).into()]));
+    let mut shards = registry.summaries(now);
+    shards.retain(|shard| filter.has_shard(Some(shard.id)));
+    let of_shards = own::of_shards(&shards);
+    let own = own.iter().filter(|_| filter.has_shard(None));
+    for family in own.chain(&of_shards).filter(|family| wanted(&family.name, family.kind)) {
+        let text = encoder.own_family(family);
+        texts.push((family.name.as_str().into(), [text.into(), Bytes::new()]));
     }
-    blocks.sort_by_key(|(name, _)| *name);
-    let mut segments: Vec<Bytes> = blocks.into_iter().flat_map(|(_, block)| block).collect();
+    texts.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut segments: Vec<Bytes> = texts.into_iter().flat_map(|(_, texts)| texts).collect();
     segments.push(Bytes::from_static(encoder.end()));
-    Page { content_type: format.content_type(), coding: Coding::Identity, segments }
+    Page { coding: Coding::Identity, segments }
+}
+
+/// A family in the making.
+struct Block {
+    name: Box<str>,
+    head: Head,
+    body: Vec<u8>,
 }
 
 #[cfg(test)]

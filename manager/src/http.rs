@@ -2,6 +2,7 @@
 
 mod body;
 mod error;
+mod scrape;
 mod shard_metrics;
 mod shards;
 
@@ -9,9 +10,8 @@ use std::{future::ready, sync::Arc};
 
 use axum::{
     Json, Router,
-    body::Body,
     extract::{DefaultBodyLimit, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -19,13 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    exposition::{Coding, Exposition, Format},
+    exposition::{Exposition, SharedPages},
     ingest::PreviousBodies,
     journal::{Journal, JournalState},
     metrics::Metrics,
     registry::Registry,
 };
-use body::PageBody;
 use error::HttpError;
 
 /// Longest body of a POST, bytes: a shard at its limit of 5,000 series has about 1 MB of text.
@@ -37,16 +36,19 @@ pub(crate) struct Http {
     pub(crate) registry: Arc<Registry>,
     pub(crate) previous_bodies: Arc<PreviousBodies>,
     pub(crate) exposition: Arc<Exposition>,
+    pub(crate) pages: Arc<SharedPages>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
+    /// Whether OpenMetrics pages have `_created` samples.
+    pub(crate) openmetrics_created: bool,
     pub(crate) shutdown: CancellationToken,
 }
 
 /// All routes.
 pub(crate) fn routes(http: Http) -> Router {
     Router::new()
-        .route("/metrics", get(scrape))
+        .route("/metrics", get(scrape::scrape))
         .route("/", get(|| ready(INDEX)))
         .route("/shard-metrics", post(shard_metrics::take))
         .route("/api/v1/shards", get(shards::list))
@@ -65,35 +67,13 @@ pub(crate) fn routes(http: Http) -> Router {
 
 const INDEX: &str = "\
 shardmeter-manager
-  GET  /metrics          all shards' metrics, for Prometheus (text 0.0.4, OpenMetrics 1.0, protobuf)
+  GET  /metrics          all shards' metrics, for Prometheus (text, OpenMetrics, protobuf); a part of them with
+                         ?name[]=guild_count and ?shard_id=3
   POST /shard-metrics    {\"shardId\": 3, \"metrics\": \"<Prometheus text>\"}
   GET  /api/v1/shards    who reports, as JSON
   GET  /healthz, /readyz
 gRPC (telemetry, reflection, health) has a port of its own.
 ";
-
-async fn scrape(State(http): State<Http>, headers: HeaderMap) -> Result<Response, HttpError> {
-    let stated = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let format = Format::negotiate(stated(header::ACCEPT));
-    let coding = Coding::negotiate(stated(header::ACCEPT_ENCODING));
-    let metrics = Arc::clone(&http.metrics);
-    metrics.count_scrape(format);
-    // Rendering a large page takes milliseconds of CPU: not on a worker that serves others.
-    let page = tokio::task::spawn_blocking(move || {
-        let own = http.metrics.gather();
-        let _timer = http.metrics.render_seconds.start_timer();
-        http.exposition.render(&http.registry, &own, http.clock.now(), (format, coding))
-    });
-    let page = page.await.map_err(|_| HttpError::failed("rendering the page"))?;
-    let mut answer = Response::new(Body::new(PageBody::from(page.segments)));
-    let about = answer.headers_mut();
-    about.insert(header::CONTENT_TYPE, HeaderValue::from_static(page.content_type));
-    about.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
-    if let Some(coding) = coding.content_encoding() {
-        about.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
-    }
-    Ok(answer)
-}
 
 async fn readiness(State(http): State<Http>) -> Response {
     if http.shutdown.is_cancelled() {

@@ -39,6 +39,7 @@ pub use config::{Config, ConfigError};
 pub use journal::{JournalError, OpenError};
 
 use clock::Clock;
+use exposition::Exposition;
 use ingest::PreviousBodies;
 use journal::{FileJournal, Journal, JournalState, MemoryOnly};
 use metrics::Metrics;
@@ -51,9 +52,6 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 /// How often the disk takes what the journal has: what a power cut may cost.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(1);
 
-/// How often senders are looked for that fell silent.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
-
 /// A manager whose sockets are bound.
 #[derive(Debug)]
 pub struct Manager {
@@ -62,6 +60,7 @@ pub struct Manager {
     grpc: TcpListener,
     grpc_addr: SocketAddr,
     sessions: Arc<Sessions>,
+    openmetrics_created: bool,
 }
 
 /// Why the manager cannot start.
@@ -134,7 +133,8 @@ impl Manager {
             idle_gap: config.stale_after,
             shutdown: CancellationToken::new(),
         });
-        Ok(Self { http, http_addr, grpc, grpc_addr, sessions })
+        let openmetrics_created = config.openmetrics_created;
+        Ok(Self { http, http_addr, grpc, grpc_addr, sessions, openmetrics_created })
     }
 
     /// Where HTTP really listens.
@@ -181,7 +181,7 @@ impl Manager {
     /// # Errors
     /// If a listener fails for good.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { http, http_addr, grpc, grpc_addr, sessions } = self;
+        let Self { http, http_addr, grpc, grpc_addr, sessions, openmetrics_created } = self;
         tracing::info!(%http_addr, %grpc_addr, "manager listens");
         if sessions.journal.state() == JournalState::MemoryOnly {
             tracing::warn!(
@@ -189,21 +189,28 @@ impl Manager {
             );
         }
         let stop = sessions.shutdown.clone();
+        let exposition = Arc::<Exposition>::default();
         let previous_bodies =
             Arc::new(PreviousBodies::new(sessions.metrics.previous_bodies.clone()));
         let routes = http::routes(http::Http {
             registry: Arc::clone(&sessions.registry),
             previous_bodies: Arc::clone(&previous_bodies),
-            exposition: Arc::default(),
+            exposition: Arc::clone(&exposition),
+            pages: Arc::default(),
             journal: Arc::clone(&sessions.journal),
             metrics: Arc::clone(&sessions.metrics),
             clock: sessions.clock,
+            openmetrics_created,
             shutdown: stop.clone(),
         });
         let summary = AbortOnDropHandle::new(summary::every_minute(Arc::clone(&sessions)));
-        let forgetting = AbortOnDropHandle::new(forget_unused(previous_bodies, sessions.clock));
         let drained = CancellationToken::new();
-        let maintenance = AbortOnDropHandle::new(maintain(Arc::clone(&sessions), drained.clone()));
+        let maintenance = AbortOnDropHandle::new(maintain(
+            Arc::clone(&sessions),
+            exposition,
+            previous_bodies,
+            drained.clone(),
+        ));
         // A page is written at once; without this its end would wait for the reader's word on the rest. A socket that
         // refuses works all the same.
         let http = http.tap_io(|connection| drop(connection.set_nodelay(true)));
@@ -221,7 +228,7 @@ impl Manager {
             }
         };
         stop.cancel(); // ends the sessions too when a listener failed
-        drop((summary, forgetting));
+        drop(summary);
         // Its last act is to have the disk take everything.
         drained.cancel();
         let _ = maintenance.await;
@@ -229,22 +236,14 @@ impl Manager {
     }
 }
 
-/// Starts the task that drops what silent HTTP senders posted last.
-fn forget_unused(previous_bodies: Arc<PreviousBodies>, clock: Clock) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut tick = interval(FORGET_EVERY);
-        loop {
-            tick.tick().await;
-            let (previous_bodies, now) = (Arc::clone(&previous_bodies), clock.now());
-            if let Err(error) = spawn_blocking(move || previous_bodies.forget_unused(now)).await {
-                tracing::error!(%error, "forgetting bodies failed");
-            }
-        }
-    })
-}
-
-/// Starts the task that looks after the journal once a second until no more is to come, and once more then.
-fn maintain(sessions: Arc<Sessions>, drained: CancellationToken) -> JoinHandle<()> {
+/// Starts the task that looks after the journal, the pages and the bodies once a second until no more is to come, and once
+/// more then.
+fn maintain(
+    sessions: Arc<Sessions>,
+    exposition: Arc<Exposition>,
+    previous_bodies: Arc<PreviousBodies>,
+    drained: CancellationToken,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut tick = interval(MAINTAIN_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -254,12 +253,16 @@ fn maintain(sessions: Arc<Sessions>, drained: CancellationToken) -> JoinHandle<(
                 () = drained.cancelled() => {}
             }
             let ends = drained.is_cancelled();
-            let sessions = Arc::clone(&sessions);
+            let (sessions, exposition) = (Arc::clone(&sessions), Arc::clone(&exposition));
+            let previous_bodies = Arc::clone(&previous_bodies);
             let now = sessions.clock.now();
-            let maintained =
-                spawn_blocking(move || sessions.journal.maintain(&sessions.registry, now));
+            let maintained = spawn_blocking(move || {
+                sessions.journal.maintain(&sessions.registry, now);
+                exposition.forget_unused(now);
+                previous_bodies.forget_unused(now);
+            });
             if let Err(error) = maintained.await {
-                tracing::error!(%error, "looking after the journal failed");
+                tracing::error!(%error, "looking after what is kept failed");
             }
             if ends {
                 return;

@@ -5,7 +5,7 @@ use prometheus::{
     Registry as Own, core::Collector, process_collector::ProcessCollector,
 };
 
-use crate::exposition::{Format, OwnFamily};
+use crate::exposition::{OwnFamily, Syntax};
 
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +180,7 @@ impl Metrics {
             "shardmeter_manager_scrapes_total",
             "Scrapes answered, by format.",
             "format",
-            Format::ALL.map(Format::as_str),
+            Syntax::ALL.map(Syntax::as_str),
         )?;
         let render_seconds = add(
             &own,
@@ -215,8 +215,8 @@ impl Metrics {
         self.posts.with_label_values(&[outcome.as_str()]).inc();
     }
 
-    pub(crate) fn count_scrape(&self, format: Format) {
-        self.scrapes.with_label_values(&[format.as_str()]).inc();
+    pub(crate) fn count_scrape(&self, syntax: Syntax) {
+        self.scrapes.with_label_values(&[syntax.as_str()]).inc();
     }
 
     /// All of them, for the page.

@@ -7,11 +7,14 @@
 
 mod bounds;
 mod labels;
+mod names;
 
 use serde::{Deserialize, Serialize};
 
 pub use bounds::{Bounds, BoundsError};
-pub use labels::{LabelError, LabelSet, is_label_name, unescape};
+pub use labels::{LabelError, LabelSet, is_legacy, pairs, unescape};
+pub(crate) use labels::{closing_quote, put_quoted};
+pub use names::{Escaping, is_legacy_label_name, is_legacy_metric_name, is_name};
 
 /// How a family's values behave (Prometheus' term).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -97,13 +100,22 @@ pub struct Samples<'a> {
 /// whose name leaves no family so.
 #[must_use]
 pub fn counter_stem(name: &str) -> Option<&str> {
-    name.strip_suffix("_total").filter(|stem| is_metric_name(stem))
+    name.strip_suffix("_total").filter(|stem| !stem.is_empty())
 }
 
-/// Whether `name` can name a metric in every format: `[a-zA-Z_:][a-zA-Z0-9_:]*`.
+/// Names that a family called `name` and its samples have, in any format.
 #[must_use]
-pub fn is_metric_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_' || b == b':')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':')
+pub fn sample_names(name: &str, kind: MetricType) -> Vec<String> {
+    let with =
+        |suffixes: &[&str]| suffixes.iter().map(|suffix| format!("{name}{suffix}")).collect();
+    match kind {
+        MetricType::Histogram => with(&["", "_bucket", "_sum", "_count", "_created"]),
+        MetricType::Summary => with(&["", "_sum", "_count", "_created"]),
+        // OpenMetrics names the family without the suffix of its samples.
+        MetricType::Counter => match counter_stem(name) {
+            Some(stem) => vec![name.to_owned(), stem.to_owned(), format!("{stem}_created")],
+            None => with(&[""]),
+        },
+        MetricType::Gauge | MetricType::Untyped => with(&[""]),
+    }
 }

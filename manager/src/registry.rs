@@ -24,12 +24,20 @@ mod limits;
 mod report;
 mod restore;
 mod shard;
+mod shared;
 mod status;
 mod store;
 mod view;
 mod writer;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -47,7 +55,7 @@ pub use instance::{InstanceKey, Transport};
 pub use report::{
     NewValue, Placement, Repeat, Report, ReportError, ReportedFamily, ReportedSeries,
 };
-pub use status::{InstanceStatus, ShardState, ShardStatus, ShardSummary};
+pub use status::{Collected, InstanceStatus, ShardState, ShardStatus, ShardSummary};
 pub use store::SeriesId;
 pub use view::{SeriesView, ShardView};
 pub use writer::{Attached, Writer};
@@ -55,7 +63,7 @@ pub use writer::{Attached, Writer};
 use crate::{clock::UnixTime, model::MetricType};
 use change::Recorder;
 use family::FamilyTable;
-use shard::Shard;
+use shared::SharedShard;
 
 /// What the registry needs to know of the manager's configuration.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +102,7 @@ pub enum Reason {
     TypeConflict,
     /// The name is the manager's or collides with another family's sample names.
     NameCollision,
-    /// The series equals another of the same sender once the manager's labels are set.
+    /// The series equals another of the same shard once the manager's labels are set, or label names escaped.
     DuplicateSeries,
     /// A limit on series was reached.
     Limit,
@@ -145,8 +153,10 @@ const MAX_SAID: usize = 100;
 pub struct Registry {
     settings: Settings,
     families: FamilyTable,
-    shards: RwLock<BTreeMap<u32, Arc<Mutex<Shard>>>>,
+    shards: RwLock<BTreeMap<u32, Arc<SharedShard>>>,
     fleet: Mutex<FleetSize>,
+    /// The shard count at the last [`Registry::collect`].
+    collected_count: AtomicU32,
     recorder: Arc<Recorder>,
     /// The latest time that a restored change tells of.
     recorded_until: Mutex<UnixTime>,
@@ -177,6 +187,7 @@ impl Registry {
             families: FamilyTable::new(reserved),
             shards: RwLock::default(),
             fleet: Mutex::default(),
+            collected_count: AtomicU32::new(0),
             recorder: Arc::default(),
             recorded_until: Mutex::default(),
         }
@@ -186,32 +197,54 @@ impl Registry {
     /// what `look` sees of it comes from whole frames.
     pub fn visit(&self, now: UnixTime, mut look: impl FnMut(&ShardView<'_>)) {
         for shard in self.all() {
-            let mut shard = shard.lock();
+            let mut shard = shard.peek();
             shard.settle(now, self.settings.stale_after);
             look(&ShardView::new(&shard));
         }
     }
 
-    /// Calls `look` with every shard that ever reported, as [`Registry::visit`] does, and with those of its series that
-    /// changed since the last call: whoever keeps what it saw needs no more. There can be one such keeper. Returns how
-    /// every shard is, by id, as [`Registry::status`] lists them.
+    /// Calls `look` with every shard of which something changed since the last call, as [`Registry::visit`] does, and with
+    /// those of its series that changed: whoever keeps what it saw needs no more. There can be one such keeper. With
+    /// `all`, and when the bot's size changed, `look` is called with every shard.
     pub fn collect(
         &self,
         now: UnixTime,
+        all: bool,
         mut look: impl FnMut(&ShardView<'_>, &[SeriesId]),
-    ) -> Vec<ShardSummary> {
+    ) -> Collected {
         let stale_after = self.settings.stale_after;
-        let (mut touched, mut known) = (Vec::new(), BTreeMap::new());
-        for shard in self.all() {
-            let mut shard = shard.lock();
+        let count = self.fleet.lock().shard_count;
+        let count_before = self.collected_count.swap(count, Relaxed);
+        let complete = all || count_before != count;
+        let mut collected = Collected { complete, ..Collected::default() };
+        let mut touched = Vec::new();
+        for shared in self.due(now, complete) {
+            let mut shard = shared.peek();
             shard.settle(now, stale_after);
             shard.store.take_touched(&mut touched);
             let view = ShardView::new(&shard);
             look(&view, &touched);
             touched.clear();
-            known.insert(view.id(), view.summary(now, stale_after));
+            let summary = view.summary(now, stale_after);
+            shared.looked_at(&shard, shard.unchanged_until(now, stale_after));
+            if summary.is_listed(count) {
+                collected.summaries.push(summary);
+            } else {
+                collected.unlisted.push(summary.id);
+            }
         }
-        self.complete(known, ShardSummary::never_seen, |shard| shard.state)
+        if complete {
+            let shards = self.shards.read();
+            let never_seen = (0..count).filter(|id| !shards.contains_key(id));
+            collected.summaries.extend(never_seen.map(ShardSummary::never_seen));
+        }
+        collected
+    }
+
+    /// The shards that may show something else than when they were collected, in order of id; or all.
+    fn due(&self, now: UnixTime, all: bool) -> Vec<Arc<SharedShard>> {
+        let shards = self.shards.read();
+        shards.values().filter(|shard| all || shard.is_due(now)).map(Arc::clone).collect()
     }
 
     /// All families that shards ever reported, in order of [`Family::id`].
@@ -227,7 +260,7 @@ impl Registry {
         self.visit(now, |view| {
             known.insert(view.id(), view.status(now, self.settings.stale_after));
         });
-        self.complete(known, ShardStatus::never_seen, |shard| shard.state)
+        self.complete(known, ShardStatus::never_seen, |shard| &shard.summary)
     }
 
     /// The same without instances.
@@ -237,7 +270,7 @@ impl Registry {
         self.visit(now, |view| {
             known.insert(view.id(), view.summary(now, self.settings.stale_after));
         });
-        self.complete(known, ShardSummary::never_seen, |shard| shard.state)
+        self.complete(known, ShardSummary::never_seen, |shard| shard)
     }
 
     /// Adds the shards that never reported, and drops those that are no longer listed.
@@ -245,33 +278,27 @@ impl Registry {
         &self,
         mut known: BTreeMap<u32, T>,
         never_seen: impl Fn(u32) -> T,
-        state: impl Fn(&T) -> ShardState,
+        summary: impl Fn(&T) -> &ShardSummary,
     ) -> Vec<T> {
         let count = self.fleet.lock().shard_count;
         for id in 0..count {
             known.entry(id).or_insert_with(|| never_seen(id));
         }
-        known.retain(|id, shard| match state(shard) {
-            ShardState::Up => true,
-            // Without a count (HTTP senders say none) what was seen once stays listed.
-            ShardState::Stale => *id < count || count == 0,
-            ShardState::NeverSeen => *id < count,
-        });
+        known.retain(|_, shard| summary(shard).is_listed(count));
         known.into_values().collect()
     }
 
     /// The shard, made now if it never reported.
-    fn shard(&self, id: u32) -> Arc<Mutex<Shard>> {
+    fn shard(&self, id: u32) -> Arc<SharedShard> {
         if let Some(shard) = self.shards.read().get(&id) {
             return Arc::clone(shard);
         }
-        Arc::clone(
-            self.shards.write().entry(id).or_insert_with(|| Arc::new(Mutex::new(Shard::new(id)))),
-        )
+        let mut shards = self.shards.write();
+        Arc::clone(shards.entry(id).or_insert_with(|| Arc::new(SharedShard::new(id))))
     }
 
     /// All shards, in order of id.
-    fn all(&self) -> Vec<Arc<Mutex<Shard>>> {
+    fn all(&self) -> Vec<Arc<SharedShard>> {
         self.shards.read().values().map(Arc::clone).collect()
     }
 

@@ -27,12 +27,19 @@ pub(crate) struct Prometheus {
 
 impl Prometheus {
     pub(crate) async fn start(target: SocketAddr) -> Self {
+        Self::start_with(&[("shardmeter", target)], &[]).await
+    }
+
+    /// One that scrapes several targets, each as a job of its own.
+    pub(crate) async fn start_with(jobs: &[(&str, SocketAddr)], flags: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
         let config = data.path().join("prometheus.yml");
-        let text = format!(
-            "global:\n  scrape_interval: 250ms\nscrape_configs:\n  - job_name: shardmeter\n    honor_labels: false\n    \
-             static_configs:\n      - targets: ['{target}']\n"
-        );
+        let mut text = "global:\n  scrape_interval: 250ms\nscrape_configs:\n".to_owned();
+        for (job, target) in jobs {
+            text += &format!(
+                "  - job_name: {job}\n    honor_labels: false\n    static_configs:\n      - targets: ['{target}']\n"
+            );
+        }
         std::fs::write(&config, text).unwrap();
         let addr = free_addr();
         let mut command = Command::new("prometheus");
@@ -40,7 +47,8 @@ impl Prometheus {
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", data.path().join("data").display()))
             .arg(format!("--web.listen-address={addr}"))
-            .arg("--log.level=error");
+            .arg("--log.level=error")
+            .args(flags);
         let process = tools::start(&mut command);
         let prometheus = Self { addr, _process: process, _data: data };
         until("Prometheus is ready", || async {
@@ -62,7 +70,7 @@ impl Prometheus {
     }
 
     /// The newest sample of every series the query selects.
-    async fn query(&self, query: &str) -> Result<Samples, String> {
+    pub(crate) async fn query(&self, query: &str) -> Result<Samples, String> {
         self.query_with(&[("query", query)]).await
     }
 
@@ -127,12 +135,21 @@ impl Prometheus {
         Ok(())
     }
 
-    /// Fails unless the last scrape worked.
-    async fn assert_target_healthy(&self) {
-        until("the target is up", || async {
+    /// Why the last scrape of a job failed; empty if it did not.
+    pub(crate) async fn scrape_error(&self, job: &str) -> Result<String, String> {
+        let answer = self.api("targets", &[]).await?;
+        let mut targets = answer["data"]["activeTargets"].as_array().into_iter().flatten();
+        let target = targets.find(|target| target["scrapePool"] == job);
+        Ok(target.and_then(|t| t["lastError"].as_str()).unwrap_or_default().to_owned())
+    }
+
+    /// Fails unless the last scrape of each target worked.
+    pub(crate) async fn assert_targets_healthy(&self) {
+        until("the targets are up", || async {
             let answer = self.api("targets", &[]).await?;
-            let target = &answer["data"]["activeTargets"][0];
-            if target["health"] == "up" { Ok(()) } else { Err(target.to_string()) }
+            let mut targets = answer["data"]["activeTargets"].as_array().into_iter().flatten();
+            let down = targets.find(|target| target["health"] != "up");
+            down.map_or(Ok(()), |target| Err(target.to_string()))
         })
         .await;
     }
@@ -180,7 +197,7 @@ async fn prometheus_finds_what_discords_books_say() {
     })
     .await;
     assert!(discord.books().confirmed() > 400, "the test had traffic");
-    prometheus.assert_target_healthy().await;
+    prometheus.assert_targets_healthy().await;
 
     // What the shards know of Discord is true as well.
     let books = discord.books();
@@ -251,7 +268,7 @@ async fn prometheus_reads_every_series_of_the_page() {
         same(&comparable(&page), &comparable(&seen))
     })
     .await;
-    prometheus.assert_target_healthy().await;
+    prometheus.assert_targets_healthy().await;
     fleet.stop().await;
     manager.stop().await;
 }

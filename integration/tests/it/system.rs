@@ -1,9 +1,9 @@
 //! The system under test: the parts' own `build` and `run`, in this process, on free ports.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use shardmeter_gateway_sim::{Books, Control, GatewaySim};
-use shardmeter_manager::Manager;
+use shardmeter_manager::{Manager, registry::Registry};
 use shardmeter_shard::Bot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -20,22 +20,25 @@ pub(crate) const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 pub(crate) struct RunningManager {
     pub(crate) http: SocketAddr,
     pub(crate) grpc: SocketAddr,
+    /// What it keeps, for shards that report to it without a stream.
+    pub(crate) registry: Arc<Registry>,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
 
 impl RunningManager {
     pub(crate) async fn start() -> Self {
-        let config = shardmeter_manager::Config {
-            report_interval: REPORT_INTERVAL,
-            ..shardmeter_manager::Config::default()
-        };
+        Self::start_with(shardmeter_manager::Config::default()).await
+    }
+
+    pub(crate) async fn start_with(config: shardmeter_manager::Config) -> Self {
+        let config = shardmeter_manager::Config { report_interval: REPORT_INTERVAL, ..config };
         let manager = Manager::build(config).await.unwrap();
-        let (http, grpc) = (manager.http_addr(), manager.grpc_addr());
+        let (http, grpc, registry) = (manager.http_addr(), manager.grpc_addr(), manager.registry());
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let running = tokio::spawn(async move { manager.run(stopped).await.unwrap() });
-        Self { http, grpc, stop, running }
+        Self { http, grpc, registry, stop, running }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -55,6 +55,13 @@ pub(crate) fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect(name))
 }
 
+/// What a test draws its numbers from; `SEED` repeats one.
+pub(crate) fn seed() -> u64 {
+    let seed = variable("SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
+    eprintln!("SEED={seed}");
+    seed
+}
+
 /// Asks again until there is an answer; fails with the last reason why there is none.
 pub(crate) async fn until<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
 where

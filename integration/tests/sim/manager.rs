@@ -29,7 +29,7 @@ pub(crate) async fn run(shared: Rc<Shared>) -> turmoil::Result {
     let registry = manager.registry();
     let scraping = async {
         loop {
-            let page = exposition::render(&registry, &[], now(), Format::Text).to_vec();
+            let page = exposition::render(&registry, &[], now(), Format::TEXT).to_vec();
             shared.scraped(&String::from_utf8_lossy(&page));
             sleep(shared.scrape_every).await;
         }

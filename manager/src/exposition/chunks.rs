@@ -2,10 +2,10 @@
 //!
 //! An **entry** is the rendered samples of one series; a **chunk** is a run of entries in one piece of memory, handed to the
 //! socket as it is. A series that changed is written over its old entry; where its length differs, the chunk is put
-//! together anew from what changed and the runs between. Series that change all the time are kept apart from those at
-//! rest, so that most chunks keep their compressed form.
+//! together anew from what changed and the runs between. When a page is compressed, series that change all the time are
+//! moved apart from those at rest, so that most chunks keep their compressed form.
 
-use std::{ops::Range, sync::Arc};
+use std::{num::NonZeroU32, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
@@ -21,14 +21,25 @@ const SMALL: usize = FULL / 4;
 /// Entries that left and are not worth the trouble.
 const MANY: usize = 64;
 
-/// A series that did not change for so many pages is at rest.
+/// A series that did not change in so many compressed pages is at rest.
 const REST_AFTER: u32 = 8;
 
-/// Where a series' entry is. It moves: [`Chunks`] says where to.
+/// Where a series' entry is. It moves: [`Chunks::take_moved`] says where to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    chunk: u32,
+    /// One more than its chunk's index.
+    chunk: NonZeroU32,
     entry: u32,
+}
+
+impl Place {
+    fn new(chunk: usize, entry: usize) -> Self {
+        Self { chunk: NonZeroU32::MIN.saturating_add(chunk as u32), entry: entry as u32 }
+    }
+
+    const fn chunk(self) -> usize {
+        self.chunk.get() as usize - 1
+    }
 }
 
 /// Whose entry it is.
@@ -44,11 +55,15 @@ pub(super) struct Key {
 pub(super) struct Chunks {
     chunks: Vec<Chunk>,
     /// The chunks that are being filled: with series at rest, and with those that change.
-    filling: [Option<u32>; 2],
+    filling: [Option<usize>; 2],
     /// Chunks without entries, to be used again.
-    free: Vec<u32>,
+    free: Vec<usize>,
+    /// Chunks with entries that left or whose length changed.
+    unsettled: Vec<usize>,
     /// Entries that moved since [`Chunks::take_moved`].
     moved: Vec<(Key, Place)>,
+    /// Compressed pages so far.
+    round: u32,
 }
 
 #[derive(Debug, Default)]
@@ -64,61 +79,74 @@ struct Chunk {
     new_text: Vec<u8>,
     /// The compressed text, until it changes.
     deflated: Option<Deflated>,
+    /// The round in which it was last compressed, from 1.
+    deflated_in: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    /// None: it left.
-    key: Option<Key>,
+    key: Key,
     /// One past its last byte in the chunk's text.
     end: u32,
-    /// Number of the page on which it last changed.
+    /// The round in which it last changed, from 1; 0: it did not, for as long as anybody remembers. [`GONE`]: it left.
     changed: u32,
 }
 
+const GONE: u32 = u32::MAX;
+
 impl Chunks {
-    /// Takes `text` as the new entry of a series, which has a place if it had one; empty if it is no longer exposed.
-    /// Returns its place. Until [`Chunks::settle`], what is appended is not there to be replaced.
-    pub(super) fn put(
-        &mut self,
-        key: Key,
-        place: Option<Place>,
-        text: &[u8],
-        page: u32,
-    ) -> Option<Place> {
-        let Some(place) = place else {
-            // It may well rest: what was seen once is not yet known to change.
-            return (!text.is_empty()).then(|| self.append(key, text, page, false));
-        };
-        let chunk = self.chunks.get_mut(place.chunk as usize)?;
-        if chunk.entry(place.entry) == text {
-            return Some(place);
-        }
-        if text.is_empty() {
-            chunk.replace(place.entry, text, page);
-            return None;
-        }
-        if chunk.hot {
-            chunk.replace(place.entry, text, page);
-            return Some(place);
-        }
-        chunk.replace(place.entry, &[], page);
-        Some(self.append(key, text, page, true))
+    /// The entry at a place, as it was when the page was last settled.
+    pub(super) fn text(&self, place: Place) -> &[u8] {
+        self.chunks.get(place.chunk()).map_or(&[], |chunk| chunk.entry(place.entry))
     }
 
-    /// Puts chunks together anew where that is needed, and moves entries that are at rest to others of their kind.
-    pub(super) fn settle(&mut self, page: u32) {
-        for at in 0..self.chunks.len() {
-            if self.chunks.get(at).is_some_and(|chunk| chunk.hot) {
-                self.put_to_rest(at, page);
-            }
+    /// Takes `text` as the entry of a series that has none.
+    pub(super) fn add(&mut self, key: Key, text: &[u8]) -> Place {
+        // It may well rest: what was seen once is not yet known to change.
+        self.append(key, text, 0, false)
+    }
+
+    /// Takes `text` as the new entry at a place.
+    pub(super) fn replace(&mut self, place: Place, text: &[u8]) {
+        let now = self.round + 1;
+        if let Some(chunk) = self.chunks.get_mut(place.chunk())
+            && chunk.replace(place.entry, text, now)
+        {
+            self.unsettled.push(place.chunk());
         }
-        for at in 0..self.chunks.len() {
+    }
+
+    /// The series at a place is no longer exposed.
+    pub(super) fn remove(&mut self, place: Place) {
+        if let Some(chunk) = self.chunks.get_mut(place.chunk())
+            && chunk.replace(place.entry, &[], GONE)
+        {
+            self.unsettled.push(place.chunk());
+        }
+    }
+
+    /// Puts chunks together anew where that is needed.
+    pub(super) fn settle(&mut self) {
+        while let Some(at) = self.unsettled.pop() {
             if let Some(chunk) = self.chunks.get_mut(at) {
                 chunk.put_together();
+                self.dissolve_small(at);
             }
-            self.dissolve_small(at);
         }
+    }
+
+    /// Moves series that changed since the last compressed page, and those that came to rest, to others of their kind.
+    pub(super) fn separate(&mut self) {
+        let now = self.round + 1;
+        for at in 0..self.chunks.len() {
+            match self.chunks.get(at) {
+                Some(chunk) if chunk.deflated.is_some() || chunk.deflated_in == 0 => {}
+                Some(chunk) if chunk.hot => self.put_to_rest(at, now),
+                Some(_) => self.set_apart(at),
+                None => {}
+            }
+        }
+        self.settle();
     }
 
     /// Entries that moved since the last call, with their new places.
@@ -144,59 +172,84 @@ impl Chunks {
 
     /// The text of all entries, compressed.
     pub(super) fn deflated(&mut self, deflater: &mut Deflater) -> impl Iterator<Item = &Deflated> {
+        self.round += 1;
+        let round = self.round;
         let chunks = self.chunks.iter_mut().filter(|chunk| !chunk.text.is_empty());
-        chunks.map(|chunk| {
-            let text = &chunk.text;
-            &*chunk.deflated.get_or_insert_with(|| deflater.deflate(text))
+        chunks.map(move |chunk| {
+            let (text, deflated_in) = (&chunk.text, &mut chunk.deflated_in);
+            &*chunk.deflated.get_or_insert_with(|| {
+                *deflated_in = round;
+                deflater.deflate(text)
+            })
         })
     }
 
-    /// Adds an entry to the chunk that is being filled.
-    fn append(&mut self, key: Key, text: &[u8], page: u32, hot: bool) -> Place {
-        let at = self.chunk_to_fill(hot);
-        let mut place = Place { chunk: at, entry: 0 };
-        if let Some(chunk) = self.chunks.get_mut(at as usize) {
-            let all = Arc::make_mut(&mut chunk.text);
-            all.extend_from_slice(text);
-            place.entry = chunk.entries.len() as u32;
-            chunk.entries.push(Entry { key: Some(key), end: all.len() as u32, changed: page });
-            chunk.deflated = None;
+    /// Forgets the compressed forms.
+    pub(super) fn forget_deflated(&mut self) {
+        for chunk in &mut self.chunks {
+            (chunk.deflated, chunk.deflated_in) = (None, 0);
         }
-        place
     }
 
-    fn chunk_to_fill(&mut self, hot: bool) -> u32 {
+    /// Whether it has compressed forms.
+    #[cfg(test)]
+    pub(super) fn is_deflated(&self) -> bool {
+        self.chunks.iter().any(|chunk| chunk.deflated.is_some())
+    }
+
+    /// Adds an entry to the chunk that is being filled.
+    fn append(&mut self, key: Key, text: &[u8], changed: u32, hot: bool) -> Place {
+        let at = self.chunk_to_fill(hot);
+        let Some(chunk) = self.chunks.get_mut(at) else {
+            return Place::new(at, 0);
+        };
+        let all = Arc::make_mut(&mut chunk.text);
+        all.extend_from_slice(text);
+        chunk.entries.push(Entry { key, end: all.len() as u32, changed });
+        chunk.deflated = None;
+        Place::new(at, chunk.entries.len() - 1)
+    }
+
+    fn chunk_to_fill(&mut self, hot: bool) -> usize {
         let filling = self.filling[usize::from(hot)];
-        let has_room =
-            |at: &u32| self.chunks.get(*at as usize).is_some_and(|chunk| chunk.text.len() < FULL);
+        let has_room = |at: &usize| self.chunks.get(*at).is_some_and(|c| c.text.len() < FULL);
         if let Some(at) = filling.filter(has_room) {
             return at;
         }
         let at = self.free.pop().unwrap_or_else(|| {
             self.chunks.push(Chunk::default());
-            self.chunks.len() as u32 - 1
+            self.chunks.len() - 1
         });
-        if let Some(chunk) = self.chunks.get_mut(at as usize) {
+        if let Some(chunk) = self.chunks.get_mut(at) {
             chunk.hot = hot;
-            Arc::make_mut(&mut chunk.text).reserve(FULL);
+            // Of a family that goes on, all but the last chunk will be filled.
+            let is_first = filling.is_none();
+            Arc::make_mut(&mut chunk.text).reserve(if is_first { 0 } else { FULL });
         }
         self.filling[usize::from(hot)] = Some(at);
         at
     }
 
-    /// Moves what did not change for long out of a hot chunk.
-    fn put_to_rest(&mut self, at: usize, page: u32) {
-        let Some(chunk) = self.chunks.get(at) else {
+    /// Moves what changed out of a chunk at rest; if that is most of it, it changes its kind.
+    fn set_apart(&mut self, at: usize) {
+        let Some(chunk) = self.chunks.get_mut(at) else {
             return;
         };
-        let is_at_rest = |(_, entry): &(u32, &Entry)| {
-            entry.key.is_some() && page.wrapping_sub(entry.changed) > REST_AFTER
-        };
-        let at_rest: Vec<_> =
-            (0..).zip(&chunk.entries).filter(is_at_rest).map(|(n, _)| n).collect();
-        for entry in at_rest {
-            self.move_entry(at, entry, page, false);
+        let since = chunk.deflated_in;
+        let changed = chunk.select(|entry| entry.changed > since);
+        if 2 * changed.len() > chunk.live() {
+            chunk.hot = true;
+            self.filling.iter_mut().filter(|f| **f == Some(at)).for_each(|f| *f = None);
+        } else {
+            self.move_entries(at, changed, true);
         }
+    }
+
+    /// Moves what did not change for long out of a chunk of what does.
+    fn put_to_rest(&mut self, at: usize, now: u32) {
+        let at_rest = |entry: &Entry| now.saturating_sub(entry.changed) > REST_AFTER;
+        let at_rest = self.chunks.get(at).map(|chunk| chunk.select(at_rest));
+        self.move_entries(at, at_rest.unwrap_or_default(), false);
     }
 
     /// Moves all entries of a chunk that has become small or sparse.
@@ -204,8 +257,8 @@ impl Chunks {
         let Some(chunk) = self.chunks.get(at) else {
             return;
         };
-        let (index, hot) = (at as u32, chunk.hot);
-        let is_filling = self.filling.contains(&Some(index));
+        let hot = chunk.hot;
+        let is_filling = self.filling.contains(&Some(at));
         let is_small = !is_filling && chunk.text.len() < SMALL && !chunk.entries.is_empty();
         if !is_small && !chunk.is_sparse() {
             return;
@@ -213,31 +266,28 @@ impl Chunks {
         if is_filling {
             self.filling[usize::from(hot)] = None;
         }
-        let live: Vec<_> =
-            (0..).zip(&chunk.entries).filter(|(_, e)| e.key.is_some()).map(|(n, _)| n).collect();
-        for entry in live {
-            let changed = self.changed(at, entry);
-            self.move_entry(at, entry, changed, hot);
-        }
+        let live = chunk.select(|_| true);
+        self.move_entries(at, live, hot);
         if let Some(chunk) = self.chunks.get_mut(at) {
             *chunk = Chunk::default();
-            self.free.push(index);
+            self.free.push(at);
         }
     }
 
-    fn changed(&self, at: usize, entry: u32) -> u32 {
-        let entry = self.chunks.get(at).and_then(|chunk| chunk.entries.get(entry as usize));
-        entry.map_or(0, |entry| entry.changed)
-    }
-
-    fn move_entry(&mut self, from: usize, entry: u32, changed: u32, hot: bool) {
-        let Some(chunk) = self.chunks.get_mut(from) else {
-            return;
-        };
-        let text = chunk.entry(entry).to_vec();
-        let key = chunk.entries.get(entry as usize).and_then(|entry| entry.key);
-        chunk.replace(entry, &[], changed);
-        if let Some(key) = key {
+    fn move_entries(&mut self, from: usize, entries: Vec<u32>, hot: bool) {
+        for entry in entries {
+            let Some(chunk) = self.chunks.get_mut(from) else {
+                return;
+            };
+            let Some(Entry { key, changed, .. }) = chunk.entries.get(entry as usize).copied()
+            else {
+                return;
+            };
+            let text = chunk.entry(entry).to_vec();
+            if chunk.replace(entry, &[], GONE) {
+                self.unsettled.push(from);
+            }
+            let changed = if hot { changed } else { 0 };
             let place = self.append(key, &text, changed, hot);
             self.moved.push((key, place));
         }
@@ -256,15 +306,30 @@ impl Chunk {
         self.text.get(self.range(entry)).unwrap_or_default()
     }
 
-    /// Changes an entry, at once if its length stays; empty: it leaves.
-    fn replace(&mut self, entry: u32, text: &[u8], page: u32) {
-        self.deflated = None;
+    /// Entries that are there and of which `is_it` is true.
+    fn select(&self, is_it: impl Fn(&Entry) -> bool) -> Vec<u32> {
+        let entries = (0..).zip(&self.entries);
+        entries.filter(|(_, e)| e.changed != GONE && is_it(e)).map(|(n, _)| n).collect()
+    }
+
+    /// Entries that are there.
+    fn live(&self) -> usize {
+        self.entries.len() - self.gone
+    }
+
+    /// Changes an entry, at once if its length stays. Returns whether the chunk must be put together, and was not to be
+    /// before.
+    fn replace(&mut self, entry: u32, text: &[u8], changed: u32) -> bool {
         let range = self.range(entry);
         let Some(known) = self.entries.get_mut(entry as usize) else {
-            return;
+            return false;
         };
-        known.changed = page;
-        if text.is_empty() && known.key.take().is_some() {
+        if self.text.get(range.clone()) == Some(text) {
+            return false;
+        }
+        self.deflated = None;
+        known.changed = changed;
+        if changed == GONE {
             self.gone += 1;
         }
         if range.len() == text.len() {
@@ -272,11 +337,12 @@ impl Chunk {
             if let Some(place) = Arc::make_mut(&mut self.text).get_mut(range) {
                 place.copy_from_slice(text);
             }
-            return;
+            return false;
         }
         let from = self.new_text.len();
         self.new_text.extend_from_slice(text);
         self.pending.push((entry, from..self.new_text.len()));
+        self.pending.len() == 1
     }
 
     /// Puts the text together from what is pending and the runs between.
@@ -286,7 +352,7 @@ impl Chunk {
         }
         self.pending.sort_unstable_by_key(|(entry, _)| *entry);
         let mut pending = self.pending.drain(..).peekable();
-        let mut text = Vec::with_capacity((self.text.len() + self.new_text.len()).max(FULL));
+        let mut text = Vec::with_capacity(self.text.len() + self.new_text.len());
         let (mut run, mut start, mut shift) = (0, 0, 0);
         for (n, entry) in (0..).zip(&mut self.entries) {
             let end = entry.end as usize;
@@ -307,8 +373,7 @@ impl Chunk {
 
     /// Whether so much of it left that the rest had better be elsewhere.
     fn is_sparse(&self) -> bool {
-        let live = self.entries.len() - self.gone;
-        self.entries.len() > 2 * live + MANY
+        self.entries.len() > 2 * self.live() + MANY
     }
 }
 

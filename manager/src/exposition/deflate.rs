@@ -5,14 +5,17 @@
 //! together from those of the parts) make them **one** gzip member: several members in a row are read by few clients.
 
 use bytes::Bytes;
-use crc32fast::Hasher;
 use flate2::{Compress, Compression, FlushCompress};
+use zlib_rs::crc32::{crc32_combine_gen, crc32_combine_op};
 
 /// A compressed piece of a page.
 #[derive(Debug, Clone)]
 pub(super) struct Deflated {
     bytes: Bytes,
-    checksum: Hasher,
+    /// CRC-32 of the text.
+    checksum: u32,
+    /// What brings the checksum of what stands before behind this text.
+    shift: u32,
     length: u32,
 }
 
@@ -40,9 +43,7 @@ impl Deflater {
             }
             bytes.reserve(bytes.capacity().max(64));
         }
-        let mut checksum = Hasher::new();
-        checksum.update(text);
-        Deflated { bytes: bytes.into(), checksum, length: text.len() as u32 }
+        Deflated::new(bytes, text)
     }
 }
 
@@ -57,9 +58,16 @@ impl Deflated {
             bytes.extend_from_slice(&(!length).to_le_bytes());
             bytes.extend_from_slice(piece);
         }
-        let mut checksum = Hasher::new();
-        checksum.update(text);
-        Self { bytes: bytes.into(), checksum, length: text.len() as u32 }
+        Self::new(bytes, text)
+    }
+
+    fn new(bytes: Vec<u8>, text: &[u8]) -> Self {
+        Self {
+            bytes: bytes.into(),
+            checksum: crc32fast::hash(text),
+            shift: crc32_combine_gen(text.len() as u64),
+            length: text.len() as u32,
+        }
     }
 }
 
@@ -67,7 +75,7 @@ impl Deflated {
 #[derive(Debug)]
 pub(super) struct Gzip {
     segments: Vec<Bytes>,
-    checksum: Hasher,
+    checksum: u32,
     length: u32,
 }
 
@@ -75,19 +83,26 @@ impl Gzip {
     pub(super) fn new() -> Self {
         // Deflate, no flags, no time, fastest, unknown system.
         const HEADER: &[u8] = &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
-        Self { segments: vec![Bytes::from_static(HEADER)], checksum: Hasher::new(), length: 0 }
+        Self { segments: vec![Bytes::from_static(HEADER)], checksum: 0, length: 0 }
     }
 
     pub(super) fn add(&mut self, piece: &Deflated) {
         self.segments.push(piece.bytes.clone());
-        self.checksum.combine(&piece.checksum);
+        self.checksum = crc32_combine_op(self.checksum, piece.checksum, piece.shift);
         self.length = self.length.wrapping_add(piece.length);
+    }
+
+    /// All of a page that is not kept.
+    pub(super) fn of(texts: &[Bytes]) -> Vec<Bytes> {
+        let (mut gzip, mut deflater) = (Self::new(), Deflater::new());
+        texts.iter().for_each(|text| gzip.add(&deflater.deflate(text)));
+        gzip.finish()
     }
 
     pub(super) fn finish(mut self) -> Vec<Bytes> {
         // An empty last block, then the trailer.
         let mut end = vec![3, 0];
-        end.extend_from_slice(&self.checksum.finalize().to_le_bytes());
+        end.extend_from_slice(&self.checksum.to_le_bytes());
         end.extend_from_slice(&self.length.to_le_bytes());
         self.segments.push(end.into());
         self.segments

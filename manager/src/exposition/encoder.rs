@@ -1,37 +1,46 @@
 //! One family after the other, whatever the format.
 
-use super::{Format, OwnFamily, protobuf, text::TextEncoder};
+use super::{Format, OwnFamily, Syntax, protobuf, text::TextEncoder};
 use crate::{model::MetricType, registry::SeriesView};
 
 /// Writes families and series in one format.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Encoder {
     Text(TextEncoder),
-    Protobuf,
+    Protobuf(protobuf::Encoder),
+}
+
+/// A family on a page.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) kind: MetricType,
+    /// Its name as its samples begin with it: escaped, and between quotes if there are any.
+    pub(super) name: Box<str>,
+    /// What is said of it once, for [`Encoder::open`].
+    pub(super) text: Vec<u8>,
 }
 
 impl Encoder {
     pub(super) const fn new(format: Format) -> Self {
-        match format {
-            Format::Text => Self::Text(TextEncoder::new(false)),
-            Format::OpenMetrics => Self::Text(TextEncoder::new(true)),
-            Format::Protobuf => Self::Protobuf,
+        match format.syntax {
+            Syntax::Text | Syntax::OpenMetrics => Self::Text(TextEncoder::new(format)),
+            Syntax::Protobuf => Self::Protobuf(protobuf::Encoder::new(format.escaping)),
         }
     }
 
-    /// What is said of a family once, for [`Encoder::open`].
-    pub(super) fn head(self, name: &str, kind: MetricType, help: &str, unit: &str) -> Vec<u8> {
+    /// What its series need to know of a family, and what is said of it once.
+    pub(super) fn head(self, name: &str, kind: MetricType, help: &str, unit: &str) -> Head {
         match self {
             Self::Text(text) => text.head(name, kind, help, unit),
-            Self::Protobuf => protobuf::head(name, kind, help, unit),
+            Self::Protobuf(protobuf) => protobuf.head(name, kind, help, unit),
         }
     }
 
     /// What stands before the series of a family, which have `length` bytes.
-    pub(super) fn open(self, head: &[u8], length: usize) -> Vec<u8> {
+    pub(super) fn open(self, head: &Head, length: usize) -> Vec<u8> {
         match self {
-            Self::Text(_) => head.to_vec(),
-            Self::Protobuf => protobuf::open(head, length),
+            Self::Text(_) => head.text.clone(),
+            Self::Protobuf(_) => protobuf::open(&head.text, length),
         }
     }
 
@@ -39,24 +48,37 @@ impl Encoder {
     pub(super) fn series(
         self,
         out: &mut Vec<u8>,
-        name: &str,
-        kind: MetricType,
+        head: &Head,
         shard_id: Option<u32>,
         series: &SeriesView<'_>,
     ) {
         match self {
-            Self::Text(text) => text.series(out, name, kind, shard_id, series),
-            Self::Protobuf => protobuf::series(out, kind, shard_id, series),
+            Self::Text(text) => text.series(out, head, shard_id, series),
+            Self::Protobuf(protobuf) => protobuf.series(out, head.kind, shard_id, series),
+        }
+    }
+
+    /// One series, of which `before` is what was written at an earlier time. False: it must be written anew.
+    pub(super) fn revalue(
+        self,
+        out: &mut Vec<u8>,
+        before: &[u8],
+        head: &Head,
+        series: &SeriesView<'_>,
+    ) -> bool {
+        match self {
+            Self::Text(text) => text.revalue(out, before, head.kind, series),
+            Self::Protobuf(_) => false,
         }
     }
 
     /// A whole family of the manager's own.
     pub(super) fn own_family(self, family: &OwnFamily) -> Vec<u8> {
+        let head = self.head(&family.name, family.kind, &family.help, "");
         let mut body = Vec::new();
         for one in &family.series {
-            self.series(&mut body, &family.name, family.kind, one.shard_id, &one.view());
+            self.series(&mut body, &head, one.shard_id, &one.view());
         }
-        let head = self.head(&family.name, family.kind, &family.help, "");
         let mut out = self.open(&head, body.len());
         out.append(&mut body);
         out
@@ -66,7 +88,7 @@ impl Encoder {
     pub(super) fn end(self) -> &'static [u8] {
         match self {
             Self::Text(text) => text.end(),
-            Self::Protobuf => b"",
+            Self::Protobuf(_) => b"",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Pages that are kept from one scrape to the next, so that each renders only what changed.
 
+use std::{hint::black_box, time::Duration};
+
 use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
@@ -8,17 +10,17 @@ use super::{
     Coding, Format, OwnFamily, Page,
     chunks::{Chunks, Key, Place},
     deflate::{Deflated, Deflater, Gzip},
-    encoder::Encoder,
-    own::{self, OfShards},
+    encoder::{Encoder, Head},
+    own::{self, OfShards, ValuesOfShard},
 };
 use crate::{
     clock::UnixTime,
     model::Bounds,
-    registry::{Registry, SeriesId, SeriesView, ShardSummary, ShardView},
+    registry::{Collected, Family, Registry, SeriesId, SeriesView, ShardSummary, ShardView},
 };
 
-/// A page that nobody asked for while others were asked for so often is no longer kept.
-const FORGET_AFTER: u32 = 1_000;
+/// What nobody asked for in so long is no longer kept.
+const FORGET_AFTER: Duration = Duration::from_secs(300);
 
 /// The pages of one registry. It is the registry's one keeper ([`Registry::collect`]).
 #[derive(Debug, Default)]
@@ -38,18 +40,27 @@ impl Exposition {
         (format, coding): (Format, Coding),
     ) -> Page {
         let mut kept = self.kept.lock();
-        if !kept.iter().any(|page| page.format == format) {
+        let is_new = !kept.iter().any(|page| page.format == format);
+        if is_new {
             kept.push(KeptPage::new(format));
         }
         // All pages take what changed, for nobody will say it again.
-        let shards = registry.collect(now, |shard, touched| {
+        let collected = registry.collect(now, is_new, |shard, touched| {
             kept.iter_mut().for_each(|page| page.take(shard, touched));
         });
-        kept.iter_mut().for_each(|page| page.settle(&shards, page.format == format));
-        kept.retain(|page| page.unasked < FORGET_AFTER);
-        match kept.iter_mut().find(|page| page.format == format) {
-            Some(page) => page.assemble(own, coding),
-            None => Page { content_type: format.content_type(), coding, segments: Vec::new() },
+        kept.iter_mut().for_each(|page| page.settle(&collected));
+        let asked = kept.iter_mut().find(|page| page.format == format);
+        let page = asked.map(|page| page.assemble(own, coding, now));
+        page.unwrap_or(Page { coding, segments: Vec::new() })
+    }
+
+    /// Drops the pages, and the compressed forms of pages, that were not asked for in the last five minutes.
+    pub fn forget_unused(&self, now: UnixTime) {
+        let mut kept = self.kept.lock();
+        let is_used = |at: UnixTime| now.since(at) < FORGET_AFTER;
+        kept.retain(|page| is_used(page.asked_at));
+        for page in kept.iter_mut().filter(|page| !is_used(page.deflated_at)) {
+            page.blocks().for_each(|family| family.chunks.forget_deflated());
         }
     }
 }
@@ -59,17 +70,18 @@ impl Exposition {
 struct KeptPage {
     format: Format,
     encoder: Encoder,
-    /// How many times it was brought up to date.
-    number: u32,
-    /// How many times since it was asked for.
-    unasked: u32,
+    /// When it was last asked for.
+    asked_at: UnixTime,
+    /// When it was last asked for in compressed form.
+    deflated_at: UnixTime,
     /// What shards report, by family id.
     families: Vec<KeptFamily>,
     /// Where each series of a shard is, by its index.
     places: Places,
-    /// What the manager keeps of each shard: families, which series there are, and where each is.
+    /// What the manager keeps of each shard: families, which series there are, what they say, and where each is.
     of_shards: Vec<KeptFamily>,
-    kept_of_shards: OfShards,
+    series_of_shards: OfShards,
+    values_of_shards: HashMap<u32, ValuesOfShard>,
     places_of_shards: Places,
     deflater: Deflater,
     /// Kept for its memory.
@@ -83,7 +95,7 @@ type Places = HashMap<u32, Vec<Option<Place>>>;
 #[derive(Debug, Default)]
 struct KeptFamily {
     name: Box<str>,
-    head: Vec<u8>,
+    head: Option<Head>,
     chunks: Chunks,
 }
 
@@ -92,139 +104,220 @@ impl KeptPage {
         let encoder = Encoder::new(format);
         let of_shards = own::OF_SHARDS.iter().map(|(name, kind, help)| {
             let head = encoder.head(name, *kind, help, "");
-            KeptFamily { name: (*name).into(), head, chunks: Chunks::default() }
+            KeptFamily { name: (*name).into(), head: Some(head), chunks: Chunks::default() }
         });
         Self {
             format,
             encoder,
-            number: 0,
-            unasked: 0,
+            asked_at: UnixTime::default(),
+            deflated_at: UnixTime::default(),
             families: Vec::new(),
             places: Places::default(),
             of_shards: of_shards.collect(),
-            kept_of_shards: OfShards::new(),
+            series_of_shards: OfShards::new(),
+            values_of_shards: HashMap::new(),
             places_of_shards: Places::default(),
             deflater: Deflater::new(),
             entry: Vec::new(),
         }
     }
 
+    fn blocks(&mut self) -> impl Iterator<Item = &mut KeptFamily> {
+        self.families.iter_mut().chain(&mut self.of_shards)
+    }
+
     /// Takes what changed of a shard; of one that it does not know, everything.
     fn take(&mut self, shard: &ShardView<'_>, touched: &[SeriesId]) {
-        if self.places.contains_key(&shard.id()) {
-            touched.iter().for_each(|id| self.take_series(shard, *id));
+        let is_new = !self.places.contains_key(&shard.id());
+        if touched.is_empty() && !is_new {
+            return;
+        }
+        let (encoder, families, entry) = (self.encoder, &mut self.families, &mut self.entry);
+        let places = self.places.entry(shard.id()).or_default();
+        fetch(families, places, shard, touched);
+        let mut take = |id: SeriesId| {
+            let Some(family) = shard.family(id) else {
+                return;
+            };
+            if places.len() <= id.index() {
+                places.resize(id.index() + 1, None);
+            }
+            if families.len() <= family.id {
+                families.resize_with(family.id + 1, KeptFamily::default);
+            }
+            if let (Some(kept), Some(place)) =
+                (families.get_mut(family.id), places.get_mut(id.index()))
+            {
+                kept.take(encoder, family, shard, id, place, entry);
+            }
+        };
+        if is_new {
+            shard.ids().for_each(take);
         } else {
-            self.places.insert(shard.id(), Vec::new());
-            shard.ids().for_each(|id| self.take_series(shard, id));
+            touched.iter().for_each(|id| take(*id));
         }
     }
 
-    fn take_series(&mut self, shard: &ShardView<'_>, id: SeriesId) {
-        let Some(family) = shard.family(id) else {
-            return;
-        };
-        self.entry.clear();
-        if let Some(series) = shard.series(id) {
-            let (name, kind) = (&family.name, family.kind);
-            self.encoder.series(&mut self.entry, name, kind, Some(shard.id()), &series);
-        }
-        if self.families.len() <= family.id {
-            self.families.resize_with(family.id + 1, KeptFamily::default);
-        }
-        let Some(kept) = self.families.get_mut(family.id) else {
-            return;
-        };
-        if kept.head.is_empty() {
-            kept.name = family.name.clone();
-            kept.head = self.encoder.head(&family.name, family.kind, &family.help, &family.unit);
-        }
-        let key = Key { shard_id: shard.id(), series: id.index() as u32 };
-        put(&mut kept.chunks, &mut self.places, key, &self.entry, self.number);
-    }
-
-    /// All shards were taken; `shards` says how they are.
-    fn settle(&mut self, shards: &[ShardSummary], asked: bool) {
-        self.unasked = if asked { 0 } else { self.unasked + 1 };
-        for shard in shards {
+    /// All that changed was taken.
+    fn settle(&mut self, collected: &Collected) {
+        for shard in &collected.summaries {
             self.take_summary(shard);
         }
-        if self.places_of_shards.len() > shards.len() {
-            self.drop_summaries(shards);
+        collected.unlisted.iter().for_each(|id| self.drop_summary(*id));
+        if collected.complete && self.values_of_shards.len() > collected.summaries.len() {
+            let listed: HashSet<_> = collected.summaries.iter().map(|shard| shard.id).collect();
+            let known: Vec<_> = self.values_of_shards.keys().copied().collect();
+            known
+                .into_iter()
+                .filter(|id| !listed.contains(id))
+                .for_each(|id| self.drop_summary(id));
         }
-        settle(&mut self.families, &mut self.places, self.number);
-        settle(&mut self.of_shards, &mut self.places_of_shards, self.number);
-        self.number = self.number.wrapping_add(1);
+        settle(&mut self.families, &mut self.places, Chunks::settle);
+        settle(&mut self.of_shards, &mut self.places_of_shards, Chunks::settle);
     }
 
     fn take_summary(&mut self, shard: &ShardSummary) {
         let values = own::of_shard(shard);
-        for (at, ((family, labels), value)) in (0..).zip(self.kept_of_shards.series().zip(values)) {
-            let (Some(kept), Some((name, kind, _))) =
-                (self.of_shards.get_mut(family), own::OF_SHARDS.get(family))
-            else {
+        let before = self.values_of_shards.insert(shard.id, values);
+        let before = before.unwrap_or_default();
+        if before == values {
+            return;
+        }
+        let places = self.places_of_shards.entry(shard.id).or_default();
+        places.resize(values.len(), None);
+        let changes = values.iter().zip(before).zip(places).zip(self.series_of_shards.series());
+        for (at, (((value, before), place), (family, labels))) in (0..).zip(changes) {
+            let Some(kept) = self.of_shards.get_mut(family).filter(|_| *value != before) else {
                 continue;
             };
             self.entry.clear();
-            if let Some(value) = value {
+            if let Some((value, head)) = value.as_ref().zip(kept.head.as_ref()) {
                 let series = SeriesView {
                     labels: labels.as_str(),
                     bounds: &Bounds::none(),
-                    values: &[value],
+                    values: &[*value],
                     created: None,
                     owned: true,
                 };
-                self.encoder.series(&mut self.entry, name, *kind, Some(shard.id), &series);
+                self.encoder.series(&mut self.entry, head, Some(shard.id), &series);
             }
             let key = Key { shard_id: shard.id, series: at };
-            put(&mut kept.chunks, &mut self.places_of_shards, key, &self.entry, self.number);
+            put(&mut kept.chunks, place, key, &self.entry);
         }
     }
 
-    /// Drops the series of shards that are no longer listed.
-    fn drop_summaries(&mut self, shards: &[ShardSummary]) {
-        let listed: HashSet<_> = shards.iter().map(|shard| shard.id).collect();
-        let gone: Vec<_> =
-            self.places_of_shards.keys().copied().filter(|id| !listed.contains(id)).collect();
-        for shard_id in gone {
-            for (series, (family, _)) in (0..).zip(self.kept_of_shards.series()) {
-                if let Some(kept) = self.of_shards.get_mut(family) {
-                    let key = Key { shard_id, series };
-                    put(&mut kept.chunks, &mut self.places_of_shards, key, &[], self.number);
-                }
+    /// Drops what the manager keeps of a shard that is not listed.
+    fn drop_summary(&mut self, id: u32) {
+        self.values_of_shards.remove(&id);
+        let places = self.places_of_shards.remove(&id).unwrap_or_default();
+        for (place, (family, _)) in places.iter().zip(self.series_of_shards.series()) {
+            if let (Some(place), Some(kept)) = (place, self.of_shards.get_mut(family)) {
+                kept.chunks.remove(*place);
             }
-            self.places_of_shards.remove(&shard_id);
         }
     }
 
     /// Puts all blocks one after the other, in order of family name.
-    fn assemble(&mut self, own: &[OwnFamily], coding: Coding) -> Page {
+    fn assemble(&mut self, own: &[OwnFamily], coding: Coding, now: UnixTime) -> Page {
+        self.asked_at = now;
+        if coding == Coding::Gzip {
+            self.deflated_at = now;
+            settle(&mut self.families, &mut self.places, Chunks::separate);
+            settle(&mut self.of_shards, &mut self.places_of_shards, Chunks::separate);
+        }
         let encoder = self.encoder;
         let own: Vec<_> =
             own.iter().map(|family| (family.name.as_str(), encoder.own_family(family))).collect();
         let mut blocks: Vec<(&str, Block<'_>)> =
             own.iter().map(|(name, text)| (*name, Block::Own(text))).collect();
         let kept = self.families.iter_mut().chain(&mut self.of_shards);
-        blocks.extend(kept.filter(|family| !family.chunks.is_empty()).map(|family| {
-            let KeptFamily { name, head, chunks } = family;
-            (&**name, Block::Kept { head: encoder.open(head, chunks.len()), chunks })
+        let shown = kept.filter(|family| !family.chunks.is_empty());
+        blocks.extend(shown.filter_map(|KeptFamily { name, head, chunks }| {
+            let head = encoder.open(head.as_ref()?, chunks.len());
+            Some((&**name, Block::Kept { head, chunks }))
         }));
         blocks.sort_by_key(|(name, _)| *name);
         let end = encoder.end();
-        let segments = match coding {
-            Coding::Identity => {
-                let segments = blocks.into_iter().flat_map(|(_, block)| block.texts());
-                segments.chain([Bytes::from_static(end)]).collect()
+        if coding == Coding::Gzip {
+            let mut gzip = Gzip::new();
+            for (_, block) in blocks {
+                block.deflate_into(&mut gzip, &mut self.deflater);
             }
-            Coding::Gzip => {
-                let mut gzip = Gzip::new();
-                for (_, block) in blocks {
-                    block.deflate_into(&mut gzip, &mut self.deflater);
-                }
-                gzip.add(&Deflated::store(end));
-                gzip.finish()
+            gzip.add(&Deflated::store(end));
+            return Page { coding, segments: gzip.finish() };
+        }
+        let segments = blocks.into_iter().flat_map(|(_, block)| block.texts());
+        let segments = segments.chain([Bytes::from_static(end)]).collect();
+        Page { coding: Coding::Identity, segments }.compressed(coding)
+    }
+}
+
+impl KeptFamily {
+    /// Takes how a series is now.
+    fn take(
+        &mut self,
+        encoder: Encoder,
+        family: &Family,
+        shard: &ShardView<'_>,
+        id: SeriesId,
+        place: &mut Option<Place>,
+        entry: &mut Vec<u8>,
+    ) {
+        let head = self.head.get_or_insert_with(|| {
+            self.name = family.name.clone();
+            encoder.head(&family.name, family.kind, &family.help, &family.unit)
+        });
+        entry.clear();
+        if let Some(series) = shard.series(id) {
+            let before = place.map_or(&[][..], |place| self.chunks.text(place));
+            if !encoder.revalue(entry, before, head, &series) {
+                encoder.series(entry, head, Some(shard.id()), &series);
             }
-        };
-        Page { content_type: self.format.content_type(), coding, segments }
+        }
+        let key = Key { shard_id: shard.id(), series: id.index() as u32 };
+        put(&mut self.chunks, place, key, entry);
+    }
+}
+
+/// Reads where the entries of these series begin and end. What changed is scattered over memory that was last used at the
+/// scrape before: reading all of it at once takes a fraction of the time of waiting for one after the other.
+fn fetch(
+    families: &[KeptFamily],
+    places: &[Option<Place>],
+    shard: &ShardView<'_>,
+    touched: &[SeriesId],
+) {
+    let read = |id: &SeriesId| {
+        let place = (*places.get(id.index())?)?;
+        let text = families.get(shard.family(*id)?.id)?.chunks.text(place);
+        Some(text.first()? ^ text.last()?)
+    };
+    black_box(touched.iter().filter_map(read).fold(0, |all, one| all ^ one));
+}
+
+/// Puts a series' entry where it is, or where there is room for it; an empty one is of a series that is not exposed.
+fn put(chunks: &mut Chunks, place: &mut Option<Place>, key: Key, entry: &[u8]) {
+    match (*place, entry) {
+        (None, []) => {}
+        (None, entry) => *place = Some(chunks.add(key, entry)),
+        (Some(at), []) => {
+            chunks.remove(at);
+            *place = None;
+        }
+        (Some(at), entry) => chunks.replace(at, entry),
+    }
+}
+
+/// Lets the chunks of all families be moved about, and notes what moved.
+fn settle(families: &mut [KeptFamily], places: &mut Places, how: fn(&mut Chunks)) {
+    for family in families {
+        how(&mut family.chunks);
+        for (key, to) in family.chunks.take_moved() {
+            let of_shard = places.get_mut(&key.shard_id);
+            if let Some(place) = of_shard.and_then(|places| places.get_mut(key.series as usize)) {
+                *place = Some(to);
+            }
+        }
     }
 }
 
@@ -246,7 +339,8 @@ impl Block<'_> {
 
     fn deflate_into(self, gzip: &mut Gzip, deflater: &mut Deflater) {
         match self {
-            Self::Own(text) => gzip.add(&deflater.deflate(text)),
+            // Some hundred bytes that differ every time: compressing them costs more than it saves.
+            Self::Own(text) => gzip.add(&Deflated::store(text)),
             Self::Kept { head, chunks } => {
                 gzip.add(&Deflated::store(&head));
                 chunks.deflated(deflater).for_each(|piece| gzip.add(piece));
@@ -255,30 +349,48 @@ impl Block<'_> {
     }
 }
 
-/// Puts an entry where its series is, or where there is room for it.
-fn put(chunks: &mut Chunks, places: &mut Places, key: Key, text: &[u8], page: u32) {
-    let of_shard = places.entry(key.shard_id).or_default();
-    let index = key.series as usize;
-    if of_shard.len() <= index {
-        if text.is_empty() {
-            return;
-        }
-        of_shard.resize(index + 1, None);
-    }
-    if let Some(place) = of_shard.get_mut(index) {
-        *place = chunks.put(key, *place, text, page);
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        exposition::Syntax,
+        registry::{Hello, Settings},
+    };
 
-/// Settles the chunks of all families, and notes what moved.
-fn settle(families: &mut [KeptFamily], places: &mut Places, page: u32) {
-    for family in families {
-        family.chunks.settle(page);
-        for (key, to) in family.chunks.take_moved() {
-            let of_shard = places.get_mut(&key.shard_id);
-            if let Some(place) = of_shard.and_then(|places| places.get_mut(key.series as usize)) {
-                *place = Some(to);
-            }
-        }
+    fn at(seconds: u64) -> UnixTime {
+        UnixTime::from_duration(Duration::from_secs(1_700_000_000 + seconds))
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_forgotten() {
+        let registry = Registry::new(Settings::default(), []);
+        registry
+            .attach(
+                Hello {
+                    shard_id: 0,
+                    shard_count: 3,
+                    instance_id: [1; 16],
+                    started_at: at(0),
+                    client: "",
+                },
+                at(0),
+            )
+            .unwrap();
+        let kept = Exposition::default();
+        kept.render(&registry, &[], at(0), (Format::TEXT, Coding::Gzip));
+        kept.render(&registry, &[], at(200), (Format::OPENMETRICS, Coding::Gzip));
+        kept.render(&registry, &[], at(400), (Format::OPENMETRICS, Coding::Identity));
+        let compressed = |page: &mut KeptPage| page.blocks().any(|b| b.chunks.is_deflated());
+        let pages = || -> Vec<_> {
+            kept.kept.lock().iter_mut().map(|page| (page.format.syntax, compressed(page))).collect()
+        };
+        kept.forget_unused(at(299));
+        assert_eq!(pages(), [(Syntax::Text, true), (Syntax::OpenMetrics, true)]);
+        kept.forget_unused(at(300));
+        assert_eq!(pages(), [(Syntax::OpenMetrics, true)]);
+        kept.forget_unused(at(500));
+        assert_eq!(pages(), [(Syntax::OpenMetrics, false)]);
+        kept.forget_unused(at(700));
+        assert_eq!(pages(), []);
     }
 }

@@ -86,7 +86,7 @@ pub fn reserved(own: &[OwnFamily]) -> Vec<(String, MetricType)> {
 pub(super) struct OfShards([(usize, LabelSet); SERIES_OF_SHARD]);
 
 /// Series the manager keeps of a shard.
-pub(super) const SERIES_OF_SHARD: usize = 3 + Transport::ALL.len() + Reason::ALL.len();
+const SERIES_OF_SHARD: usize = 3 + Transport::ALL.len() + Reason::ALL.len();
 
 impl OfShards {
     pub(super) fn new() -> Self {
@@ -104,7 +104,10 @@ impl OfShards {
 }
 
 /// The values of [`OfShards::series`], as far as they are exposed.
-pub(super) fn of_shard(shard: &ShardSummary) -> [Option<f64>; SERIES_OF_SHARD] {
+pub(super) type ValuesOfShard = [Option<f64>; SERIES_OF_SHARD];
+
+/// What the manager keeps of this shard.
+pub(super) fn of_shard(shard: &ShardSummary) -> ValuesOfShard {
     let up = if shard.state == ShardState::Up { 1.0 } else { 0.0 };
     let plain = [
         Some(up),

@@ -3,11 +3,18 @@
 //! Written by hand, for a page is put together from the series that changed: a family's `metric` fields can be encoded
 //! one by one, and stand behind each other in any order.
 
+use super::encoder::Head;
 use crate::{
     clock::UnixTime,
-    model::{MetricType, unescape},
+    model::{Escaping, MetricType, unescape},
     registry::SeriesView,
 };
+
+/// Writes families and series, names escaped in one way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Encoder {
+    escaping: Escaping,
+}
 
 /// Field numbers of metrics.proto (prometheus/client_model).
 mod field {
@@ -43,28 +50,66 @@ mod field {
     pub(super) const NANOS: u32 = 2;
 }
 
-/// What stands before a family's series, without the length of all.
-pub(super) fn head(name: &str, kind: MetricType, help: &str, unit: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(name.len() + help.len() + unit.len() + 16);
-    put_bytes(&mut out, field::FAMILY_NAME, name.as_bytes());
-    if !help.is_empty() {
-        put_bytes(&mut out, field::FAMILY_HELP, help.as_bytes());
+impl Encoder {
+    pub(super) const fn new(escaping: Escaping) -> Self {
+        Self { escaping }
     }
-    put_varint_field(
-        &mut out,
-        field::FAMILY_TYPE,
-        match kind {
-            MetricType::Counter => 0,
-            MetricType::Gauge => 1,
-            MetricType::Summary => 2,
-            MetricType::Untyped => 3,
-            MetricType::Histogram => 4,
-        },
-    );
-    if !unit.is_empty() {
-        put_bytes(&mut out, field::FAMILY_UNIT, unit.as_bytes());
+
+    /// What stands before a family's series, without the length of all.
+    pub(super) fn head(self, name: &str, kind: MetricType, help: &str, unit: &str) -> Head {
+        let name = self.escaping.metric_name(name);
+        let mut text = Vec::with_capacity(name.len() + help.len() + unit.len() + 16);
+        put_bytes(&mut text, field::FAMILY_NAME, name.as_bytes());
+        if !help.is_empty() {
+            put_bytes(&mut text, field::FAMILY_HELP, help.as_bytes());
+        }
+        put_varint_field(
+            &mut text,
+            field::FAMILY_TYPE,
+            match kind {
+                MetricType::Counter => 0,
+                MetricType::Gauge => 1,
+                MetricType::Summary => 2,
+                MetricType::Untyped => 3,
+                MetricType::Histogram => 4,
+            },
+        );
+        if !unit.is_empty() {
+            put_bytes(&mut text, field::FAMILY_UNIT, unit.as_bytes());
+        }
+        Head { kind, name: name.into(), text }
     }
-    out
+
+    /// One series, as a field of its family.
+    pub(super) fn series(
+        self,
+        out: &mut Vec<u8>,
+        kind: MetricType,
+        shard_id: Option<u32>,
+        series: &SeriesView<'_>,
+    ) {
+        let mut metric = Vec::with_capacity(256);
+        let mut pair = Vec::with_capacity(64);
+        let mut put_label = |name: &str, value: &str| {
+            let name = self.escaping.label_name(name);
+            put_label(&mut metric, &mut pair, &name, value);
+        };
+        if let Some(id) = shard_id {
+            put_label("shard_id", itoa::Buffer::new().format(id));
+        }
+        for (name, value) in unescape(series.labels) {
+            put_label(&name, &value);
+        }
+        let (field, value) = match kind {
+            MetricType::Counter => (field::METRIC_COUNTER, counter(series)),
+            MetricType::Gauge => (field::METRIC_GAUGE, plain(series)),
+            MetricType::Untyped => (field::METRIC_UNTYPED, plain(series)),
+            MetricType::Summary => (field::METRIC_SUMMARY, summary(series)),
+            MetricType::Histogram => (field::METRIC_HISTOGRAM, histogram(series)),
+        };
+        put_bytes(&mut metric, field, &value);
+        put_bytes(out, field::FAMILY_METRIC, &metric);
+    }
 }
 
 /// The head of a family behind the length of its message, whose series have `length` bytes.
@@ -73,32 +118,6 @@ pub(super) fn open(head: &[u8], length: usize) -> Vec<u8> {
     put_varint(&mut out, (head.len() + length) as u64);
     out.extend_from_slice(head);
     out
-}
-
-/// One series, as a field of its family.
-pub(super) fn series(
-    out: &mut Vec<u8>,
-    kind: MetricType,
-    shard_id: Option<u32>,
-    series: &SeriesView<'_>,
-) {
-    let mut metric = Vec::with_capacity(256);
-    let mut pair = Vec::with_capacity(64);
-    if let Some(id) = shard_id {
-        put_label(&mut metric, &mut pair, "shard_id", itoa::Buffer::new().format(id));
-    }
-    for (name, value) in unescape(series.labels) {
-        put_label(&mut metric, &mut pair, name, &value);
-    }
-    let (field, value) = match kind {
-        MetricType::Counter => (field::METRIC_COUNTER, counter(series)),
-        MetricType::Gauge => (field::METRIC_GAUGE, plain(series)),
-        MetricType::Untyped => (field::METRIC_UNTYPED, plain(series)),
-        MetricType::Summary => (field::METRIC_SUMMARY, summary(series)),
-        MetricType::Histogram => (field::METRIC_HISTOGRAM, histogram(series)),
-    };
-    put_bytes(&mut metric, field, &value);
-    put_bytes(out, field::FAMILY_METRIC, &metric);
 }
 
 fn put_label(metric: &mut Vec<u8>, pair: &mut Vec<u8>, name: &str, value: &str) {

@@ -1,14 +1,16 @@
 //! Golden pages, and what holds for every page.
 
 mod every_page;
+mod filter;
 mod kept;
+mod page;
 mod protobuf;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::*;
 use crate::{
-    model::{Bounds, FamilyHead, LabelSet, MetricType, Samples},
+    model::{Bounds, Escaping, FamilyHead, LabelSet, MetricType, Samples},
     registry::{FamilyDefinition, Frame, FrameKind, Hello, SeriesDefinition, Settings, Writer},
 };
 
@@ -64,7 +66,9 @@ impl<'r> Stream<'r> {
         }];
         let head = FamilyHead { name, kind, help, unit };
         let definition = FamilyDefinition { head, series };
-        self.registry.define(&mut self.writer, definition, UnixTime::default()).unwrap();
+        // When the first shard of a registry began to count.
+        let began = UnixTime::from_duration(Duration::new(1_700_000_000, 123_456_789));
+        self.registry.define(&mut self.writer, definition, began).unwrap();
         self.ids.push(id);
         self.values.extend(values);
         self
@@ -109,6 +113,16 @@ fn golden_registry() -> Registry {
         .has((GAUGE, "bytes", "", "bytes"), &[("le", "kept")], &[], &[f64::INFINITY])
         .has((UNTYPED, "mystery", "Who knows.", ""), &[], &[], &[f64::NEG_INFINITY])
         .has(summary, &[], &[0.5, 0.99], &[f64::NAN, 0.2, 3.0, 0.75]);
+    let beyond = (COUNTER, "bot.commands_total", "Beyond the legacy rule.", "");
+    let quoted = (HISTOGRAM, "a \"b\"\\\n.seconds", "Needs escapes.", "");
+    alive
+        .has(beyond, &[("guild.name", "q\"b\\n\n🦀"), ("plain", "x")], &[], &[3.0])
+        .has(beyond, &[], &[], &[4.0])
+        .has((COUNTER, "réponses.total", "", ""), &[("9", "a"), ("_b:c", "d")], &[], &[5.0])
+        .has((SUMMARY, "pause.length_seconds", "", "seconds"), &[], &[0.5], &[0.1, 2.0, 0.5])
+        .has((GAUGE, "température", "", ""), &[("ünit", "°C")], &[], &[21.5])
+        .has((UNTYPED, "legacy_name", "", ""), &[("label.beyond", "1")], &[], &[1.0])
+        .has(quoted, &[("x.y", "z")], &[1.0], &[1.0, 2.0, 3.0]);
     alive.report(at(40));
     registry
 }
@@ -128,28 +142,45 @@ fn own() -> [OwnFamily; 1] {
     }]
 }
 
+/// `UPDATE_GOLDEN=1` writes them anew.
 #[test]
 fn golden_pages() {
     let registry = golden_registry();
-    for (format, golden) in [
-        (Format::Text, include_str!("../../tests/golden/page.txt")),
-        (Format::OpenMetrics, include_str!("../../tests/golden/page.openmetrics.txt")),
-    ] {
+    for format in page::formats() {
         let page = render(&registry, &own(), at(40), format);
-        assert_eq!(page.content_type, format.content_type());
         assert_eq!(page.len(), page.to_vec().len());
-        let page = String::from_utf8(page.to_vec()).unwrap();
+        let page = match format.syntax {
+            Syntax::Protobuf => protobuf::debug(&page.to_vec()),
+            _ => String::from_utf8(page.to_vec()).unwrap(),
+        };
+        let created = if format.created { "-created" } else { "" };
+        let (syntax, escaping) = (format.syntax.as_str(), format.escaping.as_str());
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join(format!("tests/golden/page-{syntax}{created}-{escaping}.txt"));
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&file, &page).unwrap();
+        }
+        let golden = std::fs::read_to_string(&file).unwrap_or_default();
         let differs = page.lines().zip(golden.lines()).find(|(a, b)| a != b);
-        assert_eq!(differs, None, "{page}");
-        assert_eq!(page, golden);
+        assert_eq!(differs, None, "{}\n{page}", file.display());
+        assert_eq!(page, golden, "{}", file.display());
+    }
+}
+
+#[test]
+fn golden_pages_are_valid() {
+    let registry = golden_registry();
+    for format in page::formats() {
+        let page = render(&registry, &own(), at(40), format).to_vec();
+        page::check(format, &page::read(format, &page)).unwrap();
     }
 }
 
 #[test]
 fn an_empty_registry_is_a_valid_page() {
     let registry = registry();
-    assert!(render(&registry, &[], at(0), Format::Text).is_empty());
-    assert_eq!(render_text(&registry, &[], at(0), Format::OpenMetrics), "# EOF\n");
+    assert!(render(&registry, &[], at(0), Format::TEXT).is_empty());
+    assert_eq!(render_text(&registry, &[], at(0), Format::OPENMETRICS), "# EOF\n");
 }
 
 #[test]
@@ -157,10 +188,10 @@ fn a_family_without_exposed_series_has_no_block() {
     let registry = registry();
     let mut stream = Stream::open(&registry, 0, at(0));
     stream.has((GAUGE, "g", "Help.", ""), &[], &[], &[1.0]);
-    assert!(!render_text(&registry, &[], at(0), Format::Text).contains("TYPE g "));
+    assert!(!render_text(&registry, &[], at(0), Format::TEXT).contains("TYPE g "));
     stream.report(at(0));
-    assert!(render_text(&registry, &[], at(0), Format::Text).contains("\ng{shard_id=\"0\"} 1\n"));
-    assert!(!render_text(&registry, &[], at(31), Format::Text).contains("TYPE g "));
+    assert!(render_text(&registry, &[], at(0), Format::TEXT).contains("\ng{shard_id=\"0\"} 1\n"));
+    assert!(!render_text(&registry, &[], at(31), Format::TEXT).contains("TYPE g "));
 }
 
 #[test]
@@ -173,7 +204,7 @@ fn the_managers_own_metrics_convert_as_they_are() {
         histogram.with_label_values(&["x"]).observe(value);
     }
     let families: Vec<_> = own.gather().iter().map(OwnFamily::from).collect();
-    let page = render_text(&registry(), &families, at(0), Format::Text);
+    let page = render_text(&registry(), &families, at(0), Format::TEXT);
     assert_eq!(
         page,
         "# HELP h_seconds Help.\n\
@@ -189,7 +220,7 @@ fn the_managers_own_metrics_convert_as_they_are() {
 #[test]
 fn the_managers_metrics_of_shards_are_on_the_page() {
     let registry = golden_registry();
-    let page = render_text(&registry, &[], at(40), Format::Text);
+    let page = render_text(&registry, &[], at(40), Format::TEXT);
     for line in [
         "shard_up{shard_id=\"0\"} 1",
         "shard_up{shard_id=\"1\"} 0",

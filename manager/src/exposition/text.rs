@@ -1,21 +1,34 @@
-//! The two text formats: Prometheus 0.0.4 and OpenMetrics 1.0.0. They differ in the lines about a family and at the end;
-//! sample lines are the same bytes.
+//! The two text formats: Prometheus' (0.0.4, 1.0.0) and OpenMetrics 1.0.0. They differ in the lines about a family and at
+//! the end; sample lines are the same bytes.
 
+use std::borrow::Cow;
+
+use super::{Format, Syntax, encoder::Head, revalue::revalue};
 use crate::{
-    model::{MetricType, counter_stem},
+    clock::UnixTime,
+    model::{
+        Escaping, MetricType, counter_stem, is_legacy, is_legacy_metric_name, pairs, put_quoted,
+    },
     registry::SeriesView,
 };
 
 /// Writes families and samples in one text format.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TextEncoder {
-    /// OpenMetrics 1.0.0, else Prometheus 0.0.4.
+    /// OpenMetrics 1.0.0, else Prometheus' text.
     is_openmetrics: bool,
+    escaping: Escaping,
+    /// Whether there are `_created` samples.
+    created: bool,
 }
 
 impl TextEncoder {
-    pub(super) const fn new(is_openmetrics: bool) -> Self {
-        Self { is_openmetrics }
+    pub(super) const fn new(format: Format) -> Self {
+        Self {
+            is_openmetrics: matches!(format.syntax, Syntax::OpenMetrics),
+            escaping: format.escaping,
+            created: format.created,
+        }
     }
 
     /// What ends a page.
@@ -23,34 +36,51 @@ impl TextEncoder {
         if self.is_openmetrics { b"# EOF\n" } else { b"" }
     }
 
-    /// The lines about a family.
-    pub(super) fn head(self, name: &str, kind: MetricType, help: &str, unit: &str) -> Vec<u8> {
-        let (name, kind) =
-            if self.is_openmetrics { openmetrics_head(name, kind) } else { (name, kind.as_str()) };
-        let mut out = Vec::with_capacity(2 * name.len() + help.len() + 32);
+    /// The lines about a family. OpenMetrics names it by what its name has become, and takes no unit that does not fit that.
+    pub(super) fn head(self, name: &str, kind: MetricType, help: &str, unit: &str) -> Head {
+        let escaped = self.escaping.metric_name(name);
+        let (name, shown) = if self.is_openmetrics {
+            openmetrics_head(&escaped, kind)
+        } else {
+            (&*escaped, kind.as_str())
+        };
+        let fits = name.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_'));
+        let quoted = quoted(name);
+        let name = quoted.as_deref().unwrap_or(name);
+        let mut text = Vec::with_capacity(2 * name.len() + help.len() + 32);
         if !help.is_empty() {
-            put(&mut out, &["# HELP ", name, " "]);
-            self.put_help(&mut out, help);
-            out.push(b'\n');
+            put(&mut text, &["# HELP ", name, " "]);
+            self.put_help(&mut text, help);
+            text.push(b'\n');
         }
-        put(&mut out, &["# TYPE ", name, " ", kind, "\n"]);
-        if self.is_openmetrics && !unit.is_empty() {
-            put(&mut out, &["# UNIT ", name, " ", unit, "\n"]);
+        put(&mut text, &["# TYPE ", name, " ", shown, "\n"]);
+        if self.is_openmetrics && !unit.is_empty() && fits {
+            put(&mut text, &["# UNIT ", name, " ", unit, "\n"]);
         }
-        out
+        let name = match self::quoted(&escaped) {
+            // A suffix comes before the closing quote.
+            Some(mut quoted) => {
+                quoted.pop();
+                quoted.into()
+            }
+            None => escaped.into(),
+        };
+        Head { kind, name, text }
     }
 
     /// The sample lines of one series.
     pub(super) fn series(
         self,
         out: &mut Vec<u8>,
-        name: &str,
-        kind: MetricType,
+        head: &Head,
         shard_id: Option<u32>,
         series: &SeriesView<'_>,
     ) {
-        let line = Line { name, shard_id, labels: series.labels };
-        match kind {
+        let labels = self.labels(series.labels);
+        let shard_label = self.escaping.label_name("shard_id");
+        let shard_id = shard_id.map(|id| (&*shard_label, id));
+        let line = Line { name: &head.name, shard_id, labels: &labels };
+        match head.kind {
             MetricType::Counter | MetricType::Gauge | MetricType::Untyped => {
                 for value in series.values {
                     line.put(out, "", None, *value);
@@ -77,6 +107,40 @@ impl TextEncoder {
                 }
             }
         }
+        if self.created {
+            put_created(out, head.kind, line, series.created);
+        }
+    }
+
+    /// The same where only the values differ from `before`, which is what was written at an earlier time. False: it must be
+    /// written anew.
+    pub(super) fn revalue(
+        self,
+        out: &mut Vec<u8>,
+        before: &[u8],
+        kind: MetricType,
+        series: &SeriesView<'_>,
+    ) -> bool {
+        // A `_created` line would be taken for one with a value.
+        !self.created && revalue(out, before, kind, series)
+    }
+
+    /// Labels with their names escaped.
+    fn labels(self, canonical: &str) -> Cow<'_, str> {
+        let stays = match self.escaping {
+            Escaping::AllowUtf8 => true,
+            Escaping::Underscores | Escaping::Values => is_legacy(canonical),
+            Escaping::Dots => canonical.is_empty(),
+        };
+        if stays {
+            return Cow::Borrowed(canonical);
+        }
+        let mut labels = String::with_capacity(2 * canonical.len());
+        for (name, value) in pairs(canonical) {
+            let separator = if labels.is_empty() { "" } else { "," };
+            labels.extend([separator, &self.escaping.label_name(&name), "=\"", value, "\""]);
+        }
+        Cow::Owned(labels)
     }
 
     /// HELP escapes backslash and line feed; OpenMetrics the double quote too.
@@ -102,20 +166,49 @@ fn openmetrics_head(name: &str, kind: MetricType) -> (&str, &'static str) {
     }
 }
 
+/// A name in double quotes, if it cannot stand without.
+fn quoted(name: &str) -> Option<String> {
+    if is_legacy_metric_name(name) {
+        return None;
+    }
+    let mut quoted = String::with_capacity(name.len() + 2);
+    put_quoted(&mut quoted, name);
+    Some(quoted)
+}
+
+/// When the series began to be counted, in seconds.
+fn put_created(out: &mut Vec<u8>, kind: MetricType, line: Line<'_>, created: Option<UnixTime>) {
+    let of = match kind {
+        MetricType::Counter => counter_stem(line.name),
+        MetricType::Histogram | MetricType::Summary => Some(line.name),
+        MetricType::Gauge | MetricType::Untyped => None,
+    };
+    if let Some((name, created)) = of.zip(created) {
+        let milliseconds = (created.as_secs_f64() * 1e3).floor();
+        Line { name, ..line }.put(out, "_created", None, milliseconds / 1e3);
+    }
+}
+
 /// What the sample lines of one series share.
 #[derive(Debug, Clone, Copy)]
 struct Line<'a> {
+    /// It begins with a double quote if it needs quotes, and a suffix follows.
     name: &'a str,
-    shard_id: Option<u32>,
+    shard_id: Option<(&'a str, u32)>,
     labels: &'a str,
 }
 
 impl Line<'_> {
     fn put(&self, out: &mut Vec<u8>, suffix: &str, bound: Option<(&str, &str)>, value: f64) {
-        put(out, &[self.name, suffix]);
         let mut open = "{";
-        if let Some(id) = self.shard_id {
-            put(out, &[open, "shard_id=\"", itoa::Buffer::new().format(id), "\""]);
+        if self.name.starts_with('"') {
+            put(out, &[open, self.name, suffix, "\""]);
+            open = ",";
+        } else {
+            put(out, &[self.name, suffix]);
+        }
+        if let Some((label, id)) = self.shard_id {
+            put(out, &[open, label, "=\"", itoa::Buffer::new().format(id), "\""]);
             open = ",";
         }
         if !self.labels.is_empty() {
@@ -139,10 +232,10 @@ fn put(out: &mut Vec<u8>, parts: &[&str]) {
 }
 
 /// A sample's value: whole numbers without point or exponent, others by the shortest digits that read back the same.
-fn put_value(out: &mut Vec<u8>, value: f64) {
+pub(super) fn put_value(out: &mut Vec<u8>, value: f64) {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
-    if value.abs() < EXACT && value.trunc() == value {
-        let whole = value as i64;
+    let whole = value as i64;
+    if value.abs() < EXACT && whole as f64 == value {
         out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
     } else if value.is_finite() {
         out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());

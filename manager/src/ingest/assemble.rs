@@ -92,14 +92,14 @@ pub(super) fn assemble(body: &str, ids: ShardIds) -> Result<Body, IngestError> {
     for line in text::lines(body) {
         let (number, line) = line?;
         let name = match &line {
-            Line::Help { name, .. } | Line::Type { name, .. } => *name,
-            Line::Sample(sample) => sample.name,
+            Line::Help { name, .. } | Line::Type { name, .. } => name,
+            Line::Sample(sample) => &sample.name,
         };
-        let at = |problem| AssembleError { line: number, name: name.to_owned(), problem };
-        match line {
-            Line::Help { name, text } => assembly.help(name, &text),
-            Line::Type { name, kind } => assembly.kind(name, kind),
-            Line::Sample(sample) => assembly.sample(number, &sample),
+        let at = |problem| AssembleError { line: number, name: name.to_string(), problem };
+        match &line {
+            Line::Help { name, text } => assembly.help(name, text),
+            Line::Type { name, kind } => assembly.kind(name, *kind),
+            Line::Sample(sample) => assembly.sample(number, sample),
         }
         .map_err(at)?;
     }
@@ -109,16 +109,16 @@ pub(super) fn assemble(body: &str, ids: ShardIds) -> Result<Body, IngestError> {
 struct Assembly<'a> {
     body: &'a str,
     ids: ShardIds,
-    drafts: Vec<Draft<'a>>,
-    by_name: HashMap<&'a str, usize>,
+    drafts: Vec<Draft>,
+    by_name: HashMap<String, usize>,
     /// Of each sample; the series are known once all samples are.
     values: Vec<ValueAt>,
     process_start: Option<f64>,
 }
 
 /// A family in the making.
-struct Draft<'a> {
-    name: &'a str,
+struct Draft {
+    name: String,
     kind: Option<MetricType>,
     help: Option<String>,
     series: Vec<DraftSeries>,
@@ -152,13 +152,13 @@ enum Part {
     Sum,
 }
 
-impl<'a> Assembly<'a> {
-    fn draft(&mut self, name: &'a str) -> &mut Draft<'a> {
+impl Assembly<'_> {
+    fn draft(&mut self, name: &str) -> &mut Draft {
         let next = self.drafts.len();
-        let at = *self.by_name.entry(name).or_insert(next);
+        let at = *self.by_name.entry_ref(name).or_insert(next);
         if at == next {
             self.drafts.push(Draft {
-                name,
+                name: name.to_owned(),
                 kind: None,
                 help: None,
                 series: Vec::new(),
@@ -168,14 +168,14 @@ impl<'a> Assembly<'a> {
         &mut self.drafts[at]
     }
 
-    fn help(&mut self, name: &'a str, text: &str) -> Result<(), AssembleProblem> {
+    fn help(&mut self, name: &str, text: &str) -> Result<(), AssembleProblem> {
         match self.draft(name).help.replace(text.to_owned()) {
             Some(_) => Err(AssembleProblem::Again("HELP")),
             None => Ok(()),
         }
     }
 
-    fn kind(&mut self, name: &'a str, kind: MetricType) -> Result<(), AssembleProblem> {
+    fn kind(&mut self, name: &str, kind: MetricType) -> Result<(), AssembleProblem> {
         let draft = self.draft(name);
         if !draft.series.is_empty() {
             return Err(AssembleProblem::LateType);
@@ -186,11 +186,11 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn sample(&mut self, line: usize, sample: &Sample<'a>) -> Result<(), AssembleProblem> {
+    fn sample(&mut self, line: usize, sample: &Sample<'_>) -> Result<(), AssembleProblem> {
         if sample.name == PROCESS_START {
             self.process_start.get_or_insert(sample.value);
         }
-        let (name, part) = self.place(sample.name)?;
+        let (name, part) = self.place(&sample.name)?;
         let ids = self.ids;
         let number = self.values.len();
         self.values.push(ValueAt::of(sample, self.body));
@@ -208,7 +208,7 @@ impl<'a> Assembly<'a> {
         // Without the one label that gave the bound; another of that name is refused below.
         let bound_at = bound.and_then(|_| {
             let labels = &mut sample.labels.iter();
-            labels.position(|(name, _)| Some(*name) == bound_label)
+            labels.position(|(name, _)| Some(&**name) == bound_label)
         });
         let of_series = (0..).zip(&sample.labels);
         let of_series = of_series.filter(|(at, _)| Some(*at) != bound_at);
@@ -219,7 +219,7 @@ impl<'a> Assembly<'a> {
             .find_map(|(_, value)| value.parse().ok().filter(|id| ids.contains(*id)))
             .unwrap_or(ids.lowest());
         let labels = LabelSet::canonical(
-            of_series.map(|(_, (name, value))| (*name, value.as_ref())),
+            of_series.map(|(_, (name, value))| (name.as_ref(), value.as_ref())),
             shard_id,
             bound_label,
         )?;
@@ -241,7 +241,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// Which family a sample name belongs to, and as what.
-    fn place(&self, name: &'a str) -> Result<(&'a str, Part), AssembleProblem> {
+    fn place<'n>(&self, name: &'n str) -> Result<(&'n str, Part), AssembleProblem> {
         let typed = |name: &str| self.by_name.get(name).and_then(|at| self.drafts.get(*at)?.kind);
         match typed(name) {
             Some(MetricType::Summary) => return Ok((name, Part::Bounded("quantile"))),
@@ -274,7 +274,7 @@ impl<'a> Assembly<'a> {
         let mut counts: HashMap<u32, u32> = HashMap::new();
         for draft in self.drafts {
             let kind = draft.kind.unwrap_or(MetricType::Untyped);
-            let (name, help) = (draft.name, draft.help.unwrap_or_default());
+            let (name, help) = (&draft.name, draft.help.unwrap_or_default());
             for series in draft.series {
                 let (shard_id, line) = (series.shard_id, series.line);
                 let count = counts.entry(shard_id).or_default();
@@ -287,7 +287,7 @@ impl<'a> Assembly<'a> {
                 let series = series.finish(kind, place).map_err(at)?;
                 *count += 1;
                 let families = body.shards.entry(shard_id).or_default();
-                match families.last_mut().filter(|f| f.name == name) {
+                match families.last_mut().filter(|f| f.name == *name) {
                     Some(family) => family.series.push(series),
                     None => families.push(ReportedFamily {
                         name: name.to_owned(),
@@ -302,7 +302,7 @@ impl<'a> Assembly<'a> {
     }
 }
 
-impl Draft<'_> {
+impl Draft {
     fn series(&mut self, shard_id: u32, labels: LabelSet, line: usize) -> &mut DraftSeries {
         let at = match self.by_labels.entry((shard_id, labels)) {
             Entry::Occupied(known) => *known.get(),

@@ -35,7 +35,7 @@ fn post(registry: &Registry, text: &str) -> Result<Taken, IngestError> {
 }
 
 fn page(registry: &Registry, now: UnixTime) -> String {
-    let page = exposition::render(registry, &[], now, Format::Text);
+    let page = exposition::render(registry, &[], now, Format::TEXT);
     String::from_utf8(page.to_vec()).unwrap()
 }
 
@@ -127,6 +127,34 @@ const GOOD: &[(&str, &str, &[&str])] = &[
             "g_sum{shard_id=\"3\"} 2",
             "i_count{shard_id=\"3\"} 3",
             "x_bucket{shard_id=\"3\",le=\"1\"} 4",
+        ],
+    ),
+    (
+        "names in quotes",
+        "# TYPE \"a.b_total\" counter\n# HELP \"a.b_total\" Help.\n{\"a.b_total\"} 1\n\
+         {\"a.b_total\",\"l.m\"=\"x\", n = \"y\",} 2 5\n { l=\"x\" , \"c\\\"\\\\\\n}\" }3\n",
+        &[
+            "a_b_total{shard_id=\"3\"} 1",
+            "a_b_total{shard_id=\"3\",l_m=\"x\",n=\"y\"} 2",
+            "c____{shard_id=\"3\",l=\"x\"} 3",
+        ],
+    ),
+    (
+        "legacy names in quotes",
+        "# TYPE \"h\" histogram\n{\"h_bucket\",\"le\"=\"+Inf\",\"shard_id\"=\"3\"} 1\nh_sum{\"l.m\"=\"\"} 2\nh_count 1\n",
+        &[
+            "h_bucket{shard_id=\"3\",le=\"+Inf\"} 1",
+            "h_sum{shard_id=\"3\"} 2",
+            "h_count{shard_id=\"3\"} 1",
+        ],
+    ),
+    (
+        "a summary beyond the legacy rule",
+        "# TYPE \"s.t\" summary\n{\"s.t\",quantile=\"0.5\"} 1\n{\"s.t_sum\"} 2\n{\"s.t_count\"} 3\n",
+        &[
+            "s_t{shard_id=\"3\",quantile=\"0.5\"} 1",
+            "s_t_sum{shard_id=\"3\"} 2",
+            "s_t_count{shard_id=\"3\"} 3",
         ],
     ),
     ("TYPE and HELP without samples", "# TYPE a counter\n# HELP b Help.\n", &[]),

@@ -2,21 +2,23 @@
 
 use std::borrow::Cow;
 
-use crate::model::{MetricType, is_label_name, is_metric_name};
+use crate::model::{
+    MetricType, closing_quote, is_legacy_label_name, is_legacy_metric_name, is_name,
+};
 
 /// One line that says something.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Line<'a> {
-    Help { name: &'a str, text: Cow<'a, str> },
-    Type { name: &'a str, kind: MetricType },
+    Help { name: Cow<'a, str>, text: Cow<'a, str> },
+    Type { name: Cow<'a, str>, kind: MetricType },
     Sample(Sample<'a>),
 }
 
 /// A sample line. Its timestamp is checked and dropped (design section 4: sample timestamps are ignored).
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Sample<'a> {
-    pub(super) name: &'a str,
-    pub(super) labels: Vec<(&'a str, Cow<'a, str>)>,
+    pub(super) name: Cow<'a, str>,
+    pub(super) labels: Labels<'a>,
     pub(super) value: f64,
     /// The value as it stands there.
     pub(super) token: &'a str,
@@ -36,11 +38,16 @@ pub struct ParseError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// Where a metric name must be.
-    #[error("{0:?} is no metric name ([a-zA-Z_:][a-zA-Z0-9_:]*)")]
+    #[error(
+        "{0:?} is no metric name ([a-zA-Z_:][a-zA-Z0-9_:]*; any other in braces and double quotes)"
+    )]
     MetricName(String),
     /// Where a label name must be.
-    #[error("{0:?} is no label name ([a-zA-Z_][a-zA-Z0-9_]*)")]
+    #[error("{0:?} is no label name ([a-zA-Z_][a-zA-Z0-9_]*; any other in double quotes)")]
     LabelName(String),
+    /// A name whose closing quote is missing.
+    #[error("a name has no closing quote")]
+    OpenName,
     /// A label name without `="..."`.
     #[error("label {0} has no value in double quotes")]
     NoLabelValue(String),
@@ -100,10 +107,16 @@ fn about_family(comment: &str) -> Result<Option<Line<'_>>, Problem> {
     if keyword != "HELP" && keyword != "TYPE" {
         return Ok(None);
     }
-    let (name, rest) = word(rest);
-    if !is_metric_name(name) {
-        return Err(Problem::MetricName(name.to_owned()));
-    }
+    let (name, rest) = match rest.strip_prefix('"') {
+        Some(inner) => {
+            let (name, rest) = quoted_name(inner)?;
+            (metric_name(name)?, rest.trim_start_matches(BLANK))
+        }
+        None => {
+            let (name, rest) = word(rest);
+            (legacy_metric_name(name)?, rest)
+        }
+    };
     if keyword == "HELP" {
         return Ok(Some(Line::Help { name, text: unescape_help(rest) }));
     }
@@ -121,17 +134,19 @@ fn about_family(comment: &str) -> Result<Option<Line<'_>>, Problem> {
 fn sample(text: &str) -> Result<Sample<'_>, Problem> {
     let end = text.find(|c| c == '{' || BLANK.contains(&c)).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
-    if !is_metric_name(name) {
-        return Err(Problem::MetricName(name.to_owned()));
-    }
-    let rest = rest.trim_start_matches(BLANK);
-    let (labels, rest) = match rest.strip_prefix('{') {
-        Some(inner) => labels(inner)?,
+    let in_braces = rest.trim_start_matches(BLANK).strip_prefix('{');
+    let mut name = match name {
+        "" if in_braces.is_some() => None,
+        name => Some(legacy_metric_name(name)?),
+    };
+    let (labels, rest) = match in_braces {
+        Some(inner) => labels(inner, &mut name)?,
         None => (Vec::new(), rest),
     };
+    let name = name.ok_or_else(|| Problem::MetricName(String::new()))?;
     let (token, rest) = word(rest.trim_start_matches(BLANK));
     if token.is_empty() {
-        return Err(Problem::NoValue(name.to_owned()));
+        return Err(Problem::NoValue(name.into_owned()));
     }
     let value = token.parse().map_err(|_| Problem::Value(token.to_owned()))?;
     let (timestamp, rest) = word(rest);
@@ -144,48 +159,80 @@ fn sample(text: &str) -> Result<Sample<'_>, Problem> {
     Ok(Sample { name, labels, value, token })
 }
 
-type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;
+/// Label pairs, in the order they stand in.
+type Labels<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
-/// Label pairs up to the closing brace, and what follows it.
-fn labels(mut text: &str) -> Result<(Labels<'_>, &str), Problem> {
+/// Label pairs up to the closing brace, and what follows it. A name in quotes that has no value is the metric's, if that
+/// stands not before the braces.
+fn labels<'a>(
+    mut text: &'a str,
+    metric: &mut Option<Cow<'a, str>>,
+) -> Result<(Labels<'a>, &'a str), Problem> {
     let mut labels = Vec::new();
     loop {
         text = text.trim_start_matches(BLANK);
         if let Some(rest) = text.strip_prefix('}') {
             return Ok((labels, rest));
         }
-        let end =
-            text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
-        let (name, rest) = text.split_at(end);
-        if !is_label_name(name) {
-            let shown: String = text.chars().take(40).collect();
-            return Err(Problem::LabelName(shown));
-        }
-        let value = rest.trim_start_matches(BLANK).strip_prefix('=');
-        let value = value.and_then(|v| v.trim_start_matches(BLANK).strip_prefix('"'));
-        let value = value.ok_or_else(|| Problem::NoLabelValue(name.to_owned()))?;
-        let end = closing_quote(value).ok_or_else(|| Problem::OpenLabelValue(name.to_owned()))?;
-        let (value, rest) = value.split_at(end);
-        labels.push((name, unescape_label(value)?));
-        text = rest.strip_prefix('"').unwrap_or(rest).trim_start_matches(BLANK);
+        let (name, rest) = match text.strip_prefix('"') {
+            Some(inner) => quoted_name(inner)?,
+            None => legacy_label_name(text)?,
+        };
+        let rest = rest.trim_start_matches(BLANK);
+        let is_of_metric = metric.is_none() && text.starts_with('"') && !rest.starts_with('=');
+        text = if is_of_metric {
+            *metric = Some(metric_name(name.clone())?);
+            rest
+        } else {
+            let value = rest.strip_prefix('=').map(|value| value.trim_start_matches(BLANK));
+            let value = value.and_then(|value| value.strip_prefix('"'));
+            let value = value.ok_or_else(|| Problem::NoLabelValue(name.clone().into_owned()))?;
+            let (value, rest) =
+                quoted(value)?.ok_or_else(|| Problem::OpenLabelValue(name.clone().into_owned()))?;
+            labels.push((name.clone(), value));
+            rest.trim_start_matches(BLANK)
+        };
         match text.strip_prefix(',') {
             Some(rest) => text = rest,
             None if text.starts_with('}') => {}
-            None => return Err(Problem::OpenLabels(name.to_owned())),
+            None => return Err(Problem::OpenLabels(name.into_owned())),
         }
     }
 }
 
-/// Where an unescaped double quote stands.
-fn closing_quote(text: &str) -> Option<usize> {
-    let mut from = 0;
-    loop {
-        let at = from + memchr::memchr2(b'"', b'\\', text.as_bytes().get(from..)?)?;
-        match text.as_bytes().get(at)? {
-            b'"' => return Some(at),
-            _ => from = at + 2,
-        }
+fn legacy_metric_name(name: &str) -> Result<Cow<'_, str>, Problem> {
+    if is_legacy_metric_name(name) {
+        return Ok(Cow::Borrowed(name));
     }
+    Err(Problem::MetricName(name.to_owned()))
+}
+
+fn metric_name(name: Cow<'_, str>) -> Result<Cow<'_, str>, Problem> {
+    if is_name(&name) { Ok(name) } else { Err(Problem::MetricName(name.into_owned())) }
+}
+
+/// The label name that `text` begins with, and what follows it.
+fn legacy_label_name(text: &str) -> Result<(Cow<'_, str>, &str), Problem> {
+    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    if is_legacy_label_name(name) {
+        return Ok((Cow::Borrowed(name), rest));
+    }
+    Err(Problem::LabelName(text.chars().take(40).collect()))
+}
+
+/// A name up to its closing quote, and what follows that.
+fn quoted_name(inner: &str) -> Result<(Cow<'_, str>, &str), Problem> {
+    quoted(inner)?.ok_or(Problem::OpenName)
+}
+
+/// What stands before the closing quote, unescaped, and what follows that; `None` if there is none.
+fn quoted(inner: &str) -> Result<Option<(Cow<'_, str>, &str)>, Problem> {
+    let Some((text, rest)) = closing_quote(inner).and_then(|end| inner.split_at_checked(end))
+    else {
+        return Ok(None);
+    };
+    Ok(Some((unescape_label(text)?, rest.strip_prefix('"').unwrap_or(rest))))
 }
 
 fn unescape_label(text: &str) -> Result<Cow<'_, str>, Problem> {

@@ -2,17 +2,21 @@
 
 use std::{borrow::Cow, fmt};
 
+use hashbrown::HashMap;
+
+use super::names::{Escaping, is_legacy_label_name, is_name};
+
 /// A series' labels as they stand on the page, without `shard_id`: sorted by name, values escaped, joined by commas,
-/// `a="x",b="y"`; empty values (the same as no label) left out. Two senders' label sets are the same exactly when these
-/// texts are.
+/// `a="x",b="y"`; empty values (the same as no label) left out. Names that are not legacy names stand first, in double
+/// quotes: `"a.b"="x",a="y"`. Two senders' label sets are the same exactly when these texts are.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct LabelSet(Box<str>);
 
 /// Why a label set was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
-    /// Not `[a-zA-Z_][a-zA-Z0-9_]*`.
-    #[error("label name {0:?} does not match [a-zA-Z_][a-zA-Z0-9_]*")]
+    /// Empty, or with a NUL.
+    #[error("{0:?} is no label name: it is empty or has a NUL")]
     Name(String),
     /// A name with a meaning of its own.
     #[error("label {0:?} is reserved here")]
@@ -20,6 +24,14 @@ pub enum LabelError {
     /// Twice in one set.
     #[error("label {0:?} stands twice in one set")]
     Twice(String),
+    /// Two names that are one in a format that escapes them.
+    #[error("labels {0:?} and {1:?} are the same once their names are escaped; rename one")]
+    Alike(String, String),
+    /// A name that begins with two underscores in a format that escapes it.
+    #[error(
+        "label {0:?} begins with __ once its name is escaped, so Prometheus would drop it; rename it"
+    )]
+    Dropped(String),
 }
 
 impl LabelSet {
@@ -31,16 +43,20 @@ impl LabelSet {
     ///
     /// # Errors
     /// If a name is invalid, stands twice, begins with `__`, or is `bound_label` (`le` of a histogram, `quantile` of a
-    /// summary).
+    /// summary); or if one would do so once names are escaped.
     pub fn canonical<'a>(
         labels: impl IntoIterator<Item = (&'a str, &'a str)>,
         shard_id: u32,
         bound_label: Option<&str>,
     ) -> Result<Self, LabelError> {
         let mut set: Vec<(Cow<'a, str>, &'a str)> = Vec::new();
+        let mut all_legacy = true;
         for (name, value) in labels {
-            if !is_label_name(name) {
-                return Err(LabelError::Name(name.to_owned()));
+            if !is_legacy_label_name(name) {
+                if !is_name(name) {
+                    return Err(LabelError::Name(name.to_owned()));
+                }
+                all_legacy = false;
             }
             // Prometheus drops labels that begin so after a scrape.
             if name.starts_with("__") || Some(name) == bound_label {
@@ -54,18 +70,12 @@ impl LabelSet {
         }
         set.retain(|(_, value)| !value.is_empty());
         make_way(&mut set, shard_id);
-
-        let mut text = String::with_capacity(set.iter().map(|(n, v)| n.len() + v.len() + 4).sum());
-        for (name, value) in &set {
-            if !text.is_empty() {
-                text.push(',');
-            }
-            text.push_str(name);
-            text.push_str("=\"");
-            escape_into(&mut text, value);
-            text.push('"');
+        if !all_legacy {
+            check_escaped(&set)?;
+            set.sort_by_key(|(name, _)| is_legacy_label_name(name));
         }
-        Ok(Self(text.into()))
+        let length = set.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        Ok(Self(join(set.iter().map(|(name, value)| (&**name, escape(value))), length)))
     }
 
     /// The set that [`LabelSet::as_str`] told of.
@@ -78,25 +88,88 @@ impl LabelSet {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether all names are legacy names, so that escaping with underscores or values changes none.
+    #[must_use]
+    pub fn is_legacy(&self) -> bool {
+        is_legacy(&self.0)
+    }
+
+    /// The canonical text of the set with its names escaped.
+    #[must_use]
+    pub fn escaped(&self, escaping: Escaping) -> Box<str> {
+        let mut pairs: Vec<_> = pairs(&self.0).collect();
+        for (name, _) in &mut pairs {
+            if let Cow::Owned(escaped) = escaping.label_name(name) {
+                *name = Cow::Owned(escaped);
+            }
+        }
+        pairs.sort_unstable();
+        join(pairs.iter().map(|(name, value)| (&**name, Cow::Borrowed(*value))), self.0.len())
+    }
+}
+
+/// Whether all names of a canonical text are legacy names.
+#[must_use]
+pub fn is_legacy(canonical: &str) -> bool {
+    !canonical.starts_with('"')
+}
+
+/// The canonical text, of about `length` bytes, of names and escaped values.
+fn join<'a>(pairs: impl Iterator<Item = (&'a str, Cow<'a, str>)>, length: usize) -> Box<str> {
+    let mut text = String::with_capacity(length);
+    for (name, value) in pairs {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        if is_legacy_label_name(name) {
+            text.push_str(name);
+        } else {
+            put_quoted(&mut text, name);
+        }
+        text.push_str("=\"");
+        text.push_str(&value);
+        text.push('"');
+    }
+    text.into()
+}
+
+/// The names of a canonical text, and its values as they stand there.
+pub fn pairs(canonical: &str) -> impl Iterator<Item = (Cow<'_, str>, &str)> {
+    let mut rest = canonical;
+    std::iter::from_fn(move || {
+        let pair = rest.strip_prefix(',').unwrap_or(rest);
+        let (name, value) = match pair.strip_prefix('"') {
+            Some(quoted) => {
+                let (name, after) = quoted.split_at_checked(closing_quote(quoted)?)?;
+                (unescape_value(name), after.strip_prefix("\"=\"")?)
+            }
+            None => {
+                let (name, value) = pair.split_once("=\"")?;
+                (Cow::Borrowed(name), value)
+            }
+        };
+        let (value, after) = value.split_at_checked(closing_quote(value)?)?;
+        rest = after.strip_prefix('"')?;
+        Some((name, value))
+    })
 }
 
 /// The names and values of a canonical text.
-pub fn unescape(canonical: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
-    let mut rest = canonical;
-    std::iter::from_fn(move || {
-        let (name, after) = rest.trim_start_matches(',').split_once("=\"")?;
-        let mut end = 0;
-        while !after.get(end..)?.starts_with('"') {
-            // An escaped character is never the closing quote.
-            end += if after.get(end..)?.starts_with('\\') { 2 } else { 1 };
-            while !after.is_char_boundary(end) {
-                end += 1;
-            }
+pub fn unescape(canonical: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    pairs(canonical).map(|(name, value)| (name, unescape_value(value)))
+}
+
+/// Where the double quote stands that no backslash escapes.
+pub(crate) fn closing_quote(text: &str) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + memchr::memchr2(b'"', b'\\', text.as_bytes().get(from..)?)?;
+        match text.as_bytes().get(at)? {
+            b'"' => return Some(at),
+            _ => from = at + 2,
         }
-        let (value, after) = after.split_at_checked(end)?;
-        rest = after.strip_prefix('"')?;
-        Some((name, unescape_value(value)))
-    })
+    }
 }
 
 fn unescape_value(value: &str) -> Cow<'_, str> {
@@ -120,14 +193,6 @@ impl fmt::Debug for LabelSet {
     }
 }
 
-/// Whether `name` can name a label: `[a-zA-Z_][a-zA-Z0-9_]*`.
-#[must_use]
-pub fn is_label_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
 /// Renames labels that the manager or Prometheus will set, as Prometheus does with `honor_labels: false`: `exported_` is
 /// put before the name until it is free.
 fn make_way(set: &mut Vec<(Cow<'_, str>, &str)>, shard_id: u32) {
@@ -138,7 +203,7 @@ fn make_way(set: &mut Vec<(Cow<'_, str>, &str)>, shard_id: u32) {
             continue;
         };
         let mut free = format!("exported_{taken}");
-        while set.iter().any(|(name, _)| *name == free) {
+        while set.iter().any(|(name, _)| Escaping::Underscores.label_name(name) == free) {
             free.insert_str(0, "exported_");
         }
         if let Some((name, _)) = set.get_mut(at) {
@@ -151,9 +216,40 @@ fn make_way(set: &mut Vec<(Cow<'_, str>, &str)>, shard_id: u32) {
     }
 }
 
-/// Escapes a label value for both text formats: backslash, double quote, line feed.
-fn escape_into(out: &mut String, value: &str) {
-    for c in value.chars() {
+/// Whether the names stay distinct, and none becomes the manager's or one that Prometheus drops, however they are escaped.
+/// Dots need no look: what is the same with them is with underscores. With them even a legacy name that begins with an
+/// underscore begins with two, which is left to whoever asks for them.
+fn check_escaped(set: &[(Cow<'_, str>, &str)]) -> Result<(), LabelError> {
+    for escaping in [Escaping::Underscores, Escaping::Values] {
+        let mut seen = HashMap::new();
+        seen.insert(Cow::Borrowed("shard_id"), "shard_id");
+        for (name, _) in set {
+            let escaped = escaping.label_name(name);
+            if escaped.starts_with("__") {
+                return Err(LabelError::Dropped(name.clone().into_owned()));
+            }
+            if let Some(other) = seen.insert(escaped, name) {
+                return Err(LabelError::Alike(other.to_owned(), name.clone().into_owned()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `text` in double quotes, as both text formats have it.
+pub(crate) fn put_quoted(out: &mut String, text: &str) {
+    out.push('"');
+    out.push_str(&escape(text));
+    out.push('"');
+}
+
+/// Escapes a value, or a name in quotes, for both text formats: backslash, double quote, line feed.
+fn escape(text: &str) -> Cow<'_, str> {
+    if memchr::memchr3(b'\\', b'"', b'\n', text.as_bytes()).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
         match c {
             '\\' => out.push_str("\\\\"),
             '"' => out.push_str("\\\""),
@@ -161,6 +257,7 @@ fn escape_into(out: &mut String, value: &str) {
             c => out.push(c),
         }
     }
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
@@ -169,6 +266,10 @@ mod tests {
 
     fn canonical(labels: &[(&str, &str)]) -> Result<String, LabelError> {
         LabelSet::canonical(labels.iter().copied(), 3, Some("le")).map(|l| l.as_str().to_owned())
+    }
+
+    fn read(set: &LabelSet) -> Vec<(String, String)> {
+        unescape(set.as_str()).map(|(n, v)| (n.into_owned(), v.into_owned())).collect()
     }
 
     #[test]
@@ -196,16 +297,46 @@ mod tests {
     fn a_canonical_text_reads_back() {
         let pairs = [("a", "q\"b\\n\nü🦀"), ("b", "x,y=\"z\""), ("c", "\\")];
         let set = LabelSet::canonical(pairs, 3, None).unwrap();
-        let read: Vec<_> = unescape(set.as_str()).map(|(n, v)| (n, v.into_owned())).collect();
-        assert_eq!(read, pairs.map(|(n, v)| (n, v.to_owned())));
+        assert_eq!(read(&set), pairs.map(|(n, v)| (n.to_owned(), v.to_owned())));
         assert_eq!(unescape("").count(), 0);
     }
 
     #[test]
     fn what_cannot_be_a_label_is_refused() {
-        assert_eq!(canonical(&[("a-b", "")]), Err(LabelError::Name("a-b".into())));
+        assert_eq!(canonical(&[("", "x")]), Err(LabelError::Name(String::new())));
+        assert_eq!(canonical(&[("a\0", "")]), Err(LabelError::Name("a\0".into())));
         assert_eq!(canonical(&[("le", "1")]), Err(LabelError::Reserved("le".into())));
         assert_eq!(canonical(&[("__name__", "x")]), Err(LabelError::Reserved("__name__".into())));
         assert_eq!(canonical(&[("a", "1"), ("a", "2")]), Err(LabelError::Twice("a".into())));
+    }
+
+    #[test]
+    fn names_beyond_the_legacy_rule_are_quoted_and_first() {
+        let labels = [("a", "1"), ("z.z", "2"), ("b.\"\\\n", "q\""), ("job", "3"), ("e", "")];
+        let text = r#""b.\"\\\n"="q\"","z.z"="2",a="1",exported_job="3""#;
+        let set = LabelSet::canonical(labels, 3, None).unwrap();
+        assert_eq!(set.as_str(), text);
+        assert!(!set.is_legacy() && LabelSet::default().is_legacy());
+        let pairs = [("b.\"\\\n", "q\""), ("z.z", "2"), ("a", "1"), ("exported_job", "3")];
+        assert_eq!(read(&set), pairs.map(|(n, v)| (n.to_owned(), v.to_owned())));
+        let escaped = set.escaped(Escaping::Underscores);
+        assert_eq!(&*escaped, r#"a="1",b____="q\"",exported_job="3",z_z="2""#);
+    }
+
+    #[test]
+    fn names_that_become_the_same_are_refused() {
+        let alike = |a: &str, b: &str| Err(LabelError::Alike(a.into(), b.into()));
+        assert_eq!(canonical(&[("a_b", "1"), ("a.b", "2")]), alike("a.b", "a_b"));
+        assert_eq!(canonical(&[("a-b", "1"), ("a.b", "2")]), alike("a-b", "a.b"));
+        assert_eq!(canonical(&[("a:b", "1"), ("a_b", "2")]), alike("a:b", "a_b"));
+        assert_eq!(canonical(&[("U__a_2e_b", "1"), ("a.b", "2")]), alike("U__a_2e_b", "a.b"));
+        assert_eq!(canonical(&[("shard.id", "3")]), alike("shard_id", "shard.id"));
+        for dropped in ["花火", "_.a", "._"] {
+            assert_eq!(canonical(&[(dropped, "1")]), Err(LabelError::Dropped(dropped.into())));
+        }
+        // An empty value is no label, and the manager's make way for these too.
+        assert_eq!(canonical(&[("a_b", ""), ("a.b", "2")]).unwrap(), r#""a.b"="2""#);
+        let moved = canonical(&[("exported.job", "1"), ("job", "2")]).unwrap();
+        assert_eq!(moved, r#""exported.job"="1",exported_exported_job="2""#);
     }
 }

@@ -12,7 +12,9 @@ use super::{
     MAX_FAMILIES, Reason, Rejected,
     change::{Change, FamilyChange, Misfit, Recorder},
 };
-use crate::model::{Bounds, FamilyHead, MetricType, counter_stem};
+use crate::model::{
+    Bounds, Escaping, FamilyHead, MetricType, counter_stem, is_legacy_metric_name, sample_names,
+};
 
 /// A metric family as it is exposed.
 #[derive(Debug)]
@@ -268,22 +270,24 @@ fn conflict(claim: &str, owner: Option<&Family>, head: FamilyHead<'_>) -> Reject
     Rejected { family: head.name.into(), reason, message, series: 0 }
 }
 
-/// Names that a family and its samples use in any format: two families must not share one, or a page would be invalid.
+/// Names that a family and its samples have in any format, however names are escaped: two families must not share one, or a
+/// page would be invalid.
+///
+/// Names that are the same with dots are so with underscores, for what dots make of a name can be read back but for which
+/// character each underscore was. A suffix after it changes nothing: `_sum` is no way to go on, where every underscore is one
+/// of two or part of `_dot_`. Only a counter's name without `_total` can end amid such, and that with `_created` is another
+/// name's also where underscores leave nothing of it: hence the last claim.
 fn claims(name: &str, kind: MetricType) -> Vec<String> {
-    let suffixes: &[&str] = match kind {
-        MetricType::Histogram => &["_bucket", "_sum", "_count", "_created"],
-        MetricType::Summary => &["_sum", "_count", "_created"],
-        // OpenMetrics names the family without the suffix of its samples.
-        MetricType::Counter => {
-            if let Some(stem) = counter_stem(name) {
-                return vec![name.to_owned(), stem.to_owned(), format!("{stem}_created")];
-            }
-            &[]
+    let mut claims = sample_names(name, kind);
+    for escaping in [Escaping::Underscores, Escaping::Values] {
+        let escaped = escaping.metric_name(name);
+        if escaped != name {
+            claims.extend(sample_names(&escaped, kind));
         }
-        MetricType::Gauge | MetricType::Untyped => &[],
-    };
-    let mut claims = vec![name.to_owned()];
-    claims.extend(suffixes.iter().map(|suffix| format!("{name}{suffix}")));
+    }
+    if kind == MetricType::Counter && Escaping::Underscores.metric_name(name) == "_total" {
+        claims.push("_created".to_owned());
+    }
     claims
 }
 
@@ -294,7 +298,8 @@ fn fitting_unit(head: FamilyHead<'_>) -> &str {
         _ => head.name,
     };
     let fits = stem.strip_suffix(head.unit).is_some_and(|rest| rest.ends_with('_'));
-    if fits && !head.unit.is_empty() { head.unit } else { "" }
+    // It stands on a line of its own, where nothing is quoted.
+    if fits && is_legacy_metric_name(head.unit) { head.unit } else { "" }
 }
 
 /// Bounds hashed by their bits: they are finite and have no `-0`, so equal means equal bits.

@@ -100,6 +100,7 @@ impl Shard {
     /// Makes instance `at` part of the base.
     pub(super) fn fold_at(&mut self, at: usize) {
         self.make_room();
+        self.base.resize(self.store.slots(), 0.0);
         let slots = if at > 0 { 0..self.base.len() } else { 0..0 };
         let before: Vec<_> = slots.map(|slot| total(&self.base, &self.instances, slot)).collect();
         let ended = self.instances.remove(at);

@@ -121,8 +121,17 @@ impl Instance {
 
     /// Whether nothing was heard of it for `stale_after`, or three of its own intervals.
     pub(super) fn is_silent(&self, now: UnixTime, stale_after: Duration) -> bool {
-        let own = self.about.interval.unwrap_or_default() * 3;
-        now.since(self.seen) > stale_after.max(own)
+        now.since(self.seen) > self.patience(stale_after)
+    }
+
+    /// Until when it is alive if it does not report again; nothing, if it is not.
+    pub(super) fn alive_until(&self, now: UnixTime, stale_after: Duration) -> Option<UnixTime> {
+        let is_alive = self.is_alive(now, stale_after);
+        is_alive.then(|| self.seen + self.patience(stale_after))
+    }
+
+    fn patience(&self, stale_after: Duration) -> Duration {
+        stale_after.max(self.about.interval.unwrap_or_default() * 3)
     }
 
     /// A report of it was applied.

@@ -31,6 +31,16 @@ impl Registry {
         if let Some(id) = shard.store.find(family, &labels, &bounds) {
             return Ok(id);
         }
+        if shard.store.has_alike(family, &labels) {
+            return Err(Rejected {
+                family: family.name.clone(),
+                reason: Reason::DuplicateSeries,
+                message: format!(
+                    "{labels:?} is the same as other labels of this family once label names are escaped; rename a label"
+                ),
+                series: 0,
+            });
+        }
         self.check_room(shard, family, &labels, bounds.len())?;
         Ok(shard.store.add(family, labels, self.families.share(bounds), created))
     }

@@ -5,7 +5,7 @@ mod repeat;
 use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use hashbrown::HashSet;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 
 use super::{
     Applied, BadSample, Family, MAX_SAID, Outcome, Reason, Registry, Rejected, Transport, UnixTime,
@@ -13,6 +13,7 @@ use super::{
     check,
     instance::{Instance, InstanceKey},
     shard::{MAX_INSTANCES, Shard},
+    shared::SharedShard,
     store::SeriesId,
 };
 use crate::model::{Bounds, FamilyHead, LabelSet, MetricType};
@@ -258,7 +259,7 @@ impl Registry {
     #[must_use]
     pub fn shards_of(&self, sender: &InstanceKey, lowest: u32, highest: u32) -> Vec<u32> {
         let shards = self.shards.read();
-        let known = |shard: &Arc<Mutex<Shard>>| shard.lock().position(sender).is_some();
+        let known = |shard: &Arc<SharedShard>| shard.peek().position(sender).is_some();
         shards
             .range(lowest..=highest)
             .filter(|(_, shard)| known(shard))

@@ -90,7 +90,7 @@ impl Registry {
             record(&[fleet.change()]);
         }
         for shard in self.all() {
-            let shard = shard.lock();
+            let shard = shard.peek();
             let state = Step::State(Box::new(shard.record()));
             record(&[Change::Shard(shard.id, state)]);
         }

@@ -22,7 +22,7 @@ pub(super) const MAX_INSTANCES: usize = 16;
 pub(super) struct Shard {
     pub(super) id: u32,
     pub(super) store: Store,
-    /// What folded instances counted, by slot.
+    /// What folded instances counted, by slot; slots past the end are 0.
     pub(super) base: Vec<f64>,
     /// What the page shows, by slot.
     pub(super) exposed: Vec<f64>,
@@ -143,9 +143,8 @@ impl Shard {
         }
     }
 
-    /// Grows the value columns to what the store needs.
+    /// Grows the column of exposed values to what the store needs.
     pub(super) fn make_room(&mut self) {
-        self.base.resize(self.store.slots(), 0.0);
         self.exposed.resize(self.store.slots(), 0.0);
     }
 
@@ -201,7 +200,7 @@ impl Shard {
         let Some(series) = self.store.get(id) else {
             return;
         };
-        let slot = series.slot;
+        let slot = series.slot();
         let grouped = series.is_grouped();
         let Some(instance) = self.instances.get_mut(at) else {
             return;
@@ -254,7 +253,7 @@ impl Shard {
                 continue;
             };
             if before > 0.0 && count >= before {
-                instance.take_back(series.slot, series.width());
+                instance.take_back(series.slot(), series.width());
             }
             instance.remove(other);
         }
@@ -269,7 +268,7 @@ impl Shard {
     /// The count that instance `at` reported last for a series: a counter's value, a histogram's or summary's `_count`.
     pub(super) fn reported_count(&self, at: usize, id: SeriesId) -> Option<f64> {
         let (series, instance) = (self.store.get(id)?, self.instances.get(at)?);
-        Some(instance.reported(series.slot + series.kind.count_at(series.bounds.len())?))
+        Some(instance.reported(series.slot() + series.kind.count_at(series.bounds.len())?))
     }
 
     /// The sender of instance `at` started a series anew; what it had counted is kept.
@@ -279,7 +278,7 @@ impl Shard {
         };
         let owned = series.kind.owned(series.bounds.len());
         if let Some(instance) = self.instances.get_mut(at) {
-            instance.carry(series.slot + owned, series.width() - owned);
+            instance.carry(series.slot() + owned, series.width() - owned);
         }
     }
 
@@ -312,10 +311,17 @@ impl Shard {
         let (Some(instance), Some(series)) = (self.instances.get(at), self.store.get(id)) else {
             return false;
         };
-        let reported = (series.slot..).map(|slot| instance.reported(slot).to_bits());
+        let reported = (series.slot()..).map(|slot| instance.reported(slot).to_bits());
         series.counted
             && instance.has(id)
             && values.iter().map(|value| value.to_bits()).eq(reported.take(values.len()))
+    }
+
+    /// Until when time alone changes nothing of what it shows, and of whether it is up.
+    pub(super) fn unchanged_until(&self, now: UnixTime, stale_after: Duration) -> UnixTime {
+        let alive = self.instances.iter().filter_map(|i| i.alive_until(now, stale_after));
+        let seen = self.tally.seen.map(|seen| seen + stale_after).filter(|until| *until >= now);
+        alive.chain(seen).min().unwrap_or(UnixTime::MAX)
     }
 
     /// What time alone changes: who owns the gauges (E3).

@@ -73,7 +73,28 @@ pub struct InstanceStatus {
     pub owner: bool,
 }
 
+/// How the shards are of which [`Registry::collect`](super::Registry::collect) says that something changed.
+#[derive(Debug, Clone, Default)]
+pub struct Collected {
+    /// These are all shards there are.
+    pub complete: bool,
+    /// In no order.
+    pub summaries: Vec<ShardSummary>,
+    /// Shards that are not listed, or no longer.
+    pub unlisted: Vec<u32>,
+}
+
 impl ShardSummary {
+    /// Whether a bot of `count` shards has it (0: nobody said how many it has).
+    pub(super) fn is_listed(&self, count: u32) -> bool {
+        match self.state {
+            ShardState::Up => true,
+            // Without a count (HTTP senders say none) what was seen once stays listed.
+            ShardState::Stale => self.id < count || count == 0,
+            ShardState::NeverSeen => self.id < count,
+        }
+    }
+
     pub(super) fn never_seen(id: u32) -> Self {
         Self {
             id,

@@ -3,14 +3,14 @@
 //! A series never moves and is never forgotten, so a stream may keep its place. Series of one label set whose bounds
 //! differ (a bot was restarted with other buckets) form a **group**, of which one is shown.
 
-use std::{hash::BuildHasher as _, sync::Arc};
+use std::{hash::BuildHasher as _, num::NonZeroU32, sync::Arc, time::Duration};
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 
 use super::{Family, change::SeriesStep};
 use crate::{
     clock::UnixTime,
-    model::{Bounds, LabelSet, MetricType},
+    model::{Bounds, Escaping, LabelSet, MetricType},
 };
 
 /// A series' place in its shard; it keeps it.
@@ -29,33 +29,67 @@ impl SeriesId {
     }
 }
 
+/// There is one for every series of the fleet, so it is small.
 #[derive(Debug)]
 pub(super) struct Series {
-    pub(super) kind: MetricType,
-    pub(super) labels: LabelSet,
+    labels: Span,
     pub(super) bounds: Arc<Bounds>,
-    /// Since when it is counted.
-    pub(super) created: UnixTime,
-    /// Its first slot; it has [`Series::width`] of them.
-    pub(super) slot: usize,
+    /// Since when it is counted, nanoseconds since the epoch.
+    created: u64,
+    first_slot: u32,
+    block: u32,
+    group: GroupId,
+    pub(super) kind: MetricType,
     /// Some instance had a sample of it.
     pub(super) counted: bool,
     /// The owner has it, so the values that belong to the living are exposed.
     pub(super) owned: bool,
     /// It is among those that [`Store::take_touched`] will name.
     touched: bool,
-    block: u32,
-    group: Option<u32>,
 }
 
+/// A part of [`Store::texts`].
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    from: u32,
+    length: u32,
+}
+
+/// Index of a group and one more, as most series are in none.
+type GroupId = Option<NonZeroU32>;
+
 impl Series {
+    /// The first of its values' slots.
+    pub(super) const fn slot(&self) -> usize {
+        self.first_slot as usize
+    }
+
+    /// How many slots it has.
     pub(super) fn width(&self) -> usize {
         self.kind.width(self.bounds.len())
+    }
+
+    /// Since when it is counted.
+    pub(super) const fn created(&self) -> UnixTime {
+        UnixTime::from_duration(Duration::from_nanos(self.created))
     }
 
     /// Whether the same labels came with other bounds too.
     pub(super) const fn is_grouped(&self) -> bool {
         self.group.is_some()
+    }
+}
+
+impl Span {
+    fn append(texts: &mut String, text: &str) -> Self {
+        let from = texts.len() as u32;
+        texts.push_str(text);
+        Self { from, length: text.len() as u32 }
+    }
+
+    fn of(self, texts: &str) -> &str {
+        let from = self.from as usize;
+        texts.get(from..from + self.length as usize).unwrap_or_default()
     }
 }
 
@@ -76,12 +110,16 @@ struct Group {
 #[derive(Debug, Default)]
 pub(super) struct Store {
     series: Vec<Series>,
+    /// All label sets in canonical form, one after the other.
+    texts: String,
     blocks: Vec<Block>,
     /// Place in `blocks` by [`Family::id`].
     block_of: HashMap<usize, u32>,
     /// One member of each group, by family and labels.
     index: HashTable<SeriesId>,
     groups: Vec<Group>,
+    /// What label sets with names beyond the legacy rule become once those are escaped, by block.
+    escaped: HashMap<u32, HashSet<Box<str>>>,
     /// Series of which something that is exposed changed.
     touched: Vec<SeriesId>,
     hasher: DefaultHashBuilder,
@@ -117,6 +155,11 @@ impl Store {
         self.series.get_mut(id.index())
     }
 
+    /// A series' labels in canonical form.
+    pub(super) fn labels(&self, series: &Series) -> &str {
+        series.labels.of(&self.texts)
+    }
+
     /// All series.
     pub(super) fn ids(&self) -> impl Iterator<Item = SeriesId> + use<> {
         (0..self.series.len() as u32).map(SeriesId)
@@ -124,7 +167,7 @@ impl Store {
 
     /// The series that stands for all with these labels, whatever their bounds, and how many they are.
     pub(super) fn first_of(&self, family: &Family, labels: &LabelSet) -> Option<(SeriesId, usize)> {
-        let found = self.find_any(family, labels)?;
+        let found = self.find_any(family, labels.as_str())?;
         match self.group(found) {
             Some((_, members)) => Some((*members.first()?, members.len())),
             None => Some((found, 1)),
@@ -143,16 +186,29 @@ impl Store {
         labels: &LabelSet,
         bounds: &Bounds,
     ) -> Option<SeriesId> {
-        let found = self.find_any(family, labels)?;
-        let group = self.get(found)?.group;
-        group
-            .and_then(|group| self.groups.get(group as usize))
+        let found = self.find_any(family, labels.as_str())?;
+        self.group_of(self.get(found)?)
             .map_or(&[found][..], |group| &group.members)
             .iter()
             .copied()
             .find(|id| {
                 self.get(*id).is_some_and(|series| series.bounds.values() == bounds.values())
             })
+    }
+
+    /// Whether the labels become the same as those of another series of `family` where names are escaped.
+    pub(super) fn has_alike(&self, family: &Family, labels: &LabelSet) -> bool {
+        let Some(block) = self.block_of.get(&family.id) else { return false };
+        let alike = self.escaped.get(block);
+        let is_alike = |text: &str| alike.is_some_and(|alike| alike.contains(text));
+        if labels.is_legacy() {
+            return alike.is_some()
+                && is_alike(labels.as_str())
+                && self.find_any(family, labels.as_str()).is_none();
+        }
+        let is_taken = |text: Box<str>| is_alike(&text) || self.find_any(family, &text).is_some();
+        self.find_any(family, labels.as_str()).is_none()
+            && escaped(labels).into_iter().any(is_taken)
     }
 
     /// Adds a series that [`Store::find`] does not find.
@@ -164,9 +220,9 @@ impl Store {
         created: UnixTime,
     ) -> SeriesId {
         let id = SeriesId(self.series.len() as u32);
-        let twin = self.find_any(family, &labels);
+        let twin = self.find_any(family, labels.as_str());
         // A label set counts on when its bounds change.
-        let created = twin.and_then(|twin| self.get(twin)).map_or(created, |twin| twin.created);
+        let created = twin.and_then(|twin| self.get(twin)).map_or(created, |twin| twin.created());
         let block = self.block(family);
         if let Some(block) = self.blocks.get_mut(block as usize) {
             block.series.push(id);
@@ -174,22 +230,34 @@ impl Store {
         let slot = self.slots;
         self.slots += family.kind.width(bounds.len());
         if twin.is_none() {
-            let (hasher, series) = (&self.hasher, &self.series);
-            self.index.insert_unique(hasher.hash_one((block, &labels)), id, |known| {
-                series.get(known.index()).map_or(0, |s| hasher.hash_one((s.block, &s.labels)))
+            if !labels.is_legacy() {
+                self.escaped.entry(block).or_default().extend(escaped(&labels));
+            }
+            let (hasher, series, texts) = (&self.hasher, &self.series, &self.texts);
+            self.index.insert_unique(hasher.hash_one((block, labels.as_str())), id, |known| {
+                let known = series.get(known.index());
+                known.map_or(0, |s| hasher.hash_one((s.block, s.labels.of(texts))))
             });
         }
+        // In smaller steps than their own: there are many shards, and most get their series once.
+        if self.series.len() == self.series.capacity() {
+            self.series.reserve_exact(self.series.len() / 8 + 16);
+        }
+        if self.texts.len() + labels.as_str().len() > self.texts.capacity() {
+            self.texts.reserve_exact(self.texts.len() / 8 + labels.as_str().len());
+        }
+        let labels = Span::append(&mut self.texts, labels.as_str());
         self.series.push(Series {
-            kind: family.kind,
             labels,
             bounds,
-            created,
-            slot,
+            created: created.as_nanos(),
+            first_slot: slot as u32,
+            block,
+            group: None,
+            kind: family.kind,
             counted: false,
             owned: false,
             touched: false,
-            block,
-            group: None,
         });
         if let Some(twin) = twin {
             self.join(twin, id);
@@ -224,7 +292,7 @@ impl Store {
 
     /// The series that stands on the page for `id`'s labels, and all of its group in the order they came.
     pub(super) fn group(&self, id: SeriesId) -> Option<(SeriesId, &[SeriesId])> {
-        let group = self.groups.get(self.get(id)?.group? as usize)?;
+        let group = self.group_of(self.get(id)?)?;
         Some((group.shown, &group.members))
     }
 
@@ -245,12 +313,12 @@ impl Store {
 
     /// What is recorded of the series from `first` on.
     pub(super) fn steps(&self, first: usize) -> impl Iterator<Item = SeriesStep<'_>> {
-        (0_u32..).zip(&self.series).skip(first).map(|(series, s)| SeriesStep {
+        (first as u32..).zip(self.series.iter().skip(first)).map(|(series, s)| SeriesStep {
             series,
             family: self.family_of(s).map_or(u32::MAX, |family| family.id as u32),
-            labels: s.labels.as_str().into(),
+            labels: self.labels(s).into(),
             bounds: s.bounds.values().into(),
-            created: s.created,
+            created: s.created(),
         })
     }
 
@@ -264,11 +332,11 @@ impl Store {
         self.blocks.get(series.block as usize).map(|block| &*block.family)
     }
 
-    fn find_any(&self, family: &Family, labels: &LabelSet) -> Option<SeriesId> {
+    fn find_any(&self, family: &Family, labels: &str) -> Option<SeriesId> {
         let block = *self.block_of.get(&family.id)?;
         self.index
             .find(self.hasher.hash_one((block, labels)), |id| {
-                self.get(*id).is_some_and(|s| s.block == block && s.labels == *labels)
+                self.get(*id).is_some_and(|s| s.block == block && self.labels(s) == labels)
             })
             .copied()
     }
@@ -281,25 +349,31 @@ impl Store {
     }
 
     fn join(&mut self, twin: SeriesId, id: SeriesId) {
-        let group = match self.get(twin).and_then(|s| s.group) {
-            Some(group) => group,
-            None => {
-                self.groups.push(Group { shown: twin, members: vec![twin] });
-                self.groups.len() as u32 - 1
-            }
-        };
+        let group = self.get(twin).and_then(|series| series.group).or_else(|| {
+            self.groups.push(Group { shown: twin, members: vec![twin] });
+            NonZeroU32::new(self.groups.len() as u32)
+        });
         for member in [twin, id] {
             if let Some(series) = self.get_mut(member) {
-                series.group = Some(group);
+                series.group = group;
             }
         }
-        if let Some(group) = self.groups.get_mut(group as usize) {
+        if let Some(group) = self.group_mut(twin) {
             group.members.push(id);
         }
     }
 
+    fn group_of(&self, series: &Series) -> Option<&Group> {
+        self.groups.get(series.group?.get() as usize - 1)
+    }
+
     fn group_mut(&mut self, id: SeriesId) -> Option<&mut Group> {
         let group = self.get(id)?.group?;
-        self.groups.get_mut(group as usize)
+        self.groups.get_mut(group.get() as usize - 1)
     }
+}
+
+/// What becomes of a label set where names are escaped. Dots need no look: what is the same with them is with underscores.
+fn escaped(labels: &LabelSet) -> [Box<str>; 2] {
+    [Escaping::Underscores, Escaping::Values].map(|escaping| labels.escaped(escaping))
 }

@@ -2,6 +2,7 @@
 
 mod anonymous;
 mod bounds;
+mod escaped;
 mod posts;
 mod rejects;
 mod status;
@@ -176,7 +177,7 @@ pub(crate) fn value(registry: &Registry, key: &str, now: UnixTime) -> Option<Vec
 
 /// The whole page, to see that nothing changed at all.
 pub(crate) fn page(registry: &Registry, now: UnixTime) -> String {
-    let page = exposition::render(registry, &[], now, Format::Text);
+    let page = exposition::render(registry, &[], now, Format::TEXT);
     String::from_utf8(page.to_vec()).unwrap()
 }
 

@@ -19,7 +19,7 @@ impl Shard {
         let Some(series) = self.store.get_mut(id) else {
             return;
         };
-        let (slot, width) = (series.slot, series.width());
+        let (slot, width) = (series.slot(), series.width());
         let owned = series.kind.owned(series.bounds.len());
         let Some(exposed) = self.exposed.get_mut(slot..slot + width) else {
             return;
@@ -61,14 +61,14 @@ impl Shard {
         let mut counted = false;
         // In the order the members came, whichever is shown: else a sum's last bit would move when another is.
         for member in members.iter().filter_map(|id| self.store.get(*id)) {
-            let slots = member.slot..member.slot + member.width();
+            let slots = member.slot()..member.slot() + member.width();
             let values: Vec<_> =
                 slots.map(|slot| total(&self.base, &self.instances, slot)).collect();
             add_counts(series.kind, (&series.bounds, &mut sum), (&member.bounds, &values));
             counted |= member.counted;
         }
         if let (Some(exposed), Some(sum)) = (
-            self.exposed.get_mut(series.slot + owned..series.slot + series.width()),
+            self.exposed.get_mut(series.slot() + owned..series.slot() + series.width()),
             sum.get(owned..),
         ) {
             exposed.copy_from_slice(sum);
@@ -93,10 +93,13 @@ impl Shard {
         let series = self.store.get(id)?;
         let hidden = self.store.group(id).is_some_and(|(shown, _)| shown != id);
         (!hidden && is_exposed(series)).then(|| SeriesView {
-            labels: series.labels.as_str(),
+            labels: self.store.labels(series),
             bounds: &series.bounds,
-            values: self.exposed.get(series.slot..series.slot + series.width()).unwrap_or_default(),
-            created: Some(series.created),
+            values: self
+                .exposed
+                .get(series.slot()..series.slot() + series.width())
+                .unwrap_or_default(),
+            created: Some(series.created()),
             owned: series.owned,
         })
     }

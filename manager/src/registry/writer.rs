@@ -5,7 +5,7 @@ mod opening;
 use std::{sync::Arc, time::Duration};
 
 use hashbrown::HashSet;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     check,
     report::gave_way,
     shard::Shard,
+    shared::SharedShard,
     store::SeriesId,
 };
 use crate::model::Samples;
@@ -34,21 +35,20 @@ pub struct Attached {
 /// stream ends.
 #[derive(Debug)]
 pub struct Writer {
-    shard: Arc<Mutex<Shard>>,
+    shard: Arc<SharedShard>,
     recorder: Arc<Recorder>,
     stale_after: Duration,
     ordinal: u64,
     stream: u64,
     taken_over: CancellationToken,
     /// What the stream's ids mean.
-    targets: Vec<Target>,
+    ids: Vec<Defined>,
     /// Families the stream defined, by id.
     families: HashSet<usize>,
-    /// Series the stream's ids have taken.
-    taken: HashSet<SeriesId>,
-    /// For each id the last check that saw it, so that a series cannot stand twice in one frame.
-    seen: Vec<u64>,
-    checks: u64,
+    /// Series the stream's ids have taken, by index; those past the end are not.
+    taken: Vec<bool>,
+    /// Checks of a frame so far.
+    checks: u32,
     has_snapshot: bool,
     /// Kept for its memory.
     accepted: Accepted,
@@ -57,24 +57,26 @@ pub struct Writer {
     said: HashSet<(Box<str>, Reason)>,
 }
 
-/// What an id of the stream means.
+/// What an id of the stream means. There is one for every series of the fleet, so it is small.
 #[derive(Debug, Clone, Copy)]
-enum Target {
-    Series {
-        id: SeriesId,
-        width: usize,
-    },
-    /// Defined, but refused: its samples are counted and passed over.
-    Rejected {
-        reason: Reason,
-        width: usize,
-    },
+struct Defined {
+    target: Target,
+    /// Values of a sample.
+    width: u32,
+    /// The last check that saw it, so that a series cannot stand twice in one frame.
+    checked: u32,
 }
 
-impl Target {
-    fn width(self) -> usize {
-        let (Self::Series { width, .. } | Self::Rejected { width, .. }) = self;
-        width
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    Series(SeriesId),
+    /// Refused: its samples are counted and passed over.
+    Rejected(Reason),
+}
+
+impl Defined {
+    const fn width(self) -> usize {
+        self.width as usize
     }
 }
 
@@ -106,7 +108,7 @@ impl Writer {
     /// How many series ids the stream has defined.
     #[must_use]
     pub fn ids(&self) -> usize {
-        self.targets.len()
+        self.ids.len()
     }
 
     /// Whether families can be defined next, one after the other; defines nothing.
@@ -114,7 +116,7 @@ impl Writer {
     /// # Errors
     /// What [`Registry::define`](super::Registry::define) would say of the first that cannot.
     pub fn check_definitions(&self, families: &[FamilyDefinition<'_>]) -> Result<(), DefineError> {
-        let mut next = self.targets.len() as u32;
+        let mut next = self.ids.len() as u32;
         for FamilyDefinition { head, series } in families {
             for definition in series {
                 if definition.id != next {
@@ -169,7 +171,7 @@ impl Writer {
                 }));
             }
         }
-        self.checks += 1;
+        self.begin_check();
         for samples in [frame.samples, frame.removed] {
             if let Some(undefined) = self.check(&shard, at, samples)? {
                 return Ok(Outcome::NotApplied(NotApplied::UndefinedId(undefined)));
@@ -217,29 +219,28 @@ impl Writer {
     ) -> Result<Option<u32>, FrameError> {
         let mut rest = samples.values;
         for &wire_id in samples.ids {
-            let at_id = wire_id as usize;
-            let (Some(target), Some(seen)) = (self.targets.get(at_id), self.seen.get_mut(at_id))
-            else {
+            let Some(defined) = self.ids.get_mut(wire_id as usize) else {
                 return Ok(Some(wire_id));
             };
-            if std::mem::replace(seen, self.checks) == self.checks {
+            if std::mem::replace(&mut defined.checked, self.checks) == self.checks {
                 return Err(FrameError::Twice(wire_id));
             }
-            let Some((values, after)) = rest.split_at_checked(target.width()) else {
+            let (target, width) = (defined.target, defined.width());
+            let Some((values, after)) = rest.split_at_checked(width) else {
                 return Err(self.value_count(samples));
             };
             rest = after;
-            if let Target::Series { id, width } = *target
+            if let Target::Series(id) = target
                 && let (Some(series), Some(instance)) =
                     (shard.store.get(id), shard.instances.get(at))
             {
-                let before = instance.values(series.slot, width);
+                let before = instance.values(series.slot(), width);
                 let same = check::check(series.kind, &series.bounds, before, values);
                 same.and_then(|()| check_group(shard, at, id, values)).map_err(|problem| {
                     FrameError::Bad {
                         id: wire_id,
                         family: shard.store.family_of(series).map_or("", |f| &f.name).into(),
-                        labels: format!("{:?}", series.labels),
+                        labels: format!("{{{}}}", shard.store.labels(series)),
                         problem,
                     }
                 })?;
@@ -249,7 +250,7 @@ impl Writer {
     }
 
     fn value_count(&self, samples: Samples<'_>) -> FrameError {
-        let widths = samples.ids.iter().filter_map(|id| self.targets.get(*id as usize));
+        let widths = samples.ids.iter().filter_map(|id| self.ids.get(*id as usize));
         FrameError::ValueCount {
             expected: widths.map(|t| t.width()).sum(),
             got: samples.values.len(),
@@ -289,9 +290,12 @@ impl Writer {
             shard.take(at, report);
         }
         shard.settle(now, self.stale_after);
-        self.has_snapshot |= frame.kind == FrameKind::Snapshot;
         let taken = accepted.samples;
-        self.accepted = accepted;
+        if frame.kind == FrameKind::Snapshot {
+            self.has_snapshot = true; // which was long; what comes now is what changed
+        } else {
+            self.accepted = accepted;
+        }
         (taken, durable)
     }
 
@@ -306,48 +310,74 @@ impl Writer {
     ) {
         let mut rest = samples.values;
         for wire_id in samples.ids {
-            let Some(target) = self.targets.get(*wire_id as usize).copied() else {
+            let Some(defined) = self.ids.get(*wire_id as usize) else {
                 continue;
             };
-            let Some((values, after)) = rest.split_at_checked(target.width()) else {
+            let Some((values, after)) = rest.split_at_checked(defined.width()) else {
                 break;
             };
             rest = after;
-            match target {
-                Target::Series { id, .. } if shard.store.claim(id) => {
+            match defined.target {
+                Target::Series(id) if shard.store.claim(id) => {
                     accepted.samples += 1;
                     if kind == FrameKind::Delta || !shard.has_reported(at, id, values) {
                         accepted.series.push(id.index() as u32);
                         accepted.values.extend_from_slice(values);
                     }
                 }
-                Target::Series { id, .. } => {
+                Target::Series(id) => {
                     accepted.reject(Reason::TypeConflict);
                     self.note_gave_way(shard, id);
                 }
-                Target::Rejected { reason, .. } => accepted.reject(reason),
+                Target::Rejected(reason) => accepted.reject(reason),
             }
         }
     }
 
     fn series_of(&self, ids: &[u32]) -> impl Iterator<Item = SeriesId> {
-        ids.iter().filter_map(|id| match self.targets.get(*id as usize) {
-            Some(Target::Series { id, .. }) => Some(*id),
-            _ => None,
+        ids.iter().filter_map(|id| match self.ids.get(*id as usize)?.target {
+            Target::Series(id) => Some(id),
+            Target::Rejected(_) => None,
         })
     }
 
-    fn push(&mut self, target: Target) {
-        self.targets.push(target);
-        self.seen.push(0);
+    fn push(&mut self, target: Target, width: usize) {
+        if self.ids.len() == self.ids.capacity() {
+            // In smaller steps than a vector's own: there are many streams, and most define their series once.
+            self.ids.reserve_exact(self.ids.len() / 8 + 16);
+        }
+        self.ids.push(Defined { target, width: width as u32, checked: 0 });
+    }
+
+    /// Whether an id of the stream has taken this series.
+    fn has_taken(&self, id: SeriesId) -> bool {
+        self.taken.get(id.index()).copied().unwrap_or(false)
+    }
+
+    fn take(&mut self, id: SeriesId) {
+        if self.taken.len() <= id.index() {
+            self.taken.resize(id.index() + 1, false);
+        }
+        if let Some(taken) = self.taken.get_mut(id.index()) {
+            *taken = true;
+        }
+    }
+
+    /// From now on no id was seen.
+    fn begin_check(&mut self) {
+        self.checks = self.checks.wrapping_add(1);
+        if self.checks == 0 {
+            self.ids.iter_mut().for_each(|defined| defined.checked = 0);
+            self.checks = 1;
+        }
     }
 
     /// Defines ids whose samples are passed over, and remembers to say so once.
     fn reject(&mut self, rejected: Rejected, widths: impl IntoIterator<Item = usize>) {
         let reason = rejected.reason;
-        let before = self.targets.len();
-        widths.into_iter().for_each(|width| self.push(Target::Rejected { reason, width }));
-        let series = (self.targets.len() - before) as u32;
+        let before = self.ids.len();
+        widths.into_iter().for_each(|width| self.push(Target::Rejected(reason), width));
+        let series = (self.ids.len() - before) as u32;
         self.note(rejected, series);
     }
 

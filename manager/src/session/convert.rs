@@ -8,7 +8,7 @@ use tonic::Status;
 use crate::{
     clip::clip,
     clock::UnixTime,
-    model::{Bounds, FamilyHead, LabelSet, MetricType, Samples, is_metric_name},
+    model::{Bounds, FamilyHead, LabelSet, MetricType, Samples, is_name},
     registry::{FamilyDefinition, Hello, Reason, Rejected, SeriesDefinition},
 };
 
@@ -69,8 +69,8 @@ fn family(family: &v1::FamilyDefinition, shard_id: u32) -> Result<FamilyDefiniti
     let name = &family.name;
     let refuse =
         |what: String| Status::invalid_argument(format!("definition of family {name:?}: {what}"));
-    if !is_metric_name(name) {
-        return Err(refuse("the name does not match [a-zA-Z_:][a-zA-Z0-9_:]*".to_owned()));
+    if !is_name(name) {
+        return Err(refuse("the name is empty or has a NUL".to_owned()));
     }
     let kind = match family.r#type() {
         v1::MetricType::Unspecified => {

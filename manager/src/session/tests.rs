@@ -137,7 +137,7 @@ fn part(sequence: u64, part: u32, last: bool, some: &[(u32, f64)]) -> Said {
 
 fn page(sessions: &Sessions) -> String {
     let now = sessions.clock.now();
-    let page = exposition::render(&sessions.registry, &[], now, Format::Text);
+    let page = exposition::render(&sessions.registry, &[], now, Format::TEXT);
     String::from_utf8(page.to_vec()).unwrap()
 }
 

@@ -11,4 +11,5 @@ mod http;
 mod journal;
 mod process;
 mod promtool;
+mod scrape;
 mod server;

@@ -111,7 +111,8 @@ pub struct Definitions {
 /// What a metric family is, and series of it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FamilyDefinition {
-    /// The name as in Prometheus' text format: a counter's ends in `_total` here too.
+    /// The name as in Prometheus' text format: a counter's ends in `_total` here too. Any text without NUL; formats that
+    /// cannot have it escape it, and two families whose names become the same are a NAME_COLLISION.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// Decides how many values a sample of this family has: see `Samples`.
@@ -143,7 +144,8 @@ pub struct SeriesDefinition {
 /// A label's name and value.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Label {
-    /// Matches [a-zA-Z_][a-zA-Z0-9_]*.
+    /// Any text without NUL. Formats that cannot have it escape it: what is no ASCII letter, digit or underscore becomes an
+    /// underscore. Names that become the same, that become `shard_id`, or that begin with two underscores then are refused.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// Any UTF-8 text; empty is the same as no label.
@@ -296,7 +298,7 @@ pub enum RejectReason {
     TypeConflict = 1,
     /// The name belongs to the manager, or collides with the sample names of another family.
     NameCollision = 2,
-    /// The series equals another once the manager has set its own labels.
+    /// The series equals another of its shard once the manager has set its own labels, or label names are escaped.
     DuplicateSeries = 3,
     /// A limit on series was reached.
     Limit = 4,

@@ -1,4 +1,5 @@
-//! Properties: a page says each series and family once, in order, and reads back as what was counted.
+//! Properties: a page says each series and family once, in order, and reads back as what was counted, whatever shards call
+//! their metrics and labels.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,11 +10,57 @@ use crate::ingest::{Post, ingest};
 
 const KINDS: [MetricType; 5] = [COUNTER, GAUGE, HISTOGRAM, SUMMARY, UNTYPED];
 
+/// Names that get in each other's way, and in the manager's.
+const NAMES: [&str; 26] = [
+    "a",
+    "a.b",
+    "a_b",
+    "a-b",
+    "a:b",
+    "U__a_2e_b",
+    "a_dot_b",
+    "a__dot__b",
+    "a.b_sum",
+    "a_b_sum",
+    "a_b.count",
+    "U__a_2e_b_sum",
+    "a_b_created",
+    "a.b.created",
+    "a.b_total",
+    "a_b_total",
+    "a.b.total",
+    "_total",
+    ".total",
+    "_created",
+    ".created",
+    "shard.up",
+    "shard_up",
+    "花火",
+    "__",
+    "9\"\\\n",
+];
+
+const LABELS: [&str; 12] = [
+    "a.b",
+    "a_b",
+    "a-b",
+    "U__a_2e_b",
+    "a_dot_b",
+    "shard.id",
+    "shard_id",
+    "job",
+    "exported.job",
+    "_.a",
+    "花",
+    "\"\\\n",
+];
+
 /// A series: shard, family, labels, and numbers to make its values of.
 #[derive(Debug, Clone)]
 struct Some {
     shard_id: u32,
-    family: usize,
+    name: String,
+    kind: MetricType,
     labels: BTreeMap<String, String>,
     numbers: Vec<f64>,
 }
@@ -30,15 +77,26 @@ fn some() -> impl Strategy<Value = Some> {
         Just(f64::NAN),
         Just(f64::INFINITY)
     ];
+    let name = prop_oneof![
+        3 => prop::sample::select(&NAMES[..]).prop_map(str::to_owned),
+        1 => "[a-c._ 9é]{1,3}(_total|_sum|_bucket|)",
+    ];
+    let label = prop_oneof![
+        prop::sample::select(&LABELS[..]).prop_map(str::to_owned),
+        "[a-z][a-z0-9_]{0,3}",
+        "[a-b._ :9é]{1,3}",
+    ];
     (
         0..3_u32,
-        0..8_usize,
-        prop::collection::btree_map("[a-z][a-z0-9_]{0,3}", text(), 0..3),
+        name,
+        prop::sample::select(&KINDS[..]),
+        prop::collection::btree_map(label, text(), 0..3),
         prop::collection::vec(number, 5),
     )
-        .prop_map(|(shard_id, family, labels, numbers)| Some {
+        .prop_map(|(shard_id, name, kind, labels, numbers)| Some {
             shard_id,
-            family,
+            name,
+            kind,
             labels,
             numbers,
         })
@@ -80,19 +138,20 @@ fn fill(registry: &Registry, help: &str, all: &[Some]) {
         let mut stream = Stream::open(registry, shard_id, at(0));
         let mut names = HashSet::new();
         for one in all.iter().filter(|one| one.shard_id == shard_id) {
-            let kind = KINDS[one.family % KINDS.len()];
             let labels: Vec<_> = one
                 .labels
                 .iter()
                 .filter(|(name, value)| *name != "le" && *name != "quantile" && !value.is_empty())
                 .map(|(n, v)| (n.as_str(), v.as_str()))
                 .collect();
-            if !names.insert((one.family, labels.clone())) {
+            // Senders are told of such sets, and of the rest of their frame too.
+            if LabelSet::canonical(labels.iter().copied(), shard_id, None).is_err()
+                || !names.insert((&one.name, labels.clone()))
+            {
                 continue;
             }
-            let name = format!("family_{}", one.family);
-            let (bounds, values) = sample(kind, &one.numbers);
-            stream.has((kind, &name, help, ""), &labels, &bounds, &values);
+            let (bounds, values) = sample(one.kind, &one.numbers);
+            stream.has((one.kind, &one.name, help, ""), &labels, &bounds, &values);
         }
         stream.report(at(0));
     }
@@ -116,59 +175,63 @@ fn exposed(registry: &Registry) -> Exposed {
     exposed
 }
 
-/// Everything before the value: a label value may contain spaces, a value cannot.
-fn key(line: &str) -> &str {
-    line.rsplit_once(' ').unwrap().0
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_page_is_in_order_and_says_nothing_twice(help in text(), all in prop::collection::vec(some(), 0..40)) {
+    fn every_page_is_valid(help in text(), all in prop::collection::vec(some(), 0..40)) {
         let registry = registry();
         fill(&registry, &help, &all);
-        let [text, open] = [Format::Text, Format::OpenMetrics].map(|format| render_text(&registry, &own(), at(0), format));
-        prop_assert!(open.ends_with("\n# EOF\n") && open.matches("\n# EOF\n").count() == 1);
-        prop_assert!(!text.contains("\n# EOF"));
-        let samples = |page: &str| -> Vec<String> {
-            page.lines().filter(|l| !l.starts_with('#')).map(str::to_owned).collect()
-        };
-        // Sample lines do not depend on the format.
-        prop_assert_eq!(samples(&text), samples(&open));
-        let mut seen = HashSet::new();
-        prop_assert!(samples(&text).iter().all(|line| seen.insert(key(line))));
-        for page in [&text, &open] {
-            let types: Vec<_> = page.lines().filter_map(|l| l.strip_prefix("# TYPE ")).map(key).collect();
-            let distinct: HashSet<_> = types.iter().collect();
-            prop_assert_eq!(distinct.len(), types.len());
+        for format in page::formats() {
+            let page = render(&registry, &own(), at(0), format).to_vec();
+            page::check(format, &page::read(format, &page)).map_err(TestCaseError::fail)?;
         }
-        let types: Vec<_> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")).map(key).collect();
-        prop_assert!(types.is_sorted(), "{:?}", types);
-        // One block a family: a sample line belongs to the last TYPE line.
-        let mut family = "";
-        for line in text.lines() {
-            if let Some(name) = line.strip_prefix("# TYPE ") {
-                family = key(name);
-            } else if !line.starts_with('#') {
-                let name = line.split(['{', ' ']).next().unwrap();
-                let suffix = name.strip_prefix(family);
-                prop_assert!(matches!(suffix, Some("" | "_bucket" | "_sum" | "_count")), "{} in {}", name, family);
+    }
+
+    /// Nor do series' names and values.
+    #[test]
+    fn how_many_series_there_are_does_not_depend_on_the_format(all in prop::collection::vec(some(), 0..40)) {
+        let registry = registry();
+        fill(&registry, "", &all);
+        let samples = |format| {
+            let page = render(&registry, &own(), at(0), format).to_vec();
+            let samples = page::read(format, &page).into_iter().flat_map(|family| family.samples);
+            let mut samples: Vec<_> = samples.collect();
+            samples.iter_mut().for_each(|sample| sample.labels.sort());
+            samples.sort();
+            samples
+        };
+        let count = samples(Format::TEXT).len();
+        for escaping in Escaping::ALL {
+            let text = samples(Format::new(Syntax::Text, escaping));
+            prop_assert_eq!(text.len(), count);
+            for syntax in [Syntax::OpenMetrics, Syntax::Protobuf] {
+                prop_assert_eq!(&samples(Format::new(syntax, escaping)), &text);
             }
         }
     }
 
     #[test]
+    fn families_are_in_order(all in prop::collection::vec(some(), 0..40)) {
+        let registry = registry();
+        fill(&registry, "", &all);
+        let format = Format::new(Syntax::Text, Escaping::AllowUtf8);
+        let families = page::read(format, &render(&registry, &own(), at(0), format).to_vec());
+        prop_assert!(families.is_sorted_by_key(|family| family.name.clone()));
+    }
+
+    #[test]
     fn no_accept_header_panics(any in any::<String>(), mangled in "[a-z/*;=,.0-9q \"]{0,40}") {
-        let _ = Format::negotiate(Option::Some(&any));
-        let _ = Format::negotiate(Option::Some(&mangled));
+        let _ = Negotiated::from_accept(Option::Some(&any));
+        let _ = Negotiated::from_accept(Option::Some(&mangled));
     }
 
     #[test]
     fn a_page_reads_back_as_what_was_counted(help in text(), all in prop::collection::vec(some(), 0..40)) {
         let registry = registry();
         fill(&registry, &help, &all);
-        let page = render_text(&registry, &[], at(0), Format::Text);
+        let format = Format::new(Syntax::Text, Escaping::AllowUtf8);
+        let page = render_text(&registry, &[], at(0), format);
         let again = self::registry();
         let post = Post {
             shards: "0-2".parse().unwrap(),

@@ -18,19 +18,39 @@ enum Event {
         spread: u8,
         gauges: u8,
     },
+    /// A new stream says how many shards the bot has, and sends this many observations, if any; then it ends, with a
+    /// goodbye or without.
+    Stream {
+        shard_count: u32,
+        observed: u32,
+        goodbye: bool,
+    },
     Pass(u64),
+    Forget,
     Scrape(Format, Coding),
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
-    let scrape = (0..2_usize, prop::sample::select(vec![Coding::Identity, Coding::Gzip]))
-        .prop_map(|(format, coding)| Event::Scrape(Format::ALL[format], coding));
+    // Most scrapers ask for the same each time.
+    let format = prop_oneof![
+        Just(Format::TEXT),
+        Just(Format::OPENMETRICS),
+        prop::sample::select(page::formats().collect::<Vec<_>>())
+    ];
+    let scrape = (format, prop::sample::select(vec![Coding::Identity, Coding::Gzip, Coding::Zstd]))
+        .prop_map(|(format, coding)| Event::Scrape(format, coding));
     let post = (0..6_u8, 0..2_000_u32, any::<u8>(), any::<u8>()).prop_map(
         |(sender, counts, spread, gauges)| Event::Post { sender, counts, spread, gauges },
     );
+    let stream =
+        (1..6_u32, 0..3_u32, any::<bool>()).prop_map(|(shard_count, observed, goodbye)| {
+            Event::Stream { shard_count, observed, goodbye }
+        });
     let event = prop_oneof![
         6 => post,
-        1 => (1..40_u64).prop_map(Event::Pass),
+        2 => stream,
+        1 => Just(Event::Forget),
+        1 => prop_oneof![1..40_u64, 290..400_u64].prop_map(Event::Pass),
         5 => scrape,
     ];
     prop::collection::vec(event, 1..60)
@@ -62,40 +82,69 @@ fn body(counts: u32, spread: u8, gauges: u8) -> Vec<ReportedFamily> {
         })
         .collect();
     let held = (0..8).filter(|n| gauges & (1 << n) != 0);
+    let beyond = (0..30).map(|n| ReportedSeries {
+        labels: LabelSet::canonical([("l.l", n.to_string().as_str()), ("l", "x")], 0, None)
+            .unwrap(),
+        ..series(n, &[], vec![f64::from(grows(n))])
+    });
+    let beyond = beyond.collect();
     let gauges = held.map(|n| series(n, &[], vec![f64::from(counts) / 7.0])).collect();
     vec![
         family("c_total", COUNTER, counters),
         family("h", HISTOGRAM, histograms),
         family("g", GAUGE, gauges),
+        family("utf8.c_total", COUNTER, beyond),
     ]
 }
 
-/// The page's lines: per family one block, in which series may come in any order.
-fn sorted(page: &str) -> Vec<Vec<&str>> {
-    let mut blocks: Vec<Vec<&str>> = Vec::new();
-    for line in page.lines() {
-        let begins = line.starts_with("# HELP ") || line.starts_with("# EOF");
-        match blocks.last_mut() {
-            Some(block) if !begins => block.push(line),
-            _ => blocks.push(vec![line]),
-        }
-    }
-    // A histogram's lines stay together: the rest of the line after the name is its series' own.
-    blocks.iter_mut().for_each(|block| block.sort_unstable());
-    blocks
+/// What is on a page: per family one block, in which series may come in any order.
+fn sorted(format: Format, page: &[u8]) -> Vec<page::Family> {
+    let mut families = page::read(format, page);
+    families.iter_mut().for_each(|family| family.samples.sort());
+    families
 }
 
-fn read(page: &Page) -> String {
+fn read(page: &Page) -> Vec<u8> {
     let bytes = page.to_vec();
     match page.coding {
-        Coding::Identity => String::from_utf8(bytes).unwrap(),
+        Coding::Identity => bytes,
         Coding::Gzip => {
-            let mut text = String::new();
+            let mut plain = Vec::new();
             let mut decoder = GzDecoder::new(&bytes[..]);
-            decoder.read_to_string(&mut text).unwrap();
+            decoder.read_to_end(&mut plain).unwrap();
             assert!(decoder.into_inner().is_empty(), "one member, and nothing after it");
-            text
+            plain
         }
+        Coding::Zstd => ::zstd::decode_all(&bytes[..]).unwrap(),
+    }
+}
+
+/// What [`Event::Stream`] says, on the bot's last shard.
+fn stream(
+    registry: &Registry,
+    n: u8,
+    shard_count: u32,
+    observed: u32,
+    goodbye: bool,
+    now: UnixTime,
+) {
+    let (shard_id, instance_id) = (shard_count - 1, [n; 16]);
+    let hello = Hello { shard_id, shard_count, instance_id, started_at: now, client: "" };
+    // A shard may have as many instances as it can.
+    let Ok(attached) = registry.attach(hello, now) else { return };
+    let mut writer = attached.writer;
+    if observed > 0 {
+        let head = FamilyHead { name: "s_total", kind: COUNTER, help: "", unit: "" };
+        let bounds = Bounds::none();
+        let series = vec![SeriesDefinition { id: 0, labels: LabelSet::default(), bounds }];
+        registry.define(&mut writer, FamilyDefinition { head, series }, now).unwrap();
+        let samples = Samples { ids: &[0], values: &[f64::from(observed)] };
+        let frame =
+            Frame { kind: FrameKind::Snapshot, sequence: 1, samples, removed: Samples::default() };
+        writer.apply(frame, now).unwrap();
+    }
+    if goodbye {
+        writer.goodbye(u64::from(observed > 0), now).unwrap();
     }
 }
 
@@ -111,8 +160,12 @@ proptest! {
         let registry = registry();
         let kept = Exposition::default();
         let mut now = at(0);
-        for event in &events {
+        for (n, event) in (0..).zip(&events) {
             match event {
+                Event::Stream { shard_count, observed, goodbye } => {
+                    stream(&registry, n, *shard_count, *observed, *goodbye, now);
+                }
+                Event::Forget => kept.forget_unused(now),
                 Event::Pass(seconds) => now = now + Duration::from_secs(*seconds),
                 Event::Post { sender, counts, spread, gauges } => {
                     let families = body(*counts, *spread, *gauges);
@@ -129,9 +182,9 @@ proptest! {
                 }
                 Event::Scrape(format, coding) => {
                     let page = kept.render(&registry, &own(), now, (*format, *coding));
-                    let fresh = render_text(&registry, &own(), now, *format);
+                    let fresh = render(&registry, &own(), now, *format).to_vec();
                     let read = read(&page);
-                    prop_assert_eq!(sorted(&read), sorted(&fresh));
+                    prop_assert_eq!(sorted(*format, &read), sorted(*format, &fresh));
                     prop_assert_eq!(read.len(), fresh.len());
                 }
             }
@@ -144,7 +197,7 @@ proptest! {
 fn a_page_that_is_being_sent_does_not_change() {
     let registry = registry();
     let kept = Exposition::default();
-    let scrape = |now| kept.render(&registry, &[], now, (Format::Text, Coding::Identity));
+    let scrape = |now| kept.render(&registry, &[], now, (Format::TEXT, Coding::Identity));
     let post = |count: u32| {
         let families = body(count, 0, 1);
         let report = Report {

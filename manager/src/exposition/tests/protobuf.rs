@@ -1,11 +1,12 @@
 //! The protobuf format, read by messages that are declared here after metrics.proto of prometheus/client_model: it says what
 //! the text format says.
 
-use std::collections::BTreeMap;
-
 use prost::Message;
 
-use super::*;
+use super::{
+    page::{Family, Sample},
+    *,
+};
 
 #[derive(Clone, PartialEq, Message)]
 struct MetricFamily {
@@ -106,79 +107,88 @@ fn families(page: &[u8]) -> Vec<MetricFamily> {
     families
 }
 
-/// Every sample as the text format spells it.
-fn samples(families: &[MetricFamily]) -> BTreeMap<String, u64> {
-    let mut samples = BTreeMap::new();
-    for family in families {
-        for metric in &family.metric {
-            let labels: Vec<_> =
-                metric.label.iter().map(|l| (l.name.as_str(), l.value.clone())).collect();
-            let mut put = |suffix: &str, bound: Option<(&str, f64)>, value: f64| {
-                let mut labels = labels.clone();
-                labels.extend(bound.map(|(name, bound)| (name, format!("{bound:?}"))));
-                let key = format!("{}{suffix}{labels:?}", family.name);
-                assert_eq!(samples.insert(key, value.to_bits()), None);
-            };
-            let plain =
-                metric.gauge.as_ref().or(metric.counter.as_ref()).or(metric.untyped.as_ref());
-            if let Some(plain) = plain {
-                put("", None, plain.value);
-            }
-            if let Some(summary) = &metric.summary {
-                put("_count", None, summary.count as f64);
-                put("_sum", None, summary.sum);
-                for part in &summary.quantile {
-                    put("", Some(("quantile", part.quantile)), part.value);
-                }
-            }
-            if let Some(histogram) = &metric.histogram {
-                put("_count", None, histogram.count as f64 + histogram.count_float);
-                put("_sum", None, histogram.sum);
-                for part in &histogram.bucket {
-                    put("_bucket", Some(("le", part.bound)), part.count as f64 + part.count_float);
-                }
-            }
+/// The page as a text page would say it.
+pub(super) fn read(page: &[u8]) -> Vec<Family> {
+    let kinds = ["counter", "gauge", "summary", "untyped", "histogram"];
+    let read = |family: MetricFamily| Family {
+        kind: kinds[family.kind as usize].to_owned(),
+        samples: family.metric.iter().flat_map(|metric| samples(&family.name, metric)).collect(),
+        name: family.name,
+        help: family.help,
+        unit: family.unit,
+    };
+    families(page).into_iter().map(read).collect()
+}
+
+fn samples(name: &str, metric: &Metric) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    let mut put = |suffix: &str, bound: Option<(&str, f64)>, value: f64| {
+        let mut labels: Vec<_> =
+            metric.label.iter().map(|l| (l.name.clone(), l.value.clone())).collect();
+        labels.extend(bound.map(|(label, bound)| (label.to_owned(), spell(bound))));
+        samples.push(Sample::new(format!("{name}{suffix}"), labels, value));
+    };
+    let plain = metric.gauge.as_ref().or(metric.counter.as_ref()).or(metric.untyped.as_ref());
+    if let Some(plain) = plain {
+        put("", None, plain.value);
+    }
+    if let Some(summary) = &metric.summary {
+        for part in &summary.quantile {
+            put("", Some(("quantile", part.quantile)), part.value);
         }
+        put("_sum", None, summary.sum);
+        put("_count", None, summary.count as f64);
+    }
+    if let Some(histogram) = &metric.histogram {
+        for part in &histogram.bucket {
+            let count = part.count as f64 + part.count_float;
+            put("_bucket", Some(("le", part.bound)), count);
+        }
+        put("_sum", None, histogram.sum);
+        put("_count", None, histogram.count as f64 + histogram.count_float);
     }
     samples
 }
 
-/// The text page's samples in the same spelling.
-fn text_samples(page: &str) -> BTreeMap<String, u64> {
-    let mut samples = BTreeMap::new();
-    for line in page.lines().filter(|line| !line.starts_with('#')) {
-        let (series, value) = line.rsplit_once(' ').unwrap();
-        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-        let labels: Vec<_> = crate::model::unescape(labels.strip_suffix('}').unwrap())
-            .map(|(name, value)| match name {
-                "le" | "quantile" if name_is_bounded(series) => {
-                    let bound: f64 = value.replace("+Inf", "inf").parse().unwrap();
-                    (name, format!("{bound:?}"))
-                }
-                _ => (name, value.into_owned()),
-            })
-            .collect();
-        let value: f64 = value.replace("+Inf", "inf").replace("-Inf", "-inf").parse().unwrap();
-        assert_eq!(samples.insert(format!("{name}{labels:?}"), value.to_bits()), None);
+/// A bound as the text formats have it.
+fn spell(bound: f64) -> String {
+    if bound == f64::INFINITY {
+        return "+Inf".to_owned();
     }
-    samples
-}
-
-/// Not a label that a sender called so.
-fn name_is_bounded(series: &str) -> bool {
-    !series.contains("kept")
+    Bounds::new(&[bound]).unwrap().spellings().next().unwrap().to_owned()
 }
 
 #[test]
 fn it_says_what_the_text_says() {
     let registry = golden_registry();
-    let page = render(&registry, &own(), at(40), Format::Protobuf).to_vec();
+    for escaping in Escaping::ALL {
+        let [protobuf, text] = [Syntax::Protobuf, Syntax::Text].map(|syntax| {
+            let format = Format::new(syntax, escaping);
+            page::read(format, &render(&registry, &own(), at(40), format).to_vec())
+        });
+        assert_eq!(protobuf.len(), text.len());
+        for (protobuf, text) in protobuf.iter().zip(&text) {
+            assert_eq!((&protobuf.name, &protobuf.kind), (&text.name, &text.kind));
+            assert_eq!(protobuf.samples, text.samples);
+        }
+    }
+}
+
+/// The page's messages, a line each.
+pub(super) fn debug(page: &[u8]) -> String {
+    let mut lines = Vec::new();
+    for MetricFamily { name, help, kind, metric, unit } in families(page) {
+        lines.push(format!("{name:?} type {kind} unit {unit:?} help {help:?}\n"));
+        lines.extend(metric.iter().map(|metric| format!("  {metric:?}\n")));
+    }
+    lines.concat()
+}
+
+#[test]
+fn heads_and_times_are_there() {
+    let registry = golden_registry();
+    let page = render(&registry, &own(), at(40), Format::PROTOBUF).to_vec();
     let families = families(&page);
-    let text = render_text(&registry, &own(), at(40), Format::Text);
-    assert_eq!(samples(&families), text_samples(&text));
-    let heads: Vec<_> = families.iter().map(|f| f.name.as_str()).collect();
-    let in_text = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    assert_eq!(heads, in_text.collect::<Vec<_>>());
     let named = |name: &str| families.iter().find(|f| f.name == name).unwrap();
     assert_eq!(named("commands_executed_total").kind, 0);
     assert_eq!(named("ack_seconds").kind, 4);
@@ -187,26 +197,14 @@ fn it_says_what_the_text_says() {
     let help = "Commands by \"name\", \\ and\nanother line 🦀";
     assert_eq!(named("commands_executed_total").help, help);
     // Since when: always there for what counts.
-    let began = |seconds: u64| {
-        Some(prost_types::Timestamp { seconds: 1_700_000_000 + seconds as i64, nanos: 0 })
-    };
-    let created = |f: &MetricFamily| {
-        let one = &f.metric[0];
+    let created = |name: &str| {
+        let one = &named(name).metric[0];
         let counter = one.counter.as_ref().and_then(|c| c.created);
         let histogram = one.histogram.as_ref().and_then(|h| h.created);
         counter.or(histogram).or(one.summary.as_ref().and_then(|s| s.created))
     };
-    assert_eq!(created(named("uptime_seconds")), Some(prost_types::Timestamp::default()));
-    let _ = began;
-}
-
-#[test]
-fn a_kept_page_says_the_same() {
-    let registry = golden_registry();
-    let kept = Exposition::default();
-    for _ in 0..2 {
-        let page = kept.render(&registry, &own(), at(40), (Format::Protobuf, Coding::Identity));
-        let fresh = render(&registry, &own(), at(40), Format::Protobuf).to_vec();
-        assert_eq!(samples(&families(&page.to_vec())), samples(&families(&fresh)));
+    let began = prost_types::Timestamp { seconds: 1_700_000_000, nanos: 123_456_789 };
+    for name in ["commands_executed_total", "gc_duration_seconds", "ack_seconds"] {
+        assert_eq!(created(name), Some(began), "{name}");
     }
 }

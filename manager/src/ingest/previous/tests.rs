@@ -24,7 +24,7 @@ fn at(seconds: u64) -> UnixTime {
 }
 
 fn page(registry: &Registry, now: UnixTime) -> String {
-    let page = exposition::render(registry, &[], now, Format::Text);
+    let page = exposition::render(registry, &[], now, Format::TEXT);
     String::from_utf8(page.to_vec()).unwrap()
 }
 

@@ -146,7 +146,7 @@ impl Registry {
             let id = *part.series.get(place as usize)?;
             let series = shard.store.get(id)?;
             let begin = news.values.len();
-            let slots = series.slot..series.slot + series.width();
+            let slots = series.slot()..series.slot() + series.width();
             news.values.extend(slots.map(|slot| instance.reported(slot)));
             let now_reported = news.values.get_mut(begin..)?;
             for new in of_series {

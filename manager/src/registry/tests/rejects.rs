@@ -308,7 +308,7 @@ fn a_counter_called_total_makes_no_nameless_family() {
     let mut stream = open(&registry, 1, at(0));
     let id = stream.define(COUNTER, "_total", &[]);
     stream.snapshot(1, &[(id, &[1.0])], at(0)).unwrap();
-    let page = exposition::render(&registry, &[], at(0), Format::OpenMetrics).to_vec();
+    let page = exposition::render(&registry, &[], at(0), Format::OPENMETRICS).to_vec();
     let page = String::from_utf8(page).unwrap();
     assert!(page.contains("# TYPE _total unknown\n_total{shard_id=\"0\"} 1\n"), "{page}");
 }

@@ -77,10 +77,9 @@ impl Registry {
             ordinal,
             stream,
             taken_over,
-            targets: Vec::new(),
+            ids: Vec::new(),
             families: HashSet::new(),
-            taken: HashSet::new(),
-            seen: Vec::new(),
+            taken: Vec::new(),
             checks: 0,
             has_snapshot: false,
             accepted: Accepted::default(),
@@ -123,7 +122,7 @@ impl Registry {
             let width = head.kind.width(bounds.len());
             // Whatever its bounds, a label set stands once on a page.
             let first = shard.store.first_of(&family, &labels).map(|(first, _)| first);
-            if first.is_some_and(|first| writer.taken.contains(&first)) {
+            if first.is_some_and(|first| writer.has_taken(first)) {
                 let message = format!(
                     "a series with the labels {labels:?} is already defined on this stream"
                 );
@@ -133,8 +132,8 @@ impl Registry {
             }
             match self.place(&mut shard, &family, labels, bounds, created) {
                 Ok(id) => {
-                    writer.taken.insert(first.unwrap_or(id));
-                    writer.push(Target::Series { id, width });
+                    writer.take(first.unwrap_or(id));
+                    writer.push(Target::Series(id), width);
                 }
                 Err(rejected) => writer.reject(rejected, [width]),
             }

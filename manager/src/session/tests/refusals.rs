@@ -158,8 +158,8 @@ async fn a_bad_definition_defines_nothing() {
     use v1::MetricType::{Counter, Gauge, Histogram, Summary, Unspecified};
     let good = || family("new", Gauge, &[(2, &[], &[])]);
     let cases = [
-        (family("1x", Gauge, &[(3, &[], &[])]), "\"1x\": the name does not match"),
-        (family("", Gauge, &[(3, &[], &[])]), "the name does not match"),
+        (family("a\0", Gauge, &[(3, &[], &[])]), "\"a\\0\": the name is empty or has a NUL"),
+        (family("", Gauge, &[(3, &[], &[])]), "the name is empty or has a NUL"),
         (family("x", Unspecified, &[(3, &[], &[])]), "no metric type has number 0"),
         (
             v1::FamilyDefinition { r#type: 77, ..family("x", Gauge, &[]) },
@@ -168,7 +168,10 @@ async fn a_bad_definition_defines_nothing() {
         (family("x", Gauge, &[(4, &[], &[])]), "series id 4 where 3 is next"),
         (family("x", Gauge, &[(3, &[], &[]), (3, &[], &[])]), "series id 3 where 4 is next"),
         (family("x", Gauge, &[(0, &[], &[])]), "series id 0 where 3 is next"),
-        (family("x", Gauge, &[(3, &[("a-b", "")], &[])]), "label name \"a-b\""),
+        (family("x", Gauge, &[(3, &[("", "")], &[])]), "\"\" is no label name"),
+        (family("x", Gauge, &[(3, &[("a.b", "1"), ("a_b", "2")], &[])]), "rename one"),
+        (family("x", Gauge, &[(3, &[("shard.id", "3")], &[])]), "rename one"),
+        (family("x", Gauge, &[(3, &[("_.a", "1")], &[])]), "begins with __ once"),
         (family("x", Gauge, &[(3, &[("a", "1"), ("a", "2")], &[])]), "label \"a\" stands twice"),
         (family("x", Gauge, &[(3, &[("__name__", "y")], &[])]), "label \"__name__\" is reserved"),
         (family("x", Histogram, &[(3, &[("le", "1")], &[])]), "label \"le\" is reserved"),
