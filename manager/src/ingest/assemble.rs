@@ -4,7 +4,7 @@
 use hashbrown::{HashMap, hash_map::Entry};
 
 use super::{
-    Body, IngestError, ShardIds,
+    Body, IngestError, PROCESS_START, ShardIds, ValueAt,
     text::{self, Line, Sample},
 };
 use crate::{
@@ -81,8 +81,14 @@ pub enum AssembleProblem {
 
 /// Reads a body of shards `ids`.
 pub(super) fn assemble(body: &str, ids: ShardIds) -> Result<Body, IngestError> {
-    let mut assembly =
-        Assembly { ids, drafts: Vec::new(), by_name: HashMap::new(), process_start: None };
+    let mut assembly = Assembly {
+        body,
+        ids,
+        drafts: Vec::new(),
+        by_name: HashMap::new(),
+        values: Vec::new(),
+        process_start: None,
+    };
     for line in text::lines(body) {
         let (number, line) = line?;
         let name = match &line {
@@ -100,10 +106,13 @@ pub(super) fn assemble(body: &str, ids: ShardIds) -> Result<Body, IngestError> {
     Ok(assembly.finish()?)
 }
 
-struct Assembly {
+struct Assembly<'a> {
+    body: &'a str,
     ids: ShardIds,
     drafts: Vec<Draft>,
     by_name: HashMap<String, usize>,
+    /// Of each sample; the series are known once all samples are.
+    values: Vec<ValueAt>,
     process_start: Option<f64>,
 }
 
@@ -121,10 +130,17 @@ struct DraftSeries {
     shard_id: u32,
     labels: LabelSet,
     line: usize,
-    bounded: Vec<(f64, f64)>,
-    count: Option<f64>,
-    sum: Option<f64>,
-    plain: Option<f64>,
+    bounded: Vec<(f64, Value)>,
+    count: Option<Value>,
+    sum: Option<Value>,
+    plain: Option<Value>,
+}
+
+/// A value, and the number of the sample that it is of.
+#[derive(Clone, Copy)]
+struct Value {
+    number: f64,
+    sample: usize,
 }
 
 /// What a sample line is to its series.
@@ -136,7 +152,7 @@ enum Part {
     Sum,
 }
 
-impl Assembly {
+impl Assembly<'_> {
     fn draft(&mut self, name: &str) -> &mut Draft {
         let next = self.drafts.len();
         let at = *self.by_name.entry_ref(name).or_insert(next);
@@ -171,11 +187,13 @@ impl Assembly {
     }
 
     fn sample(&mut self, line: usize, sample: &Sample<'_>) -> Result<(), AssembleProblem> {
-        if sample.name == "process_start_time_seconds" {
+        if sample.name == PROCESS_START {
             self.process_start.get_or_insert(sample.value);
         }
         let (name, part) = self.place(&sample.name)?;
         let ids = self.ids;
+        let number = self.values.len();
+        self.values.push(ValueAt::of(sample, self.body));
         let draft = self.draft(name);
         let kind = draft.kind.unwrap_or(MetricType::Untyped);
         let bound_label = match kind {
@@ -205,17 +223,18 @@ impl Assembly {
             shard_id,
             bound_label,
         )?;
+        let value = Value { number: sample.value, sample: number };
         let series = draft.series(shard_id, labels, line);
         let slot = match part {
             Part::Plain => &mut series.plain,
             Part::Count => &mut series.count,
             Part::Sum => &mut series.sum,
             Part::Bounded(_) => {
-                series.bounded.extend(bound.map(|bound| (bound, sample.value)));
+                series.bounded.extend(bound.map(|bound| (bound, value)));
                 return Ok(());
             }
         };
-        match slot.replace(sample.value) {
+        match slot.replace(value) {
             Some(_) => Err(AssembleProblem::Twice(series.line)),
             None => Ok(()),
         }
@@ -248,15 +267,25 @@ impl Assembly {
     }
 
     fn finish(self) -> Result<Body, AssembleError> {
-        let mut body = Body { process_start: self.process_start, ..Body::default() };
+        let mut body =
+            Body { process_start: self.process_start, values: self.values, ..Body::default() };
         body.shards.entry(self.ids.lowest()).or_default();
+        // How many series each shard has yet.
+        let mut counts: HashMap<u32, u32> = HashMap::new();
         for draft in self.drafts {
             let kind = draft.kind.unwrap_or(MetricType::Untyped);
             let (name, help) = (&draft.name, draft.help.unwrap_or_default());
             for series in draft.series {
                 let (shard_id, line) = (series.shard_id, series.line);
+                let count = counts.entry(shard_id).or_default();
+                let place = |value: Value, at: usize| {
+                    if let Some(value) = body.values.get_mut(value.sample) {
+                        value.place(shard_id, *count, at);
+                    }
+                };
                 let at = |problem| AssembleError { line, name: name.to_owned(), problem };
-                let series = series.finish(kind).map_err(at)?;
+                let series = series.finish(kind, place).map_err(at)?;
+                *count += 1;
                 let families = body.shards.entry(shard_id).or_default();
                 match families.last_mut().filter(|f| f.name == *name) {
                     Some(family) => family.series.push(series),
@@ -297,15 +326,20 @@ impl Draft {
 }
 
 impl DraftSeries {
-    fn finish(mut self, kind: MetricType) -> Result<ReportedSeries, AssembleProblem> {
+    /// The series. Says of each value where it is among them.
+    fn finish(
+        mut self,
+        kind: MetricType,
+        mut place: impl FnMut(Value, usize),
+    ) -> Result<ReportedSeries, AssembleProblem> {
         let missing = |part| AssembleProblem::Missing { kind, part };
         if let Some(value) = self.plain {
-            let (labels, line) = (self.labels, self.line);
+            place(value, 0);
             return Ok(ReportedSeries {
-                labels,
+                labels: self.labels,
                 bounds: Bounds::none(),
-                values: vec![value],
-                line,
+                values: vec![value.number],
+                line: self.line,
             });
         }
         self.bounded.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -313,20 +347,27 @@ impl DraftSeries {
         if kind == MetricType::Histogram {
             let inf =
                 self.bounded.pop_if(|(bound, _)| *bound == f64::INFINITY).map(|(_, count)| count);
-            if let (Some(inf), Some(count)) = (inf, count)
-                && inf != count
-            {
-                return Err(AssembleProblem::InfIsNotCount { inf, count });
+            if let (Some(inf), Some(count)) = (inf, count) {
+                if inf.number != count.number {
+                    let (inf, count) = (inf.number, count.number);
+                    return Err(AssembleProblem::InfIsNotCount { inf, count });
+                }
+                place(count, self.bounded.len());
             }
             count = inf.or(count);
         }
+        let count = count.ok_or_else(|| missing("_count"))?;
+        let sum = self.sum.ok_or_else(|| missing("_sum"))?;
         let (bounds, mut values): (Vec<_>, Vec<_>) = self.bounded.into_iter().unzip();
-        values.push(count.ok_or_else(|| missing("_count"))?);
-        values.push(self.sum.ok_or_else(|| missing("_sum"))?);
+        values.extend([count, sum]);
+        let values = values.into_iter().enumerate().map(|(at, value)| {
+            place(value, at);
+            value.number
+        });
         Ok(ReportedSeries {
             labels: self.labels,
             bounds: Bounds::new(&bounds)?,
-            values,
+            values: values.collect(),
             line: self.line,
         })
     }

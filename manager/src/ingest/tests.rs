@@ -26,8 +26,8 @@ fn post_as(
     now: UnixTime,
 ) -> Result<Taken, IngestError> {
     let shards = shards.parse().unwrap();
-    let post = Post { shards, instance, sequence: None, interval: None, text };
-    ingest(registry, post, now)
+    let post = Post { shards, instance, sequence: None, interval: None };
+    ingest(registry, &post, text.into(), now)
 }
 
 fn post(registry: &Registry, text: &str) -> Result<Taken, IngestError> {

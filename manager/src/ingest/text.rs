@@ -20,6 +20,8 @@ pub(super) struct Sample<'a> {
     pub(super) name: Cow<'a, str>,
     pub(super) labels: Labels<'a>,
     pub(super) value: f64,
+    /// The value as it stands there.
+    pub(super) token: &'a str,
 }
 
 /// A line that is not in the format.
@@ -142,11 +144,11 @@ fn sample(text: &str) -> Result<Sample<'_>, Problem> {
         None => (Vec::new(), rest),
     };
     let name = name.ok_or_else(|| Problem::MetricName(String::new()))?;
-    let (value, rest) = word(rest.trim_start_matches(BLANK));
-    if value.is_empty() {
+    let (token, rest) = word(rest.trim_start_matches(BLANK));
+    if token.is_empty() {
         return Err(Problem::NoValue(name.into_owned()));
     }
-    let value = value.parse().map_err(|_| Problem::Value(value.to_owned()))?;
+    let value = token.parse().map_err(|_| Problem::Value(token.to_owned()))?;
     let (timestamp, rest) = word(rest);
     if !timestamp.is_empty() && timestamp.parse::<i64>().is_err() {
         return Err(Problem::Timestamp(timestamp.to_owned()));
@@ -154,7 +156,7 @@ fn sample(text: &str) -> Result<Sample<'_>, Problem> {
     if !rest.is_empty() {
         return Err(Problem::Trailing(rest.to_owned()));
     }
-    Ok(Sample { name, labels, value })
+    Ok(Sample { name, labels, value, token })
 }
 
 /// Label pairs, in the order they stand in.

@@ -227,7 +227,7 @@ impl Shard {
     }
 
     /// The count among a series' values, if it has one.
-    fn count_of(&self, id: SeriesId, values: &[f64]) -> Option<f64> {
+    pub(super) fn count_of(&self, id: SeriesId, values: &[f64]) -> Option<f64> {
         let series = self.store.get(id)?;
         values.get(series.kind.count_at(series.bounds.len())?).copied()
     }
@@ -235,9 +235,8 @@ impl Shard {
     /// Whether the count of a label set fell below what the instance reported last, with whatever bounds (a histogram is
     /// judged by its `_count`).
     pub(super) fn fell(&self, at: usize, id: SeriesId, count: f64) -> bool {
-        let mut same_labels = self.others(id);
-        same_labels.push(id);
-        same_labels.iter().any(|id| self.reported_count(at, *id).is_some_and(|last| count < last))
+        let fell = |id| self.reported_count(at, id).is_some_and(|last| count < last);
+        fell(id) || self.others(id).into_iter().any(fell)
     }
 
     /// Instance `at` reports a label set with other bounds than before: what it reported under those is replaced, or kept

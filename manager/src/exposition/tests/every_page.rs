@@ -237,9 +237,8 @@ proptest! {
             instance: Option::Some("scraper"),
             sequence: None,
             interval: None,
-            text: &page,
         };
-        let taken = ingest(&again, post, at(0)).map_err(|e| TestCaseError::fail(format!("{e}\n{page}")))?;
+        let taken = ingest(&again, &post, page.as_str().into(), at(0)).map_err(|e| TestCaseError::fail(format!("{e}\n{page}")))?;
         // Only the manager's own families are refused.
         prop_assert!(taken.rejected.iter().all(|r| r.family.starts_with("shard_")), "{:?}", taken.rejected);
         prop_assert_eq!(exposed(&again), exposed(&registry));
