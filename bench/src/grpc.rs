@@ -135,8 +135,7 @@ impl Stream {
         let series = stream.shard.all();
         let values = stream.shard.column(&series);
         let samples = Some(v1::Samples { series, values });
-        let snapshot =
-            v1::Snapshot { sequence: 1, last: true, samples, ..v1::Snapshot::default() };
+        let snapshot = v1::Snapshot { sequence: 1, last: true, samples, ..v1::Snapshot::default() };
         stream.say(Said::Snapshot(snapshot)).await?;
         stream.acknowledged().await?;
         Ok(stream)

@@ -40,6 +40,7 @@ pub use journal::{JournalError, OpenError};
 
 use clock::Clock;
 use exposition::Exposition;
+use ingest::PreviousBodies;
 use journal::{FileJournal, Journal, JournalState, MemoryOnly};
 use metrics::Metrics;
 use registry::{Registry, Settings};
@@ -189,8 +190,11 @@ impl Manager {
         }
         let stop = sessions.shutdown.clone();
         let exposition = Arc::<Exposition>::default();
+        let previous_bodies =
+            Arc::new(PreviousBodies::new(sessions.metrics.previous_bodies.clone()));
         let routes = http::routes(http::Http {
             registry: Arc::clone(&sessions.registry),
+            previous_bodies: Arc::clone(&previous_bodies),
             exposition: Arc::clone(&exposition),
             pages: Arc::default(),
             journal: Arc::clone(&sessions.journal),
@@ -201,8 +205,12 @@ impl Manager {
         });
         let summary = AbortOnDropHandle::new(summary::every_minute(Arc::clone(&sessions)));
         let drained = CancellationToken::new();
-        let maintenance =
-            AbortOnDropHandle::new(maintain(Arc::clone(&sessions), exposition, drained.clone()));
+        let maintenance = AbortOnDropHandle::new(maintain(
+            Arc::clone(&sessions),
+            exposition,
+            previous_bodies,
+            drained.clone(),
+        ));
         // A page is written at once; without this its end would wait for the reader's word on the rest. A socket that
         // refuses works all the same.
         let http = http.tap_io(|connection| drop(connection.set_nodelay(true)));
@@ -228,10 +236,12 @@ impl Manager {
     }
 }
 
-/// Starts the task that looks after the journal and the pages once a second until no more is to come, and once more then.
+/// Starts the task that looks after the journal, the pages and the bodies once a second until no more is to come, and once
+/// more then.
 fn maintain(
     sessions: Arc<Sessions>,
     exposition: Arc<Exposition>,
+    previous_bodies: Arc<PreviousBodies>,
     drained: CancellationToken,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
@@ -244,13 +254,15 @@ fn maintain(
             }
             let ends = drained.is_cancelled();
             let (sessions, exposition) = (Arc::clone(&sessions), Arc::clone(&exposition));
+            let previous_bodies = Arc::clone(&previous_bodies);
             let now = sessions.clock.now();
             let maintained = spawn_blocking(move || {
                 sessions.journal.maintain(&sessions.registry, now);
                 exposition.forget_unused(now);
+                previous_bodies.forget_unused(now);
             });
             if let Err(error) = maintained.await {
-                tracing::error!(%error, "looking after the journal and the pages failed");
+                tracing::error!(%error, "looking after what is kept failed");
             }
             if ends {
                 return;

@@ -63,6 +63,34 @@ pub struct Metrics {
     pub(crate) render_seconds: Histogram,
     /// Samples applied, from frames and bodies.
     pub(crate) samples: IntCounter,
+    pub(crate) previous_bodies: PreviousBodyMetrics,
+}
+
+/// What is counted of senders' previous bodies.
+#[derive(Debug, Clone)]
+pub struct PreviousBodyMetrics {
+    /// The memory that they take.
+    pub(crate) bytes: IntGauge,
+    /// Bodies that were taken by what differs from the previous one.
+    pub(crate) repeated: IntCounter,
+}
+
+impl PreviousBodyMetrics {
+    /// At zero.
+    ///
+    /// # Errors
+    /// If a name is invalid, which is a mistake of this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let bytes = IntGauge::new(
+            "shardmeter_manager_previous_bodies_bytes",
+            "Memory of the last body of each sender, with which its next one is compared.",
+        )?;
+        let repeated = IntCounter::new(
+            "shardmeter_manager_posts_repeated_total",
+            "Bodies posted that differ from the sender's previous one in values alone, and were not read as a whole.",
+        )?;
+        Ok(Self { bytes, repeated })
+    }
 }
 
 /// What is counted of a journal in a directory.
@@ -173,7 +201,10 @@ impl Metrics {
                 "Samples applied to the registry.",
             )?,
         )?;
-        Ok(Self { own, streams, frames, posts, scrapes, render_seconds, samples })
+        let previous_bodies = PreviousBodyMetrics::new()?;
+        add(&own, &previous_bodies.bytes)?;
+        add(&own, &previous_bodies.repeated)?;
+        Ok(Self { own, streams, frames, posts, scrapes, render_seconds, samples, previous_bodies })
     }
 
     pub(crate) fn count_frame(&self, outcome: FrameOutcome) {

@@ -4,7 +4,8 @@
 //! An instance reports absolute values, so applying a frame is an assignment; a gauge belongs to one instance, the
 //! **owner**. Design section 4 has the rules (E1 to E7).
 //!
-//! Ways in: a [`Writer`] applies the frames of one stream, [`Registry::report`] takes a whole body of an HTTP sender.
+//! Ways in: a [`Writer`] applies the frames of one stream, [`Registry::report`] takes a whole body of an HTTP sender, and
+//! [`Registry::repeat`] what changed since the body before.
 //! Ways out: [`Registry::visit`] reads what is exposed, [`Registry::status`] who reports. The time is always passed in;
 //! there is no I/O here, and nothing of gRPC, HTTP or text formats.
 //!
@@ -53,7 +54,9 @@ pub use frame::{
     NotApplied, Outcome, SeriesDefinition,
 };
 pub use instance::{InstanceKey, Transport};
-pub use report::{Report, ReportError, ReportedFamily, ReportedSeries};
+pub use report::{
+    NewValue, Placement, Repeat, Report, ReportError, ReportedFamily, ReportedSeries,
+};
 pub use status::{Collected, InstanceStatus, ShardState, ShardStatus, ShardSummary};
 pub use store::SeriesId;
 pub use view::{SeriesView, ShardView};

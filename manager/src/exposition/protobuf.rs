@@ -33,6 +33,7 @@ mod field {
     pub(super) const LABEL_VALUE: u32 = 2;
     /// Of counters, gauges and untyped metrics.
     pub(super) const VALUE: u32 = 1;
+    pub(super) const COUNTER_EXEMPLAR: u32 = 2;
     pub(super) const COUNTER_CREATED: u32 = 3;
     /// Of histograms and summaries.
     pub(super) const COUNT: u32 = 1;
@@ -43,7 +44,11 @@ mod field {
     pub(super) const HISTOGRAM_CREATED: u32 = 15;
     pub(super) const BUCKET_COUNT: u32 = 1;
     pub(super) const BUCKET_BOUND: u32 = 2;
+    pub(super) const BUCKET_EXEMPLAR: u32 = 3;
     pub(super) const BUCKET_COUNT_FLOAT: u32 = 4;
+    pub(super) const EXEMPLAR_LABEL: u32 = 1;
+    pub(super) const EXEMPLAR_VALUE: u32 = 2;
+    pub(super) const EXEMPLAR_TIME: u32 = 3;
     pub(super) const QUANTILE: u32 = 1;
     pub(super) const QUANTILE_VALUE: u32 = 2;
     pub(super) const SECONDS: u32 = 1;
@@ -92,25 +97,87 @@ impl Encoder {
         let mut pair = Vec::with_capacity(64);
         if let Some(id) = shard_id {
             let label = self.escaping.shard_label();
-            put_label(&mut metric, &mut pair, label, itoa::Buffer::new().format(id));
+            put_label(
+                &mut metric,
+                field::METRIC_LABEL,
+                &mut pair,
+                label,
+                itoa::Buffer::new().format(id),
+            );
         }
         let stays = self.escaping.keeps(series.labels);
         for (name, value) in unescape(series.labels) {
             if stays {
-                put_label(&mut metric, &mut pair, &name, &value);
+                put_label(&mut metric, field::METRIC_LABEL, &mut pair, &name, &value);
             } else {
-                put_label(&mut metric, &mut pair, &self.escaping.label_name(&name), &value);
+                put_label(
+                    &mut metric,
+                    field::METRIC_LABEL,
+                    &mut pair,
+                    &self.escaping.label_name(&name),
+                    &value,
+                );
             }
         }
         let (field, value) = match kind {
-            MetricType::Counter => (field::METRIC_COUNTER, counter(series)),
+            MetricType::Counter => (field::METRIC_COUNTER, self.counter(series)),
             MetricType::Gauge => (field::METRIC_GAUGE, plain(series)),
             MetricType::Untyped => (field::METRIC_UNTYPED, plain(series)),
             MetricType::Summary => (field::METRIC_SUMMARY, summary(series)),
-            MetricType::Histogram => (field::METRIC_HISTOGRAM, histogram(series)),
+            MetricType::Histogram => (field::METRIC_HISTOGRAM, self.histogram(series)),
         };
         put_bytes(&mut metric, field, &value);
         put_bytes(out, field::FAMILY_METRIC, &metric);
+    }
+
+    fn counter(self, series: &SeriesView<'_>) -> Vec<u8> {
+        let mut out = plain(series);
+        self.put_exemplar(&mut out, field::COUNTER_EXEMPLAR, series, 0);
+        put_time(&mut out, field::COUNTER_CREATED, series.created);
+        out
+    }
+
+    /// Counts are whole numbers; where a sender's are not, the fields for fractions are used.
+    fn histogram(self, series: &SeriesView<'_>) -> Vec<u8> {
+        let mut out = Vec::with_capacity(32 + 24 * series.values.len());
+        if let [buckets @ .., count, sum] = series.values {
+            const TOO_LARGE: f64 = 18_446_744_073_709_551_616.0; // 2^64
+            let fits = |value: &f64| value.trunc() == *value && *value < TOO_LARGE;
+            let is_whole = series.values.iter().rev().skip(1).all(fits);
+            let put_count = |out: &mut Vec<u8>, whole, fraction, value: f64| {
+                if is_whole {
+                    put_varint_field(out, whole, value as u64);
+                } else {
+                    put_double(out, fraction, value);
+                }
+            };
+            put_count(&mut out, field::COUNT, field::HISTOGRAM_COUNT_FLOAT, *count);
+            put_double(&mut out, field::SUM, *sum);
+            let bounds = series.bounds.values().iter().chain(&[f64::INFINITY]);
+            let buckets = buckets.iter().chain([count]);
+            for (at, (bound, bucket)) in bounds.zip(buckets).enumerate() {
+                let mut part = Vec::with_capacity(20);
+                put_count(&mut part, field::BUCKET_COUNT, field::BUCKET_COUNT_FLOAT, *bucket);
+                put_double(&mut part, field::BUCKET_BOUND, *bound);
+                self.put_exemplar(&mut part, field::BUCKET_EXEMPLAR, series, at);
+                put_bytes(&mut out, field::PART, &part);
+            }
+        }
+        put_time(&mut out, field::HISTOGRAM_CREATED, series.created);
+        out
+    }
+
+    /// The exemplar of a counter or bucket that has one.
+    fn put_exemplar(self, out: &mut Vec<u8>, field: u32, series: &SeriesView<'_>, bucket: usize) {
+        let Some(exemplar) = series.exemplar(bucket) else { return };
+        let Some(labels) = exemplar.escaped_labels(self.escaping) else { return };
+        let (mut message, mut pair) = (Vec::with_capacity(128), Vec::with_capacity(64));
+        for (name, value) in unescape(&labels) {
+            put_label(&mut message, field::EXEMPLAR_LABEL, &mut pair, &name, &value);
+        }
+        put_double(&mut message, field::EXEMPLAR_VALUE, exemplar.value);
+        put_time(&mut message, field::EXEMPLAR_TIME, exemplar.at);
+        put_bytes(out, field, &message);
     }
 }
 
@@ -122,22 +189,16 @@ pub(super) fn open(head: &[u8], length: usize) -> Vec<u8> {
     out
 }
 
-fn put_label(metric: &mut Vec<u8>, pair: &mut Vec<u8>, name: &str, value: &str) {
+fn put_label(message: &mut Vec<u8>, field: u32, pair: &mut Vec<u8>, name: &str, value: &str) {
     pair.clear();
     put_bytes(pair, field::LABEL_NAME, name.as_bytes());
     put_bytes(pair, field::LABEL_VALUE, value.as_bytes());
-    put_bytes(metric, field::METRIC_LABEL, pair);
+    put_bytes(message, field, pair);
 }
 
 fn plain(series: &SeriesView<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(32);
     put_double(&mut out, field::VALUE, series.values.first().copied().unwrap_or_default());
-    out
-}
-
-fn counter(series: &SeriesView<'_>) -> Vec<u8> {
-    let mut out = plain(series);
-    put_time(&mut out, field::COUNTER_CREATED, series.created);
     out
 }
 
@@ -155,34 +216,6 @@ fn summary(series: &SeriesView<'_>) -> Vec<u8> {
         }
     }
     put_time(&mut out, field::SUMMARY_CREATED, series.created);
-    out
-}
-
-/// Counts are whole numbers; where a sender's are not, the fields for fractions are used.
-fn histogram(series: &SeriesView<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(32 + 24 * series.values.len());
-    if let [buckets @ .., count, sum] = series.values {
-        const TOO_LARGE: f64 = 18_446_744_073_709_551_616.0; // 2^64
-        let fits = |value: &f64| value.trunc() == *value && *value < TOO_LARGE;
-        let is_whole = series.values.iter().rev().skip(1).all(fits);
-        let put_count = |out: &mut Vec<u8>, whole, fraction, value: f64| {
-            if is_whole {
-                put_varint_field(out, whole, value as u64);
-            } else {
-                put_double(out, fraction, value);
-            }
-        };
-        put_count(&mut out, field::COUNT, field::HISTOGRAM_COUNT_FLOAT, *count);
-        put_double(&mut out, field::SUM, *sum);
-        let bounds = series.bounds.values().iter().chain(&[f64::INFINITY]);
-        for (bound, bucket) in bounds.zip(buckets.iter().chain([count])) {
-            let mut part = Vec::with_capacity(20);
-            put_count(&mut part, field::BUCKET_COUNT, field::BUCKET_COUNT_FLOAT, *bucket);
-            put_double(&mut part, field::BUCKET_BOUND, *bound);
-            put_bytes(&mut out, field::PART, &part);
-        }
-    }
-    put_time(&mut out, field::HISTOGRAM_CREATED, series.created);
     out
 }
 

@@ -10,8 +10,9 @@ use std::{path::PathBuf, time::Duration};
 
 use super::*;
 use crate::{
-    model::{Bounds, Escaping, FamilyHead, LabelSet, MetricType, Samples},
-    registry::{FamilyDefinition, Frame, FrameKind, Hello, ReportedExemplar, SeriesDefinition, Settings,
+    model::{Bounds, Escaping, Exemplar, FamilyHead, LabelSet, MetricType, Samples},
+    registry::{
+        FamilyDefinition, Frame, FrameKind, Hello, ReportedExemplar, SeriesDefinition, Settings,
         Writer,
     },
 };
@@ -78,6 +79,19 @@ impl<'r> Stream<'r> {
         self
     }
 
+    /// An exemplar of the series that was added last.
+    fn exemplar(
+        &mut self,
+        bucket: u32,
+        labels: &[(&str, &str)],
+        value: f64,
+        at: Option<UnixTime>,
+    ) -> &mut Self {
+        let exemplar = Exemplar::new(labels.iter().copied(), value, at);
+        self.exemplars.push((self.ids.len() as u32 - 1, ReportedExemplar { bucket, exemplar }));
+        self
+    }
+
     fn report(&mut self, now: UnixTime) {
         let frame = Frame {
             kind: FrameKind::Snapshot,
@@ -107,12 +121,27 @@ fn golden_registry() -> Registry {
     dead.report(at(0));
     let mut alive = Stream::open(&registry, 0, at(40));
     let histogram = (HISTOGRAM, "ack_seconds", "Time to acknowledge.", "seconds");
+    let millis = |millis| Some(UnixTime::from_duration(Duration::from_millis(millis)));
     alive
         .has((GAUGE, "guild_count", "ignored", ""), &[], &[], &[-7.0])
         .has(histogram, &[("a", "x")], &[0.25, 1.0, 1e6], &[1.0, 2.0, 2.0, 3.0, 1e7])
+        .exemplar(
+            1,
+            &[("trace_id", "q\"b\\n\nü"), ("shard_id", "7")],
+            0.5,
+            millis(1_700_000_000_250),
+        )
+        .exemplar(3, &[], 1e7, None)
         .has(histogram, &[], &[], &[0.0, 0.0])
         .has(commands, &[("guild_id", "dm"), ("command_name", "q\"b\\n\nü🦀")], &[], &[1e15])
+        .exemplar(
+            0,
+            &[("span.id", "beyond"), ("trace_id", "plain")],
+            2.0,
+            millis(1_700_000_001_000),
+        )
         .has((COUNTER, "uptime_seconds", "No suffix.", "seconds"), &[], &[], &[0.5])
+        .exemplar(0, &[("trace_id", "of none in OpenMetrics")], 0.5, None)
         .has((COUNTER, "cpu_seconds_total", "", "seconds"), &[], &[], &[1e300])
         .has((GAUGE, "memory_bytes", "", "seconds"), &[], &[], &[f64::NAN])
         .has((GAUGE, "bytes", "", "bytes"), &[("le", "kept")], &[], &[f64::INFINITY])
@@ -127,7 +156,8 @@ fn golden_registry() -> Registry {
         .has((SUMMARY, "pause.length_seconds", "", "seconds"), &[], &[0.5], &[0.1, 2.0, 0.5])
         .has((GAUGE, "température", "", ""), &[("ünit", "°C")], &[], &[21.5])
         .has((UNTYPED, "legacy_name", "", ""), &[("label.beyond", "1")], &[], &[1.0])
-        .has(quoted, &[("x.y", "z")], &[1.0], &[1.0, 2.0, 3.0]);
+        .has(quoted, &[("x.y", "z")], &[1.0], &[1.0, 2.0, 3.0])
+        .exemplar(0, &[("a.bc", &"long once escaped".repeat(7))], f64::NAN, None);
     alive.report(at(40));
     registry
 }
@@ -178,6 +208,19 @@ fn golden_pages_are_valid() {
     for format in page::formats() {
         let page = render(&registry, &own(), at(40), format).to_vec();
         page::check(format, &page::read(format, &page)).unwrap();
+    }
+}
+
+/// It stands on a line of its own, and nothing is quoted there.
+#[test]
+fn a_unit_ends_no_line() {
+    let registry = registry();
+    let mut stream = Stream::open(&registry, 0, at(0));
+    stream.has((GAUGE, "g_x\n# EOF", "", "x\n# EOF"), &[], &[], &[1.0]).report(at(0));
+    for format in page::formats() {
+        let families = page::read(format, &render(&registry, &[], at(0), format).to_vec());
+        page::check(format, &families).unwrap();
+        assert!(families.iter().all(|family| family.unit.is_empty()), "{families:?}");
     }
 }
 

@@ -80,15 +80,23 @@ impl TextEncoder {
         match head.kind {
             MetricType::Counter | MetricType::Gauge | MetricType::Untyped => {
                 for value in series.values {
-                    line.put(out, "", None, *value);
+                    line.put_open(out, "", None, *value);
+                    // One that is `unknown` has none.
+                    if head.kind == MetricType::Counter && counter_stem(&head.name).is_some() {
+                        self.put_exemplar(out, series, 0);
+                    }
+                    out.push(b'\n');
                 }
             }
             MetricType::Histogram => {
                 if let [buckets @ .., count, sum] = series.values {
-                    for (le, bucket) in series.bounds.spellings().zip(buckets) {
-                        line.put(out, "_bucket", Some(("le", le)), *bucket);
+                    let bounds = series.bounds.spellings().chain(["+Inf"]);
+                    let buckets = buckets.iter().chain([count]);
+                    for (at, (le, bucket)) in bounds.zip(buckets).enumerate() {
+                        line.put_open(out, "_bucket", Some(("le", le)), *bucket);
+                        self.put_exemplar(out, series, at);
+                        out.push(b'\n');
                     }
-                    line.put(out, "_bucket", Some(("le", "+Inf")), *count);
                     line.put(out, "_sum", None, *sum);
                     line.put(out, "_count", None, *count);
                 }
@@ -118,8 +126,24 @@ impl TextEncoder {
         kind: MetricType,
         series: &SeriesView<'_>,
     ) -> bool {
-        // A `_created` line would be taken for one with a value.
-        !self.created && revalue(out, before, kind, series)
+        // A `_created` line would be taken for one with a value, and an exemplar for the value of a line.
+        let ends_in_values = !self.created && (!self.is_openmetrics || series.exemplars.is_empty());
+        ends_in_values && revalue(out, before, kind, series)
+    }
+
+    /// What stands behind the value of a counter or bucket that has an exemplar: only OpenMetrics has a place for it.
+    fn put_exemplar(self, out: &mut Vec<u8>, series: &SeriesView<'_>, bucket: usize) {
+        if !self.is_openmetrics {
+            return;
+        }
+        let Some(exemplar) = series.exemplar(bucket) else { return };
+        let Some(labels) = exemplar.escaped_labels(self.escaping) else { return };
+        put(out, &[" # {", &labels, "} "]);
+        put_value(out, exemplar.value);
+        if let Some(at) = exemplar.at {
+            out.push(b' ');
+            put_value(out, at.as_secs_f64());
+        }
     }
 
     /// Labels with their names escaped.
@@ -192,6 +216,12 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn put(&self, out: &mut Vec<u8>, suffix: &str, bound: Option<(&str, &str)>, value: f64) {
+        self.put_open(out, suffix, bound, value);
+        out.push(b'\n');
+    }
+
+    /// Without the end of the line.
+    fn put_open(&self, out: &mut Vec<u8>, suffix: &str, bound: Option<(&str, &str)>, value: f64) {
         let mut open = "{";
         if self.name.starts_with('"') {
             put(out, &[open, self.name, suffix, "\""]);
@@ -213,7 +243,6 @@ impl Line<'_> {
         }
         out.extend_from_slice(if open == "{" { b" " } else { b"} " });
         put_value(out, value);
-        out.push(b'\n');
     }
 }
 

@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use mediatype::MediaType;
+use serde::Deserialize;
 
 use super::MAX_BODY_BYTES;
 use crate::{clip::clip, ingest::IngestError, registry::ReportError};
@@ -30,6 +31,19 @@ impl HttpError {
     #[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
     pub(super) fn bad_json(error: serde_json::Error) -> Self {
         Self::new(StatusCode::BAD_REQUEST, format!("{EXPECTED}: {error}"))
+    }
+
+    /// Why `metrics` of this body is no string: serde says it once it is to read one.
+    pub(super) fn bad_metrics(body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Metrics {
+            #[expect(dead_code, reason = "read for the error alone")]
+            metrics: String,
+        }
+        match serde_json::from_slice::<Metrics>(body) {
+            Err(error) => Self::bad_json(error),
+            Ok(_) => Self::new(StatusCode::BAD_REQUEST, EXPECTED),
+        }
     }
 
     /// A mistake of ours; the log has more.
@@ -60,7 +74,8 @@ impl IntoResponse for HttpError {
 impl From<IngestError> for HttpError {
     fn from(error: IngestError) -> Self {
         let status = match &error {
-            IngestError::Parse(_)
+            IngestError::NotAString
+            | IngestError::Parse(_)
             | IngestError::Assemble(_)
             | IngestError::Report(ReportError::Bad { .. } | ReportError::Twice { .. }) => {
                 StatusCode::BAD_REQUEST

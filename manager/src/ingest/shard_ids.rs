@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 use crate::registry::MAX_SHARD_COUNT;
 
 /// One shard, or the range of a process that runs several.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ShardIds {
     lowest: u32,
     highest: u32,

@@ -26,8 +26,8 @@ fn post_as(
     now: UnixTime,
 ) -> Result<Taken, IngestError> {
     let shards = shards.parse().unwrap();
-    let post = Post { shards, instance, sequence: None, interval: None, text };
-    ingest(registry, post, now)
+    let post = Post { shards, instance, sequence: None, interval: None };
+    ingest(registry, &post, text.into(), now)
 }
 
 fn post(registry: &Registry, text: &str) -> Result<Taken, IngestError> {
@@ -76,7 +76,7 @@ const GOOD: &[(&str, &str, &[&str])] = &[
             "b{shard_id=\"3\"} -Inf",
             "c{shard_id=\"3\"} NaN",
             "d{shard_id=\"3\"} 1500",
-            "e{shard_id=\"3\"} 0",
+            "e{shard_id=\"3\"} -0.0",
             "f{shard_id=\"3\"} +Inf",
             "g{shard_id=\"3\"} NaN",
         ],

@@ -1,4 +1,4 @@
-//! Reads Prometheus text format 0.0.4 line by line, without copying what needs no unescaping.
+//! Reads Prometheus text format 0.0.4 and OpenMetrics 1.0 line by line, without copying what needs no unescaping.
 
 use std::borrow::Cow;
 
@@ -6,11 +6,45 @@ use crate::model::{
     MetricType, closing_quote, is_legacy_label_name, is_legacy_metric_name, is_name,
 };
 
+/// Which of the two formats a body is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Syntax {
+    /// Prometheus text format 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+/// The line that ends an OpenMetrics body.
+const EOF: &str = "# EOF";
+
+impl Syntax {
+    /// OpenMetrics, if the last line says so.
+    pub(super) fn of(body: &str) -> Self {
+        match body.trim_ascii_end().rsplit('\n').next() {
+            Some(EOF) => Self::OpenMetrics,
+            _ => Self::Text,
+        }
+    }
+}
+
+/// A type as a body says it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Kind {
+    /// Its samples are named as the text format does.
+    Plain(MetricType),
+    /// So too, but the TYPE line leaves this off.
+    Suffixed(MetricType, &'static str),
+    /// Three gauges.
+    GaugeHistogram,
+}
+
 /// One line that says something.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Line<'a> {
     Help { name: Cow<'a, str>, text: Cow<'a, str> },
-    Type { name: Cow<'a, str>, kind: MetricType },
+    Type { name: Cow<'a, str>, kind: Kind },
+    Unit { name: Cow<'a, str>, unit: &'a str },
     Sample(Sample<'a>),
 }
 
@@ -20,6 +54,18 @@ pub(super) struct Sample<'a> {
     pub(super) name: Cow<'a, str>,
     pub(super) labels: Labels<'a>,
     pub(super) value: f64,
+    /// The value as it stands there.
+    pub(super) token: &'a str,
+    pub(super) exemplar: Option<Exemplar<'a>>,
+}
+
+/// An exemplar behind a sample.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Exemplar<'a> {
+    pub(super) labels: Labels<'a>,
+    pub(super) value: f64,
+    /// Seconds since the epoch.
+    pub(super) timestamp: Option<f64>,
 }
 
 /// A line that is not in the format.
@@ -67,6 +113,18 @@ pub enum Problem {
     /// A timestamp that is no whole number.
     #[error("{0:?} is no timestamp (milliseconds since 1970)")]
     Timestamp(String),
+    /// A timestamp of OpenMetrics that is no number.
+    #[error("{0:?} is no timestamp (seconds since 1970)")]
+    Seconds(String),
+    /// An exemplar in text format 0.0.4.
+    #[error("an exemplar; only an OpenMetrics body can have some, and that ends in # EOF")]
+    ExemplarInText,
+    /// No label set after the `#` behind a sample.
+    #[error("an exemplar has no labels in braces")]
+    ExemplarLabels,
+    /// Something after the end.
+    #[error("something follows # EOF, which ends a body")]
+    AfterEof,
     /// More on the line than name, labels, value and timestamp.
     #[error("unexpected {0:?} after the sample")]
     Trailing(String),
@@ -76,13 +134,21 @@ pub enum Problem {
 }
 
 /// The lines of a body with their numbers, from 1; blank lines and comments are passed over.
-pub(super) fn lines(body: &str) -> impl Iterator<Item = Result<(usize, Line<'_>), ParseError>> {
-    (1..).zip(body.split('\n')).filter_map(|(number, text)| {
+pub(super) fn lines(
+    body: &str,
+    syntax: Syntax,
+) -> impl Iterator<Item = Result<(usize, Line<'_>), ParseError>> {
+    let body = match syntax {
+        Syntax::Text => body,
+        Syntax::OpenMetrics => body.trim_ascii_end().strip_suffix(EOF).unwrap_or(body),
+    };
+    (1..).zip(body.split('\n')).filter_map(move |(number, text)| {
         let text = text.strip_suffix('\r').unwrap_or(text).trim_start_matches(BLANK);
         let line = match text.strip_prefix('#') {
-            Some(comment) => about_family(comment).transpose(),
+            Some(_) if text == EOF => Some(Err(Problem::AfterEof)),
+            Some(comment) => about_family(comment, syntax).transpose(),
             None if text.is_empty() => None,
-            None => Some(sample(text).map(Line::Sample)),
+            None => Some(sample(text, syntax).map(Line::Sample)),
         }?;
         Some(
             line.map(|line| (number, line)).map_err(|problem| ParseError { line: number, problem }),
@@ -99,10 +165,11 @@ fn word(text: &str) -> (&str, &str) {
     (word, rest.trim_start_matches(BLANK))
 }
 
-/// What follows a `#`: HELP, TYPE, or a comment.
-fn about_family(comment: &str) -> Result<Option<Line<'_>>, Problem> {
+/// What follows a `#`: HELP, TYPE, UNIT, or a comment.
+fn about_family(comment: &str, syntax: Syntax) -> Result<Option<Line<'_>>, Problem> {
     let (keyword, rest) = word(comment.trim_start_matches(BLANK));
-    if keyword != "HELP" && keyword != "TYPE" {
+    let is_openmetrics = syntax == Syntax::OpenMetrics;
+    if keyword != "HELP" && keyword != "TYPE" && !(keyword == "UNIT" && is_openmetrics) {
         return Ok(None);
     }
     let (name, rest) = match rest.strip_prefix('"') {
@@ -115,21 +182,29 @@ fn about_family(comment: &str) -> Result<Option<Line<'_>>, Problem> {
             (legacy_metric_name(name)?, rest)
         }
     };
-    if keyword == "HELP" {
-        return Ok(Some(Line::Help { name, text: unescape_help(rest) }));
-    }
-    let kind = match rest.trim_end_matches(BLANK) {
+    Ok(Some(match keyword {
+        "HELP" => Line::Help { name, text: unescape_help(rest, is_openmetrics) },
+        "UNIT" => Line::Unit { name, unit: rest.trim_end_matches(BLANK) },
+        _ => Line::Type { name, kind: kind(rest.trim_end_matches(BLANK), is_openmetrics)? },
+    }))
+}
+
+/// The type of this name. What is no type of the registry's becomes gauges (design section 4).
+fn kind(name: &str, is_openmetrics: bool) -> Result<Kind, Problem> {
+    Ok(Kind::Plain(match name {
+        "counter" if is_openmetrics => return Ok(Kind::Suffixed(MetricType::Counter, "_total")),
+        "info" if is_openmetrics => return Ok(Kind::Suffixed(MetricType::Gauge, "_info")),
+        "gaugehistogram" if is_openmetrics => return Ok(Kind::GaugeHistogram),
         "counter" => MetricType::Counter,
         "gauge" | "info" | "stateset" => MetricType::Gauge,
         "histogram" => MetricType::Histogram,
         "summary" => MetricType::Summary,
         "untyped" | "unknown" => MetricType::Untyped,
         other => return Err(Problem::Type(other.to_owned())),
-    };
-    Ok(Some(Line::Type { name, kind }))
+    }))
 }
 
-fn sample(text: &str) -> Result<Sample<'_>, Problem> {
+fn sample(text: &str, syntax: Syntax) -> Result<Sample<'_>, Problem> {
     let end = text.find(|c| c == '{' || BLANK.contains(&c)).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     let in_braces = rest.trim_start_matches(BLANK).strip_prefix('{');
@@ -142,19 +217,52 @@ fn sample(text: &str) -> Result<Sample<'_>, Problem> {
         None => (Vec::new(), rest),
     };
     let name = name.ok_or_else(|| Problem::MetricName(String::new()))?;
-    let (value, rest) = word(rest.trim_start_matches(BLANK));
-    if value.is_empty() {
+    let (token, rest) = word(rest.trim_start_matches(BLANK));
+    if token.is_empty() {
         return Err(Problem::NoValue(name.into_owned()));
     }
-    let value = value.parse().map_err(|_| Problem::Value(value.to_owned()))?;
-    let (timestamp, rest) = word(rest);
-    if !timestamp.is_empty() && timestamp.parse::<i64>().is_err() {
-        return Err(Problem::Timestamp(timestamp.to_owned()));
+    let value = token.parse().map_err(|_| Problem::Value(token.to_owned()))?;
+    let (timestamp, rest) = if rest.starts_with('#') { ("", rest) } else { word(rest) };
+    match syntax {
+        Syntax::Text if !timestamp.is_empty() && timestamp.parse::<i64>().is_err() => {
+            return Err(Problem::Timestamp(timestamp.to_owned()));
+        }
+        Syntax::Text => {}
+        Syntax::OpenMetrics => drop(seconds(timestamp)?),
     }
+    let exemplar = match (rest.strip_prefix('#'), syntax) {
+        (Some(text), Syntax::OpenMetrics) => Some(exemplar(text)?),
+        (Some(_), Syntax::Text) => return Err(Problem::ExemplarInText),
+        (None, _) if rest.is_empty() => None,
+        (None, _) => return Err(Problem::Trailing(rest.to_owned())),
+    };
+    Ok(Sample { name, labels, value, token, exemplar })
+}
+
+/// A timestamp, if there is one.
+fn seconds(timestamp: &str) -> Result<Option<f64>, Problem> {
+    if timestamp.is_empty() {
+        return Ok(None);
+    }
+    let seconds = timestamp.parse().ok().filter(|seconds: &f64| seconds.is_finite());
+    seconds.map(Some).ok_or_else(|| Problem::Seconds(timestamp.to_owned()))
+}
+
+/// What follows the `#` behind a sample.
+fn exemplar(text: &str) -> Result<Exemplar<'_>, Problem> {
+    let inner = text.trim_start_matches(BLANK).strip_prefix('{').ok_or(Problem::ExemplarLabels)?;
+    // As if there were a metric's name already: none can stand in these braces.
+    let (labels, rest) = labels(inner, &mut Some(Cow::Borrowed("")))?;
+    let (token, rest) = word(rest.trim_start_matches(BLANK));
+    if token.is_empty() {
+        return Err(Problem::NoValue("the exemplar's labels".to_owned()));
+    }
+    let value = token.parse().map_err(|_| Problem::Value(token.to_owned()))?;
+    let (timestamp, rest) = word(rest);
     if !rest.is_empty() {
         return Err(Problem::Trailing(rest.to_owned()));
     }
-    Ok(Sample { name, labels, value })
+    Ok(Exemplar { labels, value, timestamp: seconds(timestamp)? })
 }
 
 /// Label pairs, in the order they stand in.
@@ -252,8 +360,8 @@ fn unescape_label(text: &str) -> Result<Cow<'_, str>, Problem> {
     Ok(Cow::Owned(plain))
 }
 
-/// HELP knows two escapes; a backslash before anything else stands for itself.
-fn unescape_help(text: &str) -> Cow<'_, str> {
+/// HELP knows two escapes, in OpenMetrics that of the double quote too; a backslash before anything else stands for itself.
+fn unescape_help(text: &str, has_quotes: bool) -> Cow<'_, str> {
     if !text.contains('\\') {
         return Cow::Borrowed(text);
     }
@@ -270,6 +378,7 @@ fn unescape_help(text: &str) -> Cow<'_, str> {
                 plain.push('\\');
                 after.get(1..).unwrap_or_default()
             }
+            Some(b'"') if has_quotes => after,
             _ => {
                 plain.push('\\');
                 after

@@ -1,12 +1,15 @@
 //! Exemplars: an example of what a counter or a bucket counted, with labels that lead to it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use super::{Escaping, LabelError, LabelSet, unescape};
 use crate::clock::UnixTime;
 
 /// Characters that an exemplar's label names and values may have together (OpenMetrics 1.0, "Exemplars").
 pub const MAX_EXEMPLAR_CHARS: usize = 128;
+
+/// Since the epoch; no timestamp of protobuf is so late.
+const YEAR_10_000: Duration = Duration::from_secs(253_402_300_800);
 
 /// One exemplar.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +34,7 @@ pub enum ExemplarError {
 }
 
 impl Exemplar {
-    /// An exemplar with these labels, in any order.
+    /// An exemplar with these labels, in any order. A time that cannot be, or not be shown, is none.
     ///
     /// # Errors
     /// If they are too long, or no label set.
@@ -45,6 +48,8 @@ impl Exemplar {
         if length > MAX_EXEMPLAR_CHARS {
             return Err(ExemplarError::TooLong(length));
         }
+        let epoch = UnixTime::default();
+        let at = at.filter(|at| *at > epoch && at.since(epoch) < YEAR_10_000);
         Ok(Self { labels: LabelSet::of_exemplar(labels)?, value, at })
     }
 

@@ -101,7 +101,8 @@ impl Shard {
             Some(true) => self.store.touch(id),
             Some(false) => {}
             None => {
-                let limit = format_args!("shard {} has {MAX_EXEMPLARS} exemplars, its limit", self.id);
+                let limit =
+                    format_args!("shard {} has {MAX_EXEMPLARS} exemplars, its limit", self.id);
                 return Err(refused(&limit));
             }
         }

@@ -72,6 +72,8 @@ pub(super) struct Instance {
     pub(super) seen: UnixTime,
     /// A frame or post of it was applied; a Hello alone makes no owner of gauges.
     pub(super) has_reported: bool,
+    /// Reports of it applied since the manager started: two looks at it with the same number saw the same.
+    pub(super) reports: u64,
     /// The stream that may write it; 0 if none is open. A newer stream takes over.
     pub(super) stream: u64,
     /// Cancelled when a newer stream takes over from that one.
@@ -100,6 +102,7 @@ impl Instance {
             last_report: now,
             seen: now,
             has_reported: false,
+            reports: 0,
             stream: 0,
             taken_over: CancellationToken::new(),
             last_sequence: 0,
@@ -136,6 +139,7 @@ impl Instance {
         self.last_report = now;
         self.seen = now;
         self.has_reported = true;
+        self.reports += 1;
     }
 
     /// Gives `stream` the right to write it. The stream that had it learns so by its token; the new one's is returned.
@@ -212,7 +216,8 @@ impl Instance {
     fn set(&mut self, slot: usize, reported: impl Iterator<Item = f64>) {
         for (slot, reported) in (slot..).zip(reported) {
             if let Some(value) = self.values.get_mut(slot) {
-                *value = reported + self.carried.get(slot).unwrap_or(&0.0);
+                // Not plus 0: -0 would not stay what it is.
+                *value = self.carried.get(slot).map_or(reported, |carried| reported + carried);
             }
             if let Some(raw) = self.raw.get_mut(slot) {
                 *raw = reported;

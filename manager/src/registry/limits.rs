@@ -24,14 +24,14 @@ impl Registry {
         &self,
         shard: &mut Shard,
         family: &Arc<Family>,
-        labels: LabelSet,
+        labels: &LabelSet,
         bounds: Bounds,
         created: UnixTime,
     ) -> Result<SeriesId, Rejected> {
-        if let Some(id) = shard.store.find(family, &labels, &bounds) {
+        if let Some(id) = shard.store.find(family, labels, &bounds) {
             return Ok(id);
         }
-        if shard.store.has_alike(family, &labels) {
+        if shard.store.has_alike(family, labels) {
             return Err(Rejected {
                 family: family.name.clone(),
                 reason: Reason::DuplicateSeries,
@@ -41,7 +41,7 @@ impl Registry {
                 series: 0,
             });
         }
-        self.check_room(shard, family, &labels, bounds.len())?;
+        self.check_room(shard, family, labels, bounds.len())?;
         Ok(shard.store.add(family, labels, self.families.share(bounds), created))
     }
 

@@ -1,5 +1,7 @@
 //! How a whole body of an HTTP sender is taken (design section 5): it replaces what that sender said before.
 
+mod repeat;
+
 use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use hashbrown::HashSet;
@@ -16,6 +18,8 @@ use super::{
     store::SeriesId,
 };
 use crate::model::{Bounds, FamilyHead, LabelSet, MetricType};
+use repeat::Part;
+pub use repeat::{NewValue, Placement, Repeat};
 
 /// A report whose number is so much lower than the last is not late, but of a sender that numbers anew.
 const LATE_WITHIN: u64 = 10;
@@ -141,6 +145,19 @@ impl Registry {
         reports: &[Report<'_>],
         now: UnixTime,
     ) -> Result<Vec<Outcome>, ReportError> {
+        self.report_placed(reports, now).map(|(outcomes, _)| outcomes)
+    }
+
+    /// The same, and where the series of the body stand now, if all of it was applied: what a [`Registry::repeat`] of it
+    /// needs to know.
+    ///
+    /// # Errors
+    /// As [`Registry::report`] has.
+    pub fn report_placed(
+        &self,
+        reports: &[Report<'_>],
+        now: UnixTime,
+    ) -> Result<(Vec<Outcome>, Option<Placement>), ReportError> {
         for report in reports {
             check_body(report.families)?;
         }
@@ -165,7 +182,9 @@ impl Registry {
         let replace = |(report, shard): (&Report<'_>, &mut MutexGuard<'_, Shard>)| {
             self.replace(shard, report, now)
         };
-        Ok(reports.iter().zip(&mut shards).map(replace).collect())
+        let (outcomes, parts): (_, Vec<_>) = reports.iter().zip(&mut shards).map(replace).unzip();
+        let parts = parts.into_iter().collect::<Option<Vec<_>>>();
+        Ok((outcomes, parts.map(Placement::new)))
     }
 
     /// Whether the sender may report at all.
@@ -253,19 +272,60 @@ impl Registry {
             .collect()
     }
 
-    /// Replaces what a sender said before of one shard.
-    fn replace(&self, shard: &mut Shard, report: &Report<'_>, now: UnixTime) -> Outcome {
-        let stale_after = self.settings.stale_after;
+    /// Replaces what a sender said before of one shard. Returns where the series of this part stand too, if all of it was
+    /// taken.
+    fn replace(
+        &self,
+        shard: &mut Shard,
+        report: &Report<'_>,
+        now: UnixTime,
+    ) -> (Outcome, Option<Part>) {
         let known = shard.position(&report.sender).and_then(|at| shard.instances.get(at));
         if known.is_some_and(|instance| is_late(report, instance)) {
-            return Outcome::Duplicate;
+            return (Outcome::Duplicate, None);
         }
         let is_new_run =
             known.is_some_and(|instance| runs_apart(report, instance) == Ordering::Greater);
         let mut refused = Refused::default();
         let placed = self.place_all(shard, report, now, &mut refused);
         let at = shard.join(report.sender.clone(), Transport::Http, now, &self.recorder);
-        let steps = steps(shard, at, report, &placed, is_new_run, refused.samples, now);
+        let present = placed.iter().map(|(id, _)| *id).collect();
+        let mut news = News {
+            is_new_run,
+            left: shard.left_out(at, &present),
+            rejected: refused.samples,
+            ..News::default()
+        };
+        for (id, series) in &placed {
+            if is_new_run || !shard.has_reported(at, *id, &series.values) {
+                news.series.push(id.index() as u32);
+                news.values.extend(&series.values);
+            }
+        }
+        let durable = self.commit(shard, at, report, news, now);
+        for (id, series) in &placed {
+            for reported in &series.exemplars {
+                if let Err(rejected) = shard.exemplify(*id, reported, now) {
+                    refused.say(rejected, 1);
+                }
+            }
+        }
+        let series = placed.iter().map(|(id, _)| *id);
+        let part =
+            if refused.list.is_empty() { Part::new(shard, at, series.collect()) } else { None };
+        (Outcome::Applied(Applied { samples: placed.len(), rejected: refused.list, durable }), part)
+    }
+
+    /// Records and applies what a report of instance `at` comes to. Returns whether it is durable.
+    fn commit(
+        &self,
+        shard: &mut Shard,
+        at: usize,
+        report: &Report<'_>,
+        news: News,
+        now: UnixTime,
+    ) -> bool {
+        let steps = steps(shard, at, report, news, now);
         // As one record: a report without what it says of itself would be judged by what the one before it said.
         let changes: Vec<_> = steps.into_iter().map(|step| Change::Shard(shard.id, step)).collect();
         let durable = self.recorder.record(&changes);
@@ -274,13 +334,8 @@ impl Registry {
                 shard.follow(at, step);
             }
         }
-        for (id, reported) in placed.iter().flat_map(|(id, s)| s.exemplars.iter().map(move |e| (*id, e))) {
-            if let Err(rejected) = shard.exemplify(id, reported, now) {
-                refused.say(rejected, 1);
-            }
-        }
-        shard.settle(now, stale_after);
-        Outcome::Applied(Applied { samples: placed.len(), rejected: refused.list, durable })
+        shard.settle(now, self.settings.stale_after);
+        durable
     }
 
     /// Finds or makes the series of a body.
@@ -310,8 +365,8 @@ impl Registry {
             };
             own.insert(family.id);
             for series in &reported.series {
-                let (labels, bounds) = (series.labels.clone(), series.bounds.clone());
-                match self.place(shard, &family, labels, bounds, created) {
+                let bounds = series.bounds.clone();
+                match self.place(shard, &family, &series.labels, bounds, created) {
                     Ok(id) if shard.store.claim(id) => placed.push((id, series)),
                     Ok(_) => refused.note(gave_way(&family), 1),
                     Err(rejected) => refused.note(rejected, 1),
@@ -323,14 +378,27 @@ impl Registry {
     }
 }
 
-/// What a report of instance `at` comes to, of which `placed` is taken.
+/// What of a report changes something.
+#[derive(Debug, Default)]
+struct News {
+    /// What it counts comes on top of what the sender counted before.
+    is_new_run: bool,
+    /// Series with other values than the sender reported last.
+    series: Vec<u32>,
+    /// Their values, one series after the other.
+    values: Vec<f64>,
+    /// Series that it no longer has.
+    left: Vec<u32>,
+    /// Samples that are not taken, by [`Reason::ALL`].
+    rejected: [u64; Reason::ALL.len()],
+}
+
+/// What a report of instance `at` comes to.
 fn steps(
     shard: &Shard,
     at: usize,
     report: &Report<'_>,
-    placed: &[(SeriesId, &ReportedSeries)],
-    is_new_run: bool,
-    rejected: [u64; Reason::ALL.len()],
+    news: News,
     now: UnixTime,
 ) -> Vec<Step<'static>> {
     let Some(instance) = shard.instances.get(at) else {
@@ -340,23 +408,17 @@ fn steps(
     let (started_at, interval) = (report.started_at, report.interval);
     let about = About { client: "".into(), started_at, interval };
     let mut steps: Vec<_> = shard.description(at, about).into_iter().collect();
-    if is_new_run {
-        // What it counts comes on top of what it counted.
+    if news.is_new_run {
         steps.push(Step::Anew { ordinal });
     }
-    let present = placed.iter().map(|(id, _)| *id).collect();
-    let is_news = |(id, series): &&(SeriesId, &ReportedSeries)| {
-        is_new_run || !shard.has_reported(at, *id, &series.values)
-    };
-    let news: Vec<_> = placed.iter().filter(is_news).collect();
     steps.push(Step::Report(ReportStep {
         ordinal,
         sequence: report.sequence.unwrap_or(instance.last_sequence),
         at: now,
-        series: news.iter().map(|(id, _)| id.index() as u32).collect(),
-        values: news.iter().flat_map(|(_, series)| &series.values).copied().collect(),
-        left: shard.left_out(at, &present).into(),
-        rejected,
+        series: news.series.into(),
+        values: news.values.into(),
+        left: news.left.into(),
+        rejected: news.rejected,
     }));
     steps
 }

@@ -185,7 +185,7 @@ impl Store {
             return Err(Misfit("series"));
         }
         let labels = LabelSet::restore(&step.labels);
-        self.add(&family, labels, families.share(bounds), step.created);
+        self.add(&family, &labels, families.share(bounds), step.created);
         Ok(())
     }
 }

@@ -136,6 +136,7 @@ impl Shard {
     /// Adds an instance, the newest now.
     pub(super) fn add_instance(&mut self, instance: Instance) {
         self.ordinals = instance.ordinal;
+        self.instances.reserve_exact(1); // most shards have one
         self.instances.push(instance);
     }
 
@@ -229,7 +230,7 @@ impl Shard {
     }
 
     /// The count among a series' values, if it has one.
-    fn count_of(&self, id: SeriesId, values: &[f64]) -> Option<f64> {
+    pub(super) fn count_of(&self, id: SeriesId, values: &[f64]) -> Option<f64> {
         let series = self.store.get(id)?;
         values.get(series.kind.count_at(series.bounds.len())?).copied()
     }
@@ -237,9 +238,8 @@ impl Shard {
     /// Whether the count of a label set fell below what the instance reported last, with whatever bounds (a histogram is
     /// judged by its `_count`).
     pub(super) fn fell(&self, at: usize, id: SeriesId, count: f64) -> bool {
-        let mut same_labels = self.others(id);
-        same_labels.push(id);
-        same_labels.iter().any(|id| self.reported_count(at, *id).is_some_and(|last| count < last))
+        let fell = |id| self.reported_count(at, id).is_some_and(|last| count < last);
+        fell(id) || self.others(id).into_iter().any(fell)
     }
 
     /// Instance `at` reports a label set with other bounds than before: what it reported under those is replaced, or kept

@@ -215,14 +215,14 @@ impl Store {
     pub(super) fn add(
         &mut self,
         family: &Arc<Family>,
-        labels: LabelSet,
+        labels: &LabelSet,
         bounds: Arc<Bounds>,
         created: UnixTime,
     ) -> SeriesId {
         let id = SeriesId(self.series.len() as u32);
         let twin = self.find_any(family, labels.as_str());
         // A label set counts on when its bounds change.
-        let created = twin.and_then(|twin| self.get(twin)).map_or(created, |twin| twin.created());
+        let created = twin.and_then(|twin| self.get(twin)).map_or(created, Series::created);
         let block = self.block(family);
         if let Some(block) = self.blocks.get_mut(block as usize) {
             block.series.push(id);
@@ -231,7 +231,7 @@ impl Store {
         self.slots += family.kind.width(bounds.len());
         if twin.is_none() {
             if !labels.is_legacy() {
-                self.escaped.entry(block).or_default().extend(escaped(&labels));
+                self.escaped.entry(block).or_default().extend(escaped(labels));
             }
             let (hasher, series, texts) = (&self.hasher, &self.series, &self.texts);
             self.index.insert_unique(hasher.hash_one((block, labels.as_str())), id, |known| {

@@ -47,8 +47,8 @@ pub struct Writer {
     families: HashSet<usize>,
     /// Series the stream's ids have taken, by index; those past the end are not.
     taken: Vec<bool>,
-    /// Checks of a frame so far.
-    checks: u32,
+    /// Which ids the frame in hand named, a bit each, so that a series cannot stand twice in one frame.
+    named: Vec<u64>,
     has_snapshot: bool,
     /// Kept for its memory.
     accepted: Accepted,
@@ -63,8 +63,6 @@ struct Defined {
     target: Target,
     /// Values of a sample.
     width: u32,
-    /// The last check that saw it, so that a series cannot stand twice in one frame.
-    checked: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -171,7 +169,7 @@ impl Writer {
                 }));
             }
         }
-        self.begin_check();
+        self.named.fill(0);
         for samples in [frame.samples, frame.removed] {
             if let Some(undefined) = self.check(&shard, at, samples)? {
                 return Ok(Outcome::NotApplied(NotApplied::UndefinedId(undefined)));
@@ -221,13 +219,13 @@ impl Writer {
     ) -> Result<Option<u32>, FrameError> {
         let mut rest = samples.values;
         for &wire_id in samples.ids {
-            let Some(defined) = self.ids.get_mut(wire_id as usize) else {
+            let Some(defined) = self.ids.get(wire_id as usize) else {
                 return Ok(Some(wire_id));
             };
-            if std::mem::replace(&mut defined.checked, self.checks) == self.checks {
+            let (target, width) = (defined.target, defined.width());
+            if self.name(wire_id) {
                 return Err(FrameError::Twice(wire_id));
             }
-            let (target, width) = (defined.target, defined.width());
             let Some((values, after)) = rest.split_at_checked(width) else {
                 return Err(self.value_count(samples));
             };
@@ -386,7 +384,8 @@ impl Writer {
             // In smaller steps than a vector's own: there are many streams, and most define their series once.
             self.ids.reserve_exact(self.ids.len() / 8 + 16);
         }
-        self.ids.push(Defined { target, width: width as u32, checked: 0 });
+        self.ids.push(Defined { target, width: width as u32 });
+        self.named.resize(self.ids.len().div_ceil(64), 0);
     }
 
     /// Whether an id of the stream has taken this series.
@@ -403,13 +402,13 @@ impl Writer {
         }
     }
 
-    /// From now on no id was seen.
-    fn begin_check(&mut self) {
-        self.checks = self.checks.wrapping_add(1);
-        if self.checks == 0 {
-            self.ids.iter_mut().for_each(|defined| defined.checked = 0);
-            self.checks = 1;
-        }
+    /// Notes that the frame in hand names this id. Returns whether it did before.
+    fn name(&mut self, id: u32) -> bool {
+        let bit = 1 << (id % 64);
+        let Some(bits) = self.named.get_mut(id as usize / 64) else {
+            return false;
+        };
+        std::mem::replace(bits, *bits | bit) & bit != 0
     }
 
     /// Defines ids whose samples are passed over, and remembers to say so once.

@@ -132,7 +132,13 @@ fn snapshot(sequence: u64, all: &[(u32, f64)]) -> Said {
 }
 
 fn part(sequence: u64, part: u32, last: bool, some: &[(u32, f64)]) -> Said {
-    Said::Snapshot(v1::Snapshot { sequence, part, last, samples: samples(some), ..v1::Snapshot::default() })
+    Said::Snapshot(v1::Snapshot {
+        sequence,
+        part,
+        last,
+        samples: samples(some),
+        ..v1::Snapshot::default()
+    })
 }
 
 fn page(sessions: &Sessions) -> String {

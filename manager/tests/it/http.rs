@@ -74,6 +74,38 @@ async fn a_post_is_taken() {
     server.stop().await;
 }
 
+/// However the JSON around the text is written.
+#[tokio::test]
+async fn a_body_that_repeats_the_one_before_is_taken_by_its_values() {
+    let server = Server::start().await;
+    let mut count = 0;
+    for (shape, in_json) in (1..).zip([
+        r#"{"shardId": 3, "metrics": "TEXT"}"#,
+        r#"{"metrics": "TEXT", "shardId": "3"}"#,
+        r#" { "x": "\"metrics\"", "shardId": 3, "metrics": "TEXT" } "#,
+        r#"{"x": {"shardId": 4, "metrics": "a 1"}, "metrics": "TEXT", "shardId": 3, "y": 1}"#,
+    ]) {
+        for _ in 0..3 {
+            count += 7;
+            let text = format!(r"# TYPE a_total counter\na_total {count}\nb 1\n");
+            let (status, answer) = post_json(&server, in_json.replace("TEXT", &text)).await;
+            assert_eq!((status.as_u16(), &answer["series"]), (200, &json!(2)), "{in_json}");
+            server.wait_for(&format!("a_total{{shard_id=\"3\"}} {count}")).await;
+        }
+        let repeated = format!("shardmeter_manager_posts_repeated_total {}", 2 * shape);
+        server.wait_for(&repeated).await;
+    }
+    // Another shard's body that looks like it is another sender's.
+    let text = "# TYPE a_total counter\na_total 1\nb 1\n";
+    post_json(&server, body(&json!(4), text)).await;
+    server.wait_for("a_total{shard_id=\"4\"} 1").await;
+    server.wait_for("shardmeter_manager_posts_repeated_total 8").await;
+    let page = server.page().await;
+    let bytes = page.lines().find(|l| l.starts_with("shardmeter_manager_previous_bodies_bytes "));
+    assert!(bytes.is_some_and(|line| !line.ends_with(" 0")), "{bytes:?}");
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn an_instance_can_name_itself() {
     let server = Server::start().await;

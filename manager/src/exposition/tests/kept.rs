@@ -73,14 +73,25 @@ fn body(counts: u32, spread: u8, gauges: u8) -> Vec<ReportedFamily> {
         series,
     };
     let grows = |n: u32| if n % 7 == u32::from(spread % 7) { counts } else { 5 };
-    let counters = (0..300).map(|n| series(n, &[], vec![f64::from(grows(n))])).collect();
+    // Some with an exemplar, that comes and changes.
+    let exemplify = |n: u32, bucket, mut series: ReportedSeries| {
+        if spread % 3 == 0 && n % 11 == u32::from(spread % 11) {
+            let count = counts.to_string();
+            let labels = [("trace.id", count.as_str()), ("span", "x")].into_iter();
+            let exemplar = Exemplar::new(labels, f64::from(counts) / 3.0, None);
+            series.exemplars.push(ReportedExemplar { bucket, exemplar });
+        }
+        series
+    };
+    let counters =
+        (0..300).map(|n| exemplify(n, 0, series(n, &[], vec![f64::from(grows(n))]))).collect();
     let histograms = (0..9)
         .map(|n| {
             let count = f64::from(grows(n));
             let bounds: &[f64] = if spread > 250 { &[0.5, 1.0, 2.0] } else { &[1.0, 2.0] };
             let mut values = vec![count; bounds.len() + 1];
             values.push(count / 3.0);
-            series(n, bounds, values)
+            exemplify(n, 1, series(n, bounds, values))
         })
         .collect();
     let held = (0..8).filter(|n| gauges & (1 << n) != 0);
@@ -89,7 +100,7 @@ fn body(counts: u32, spread: u8, gauges: u8) -> Vec<ReportedFamily> {
             .unwrap(),
         ..series(n, &[], vec![f64::from(grows(n))])
     });
-    let beyond = beyond.collect();
+    let beyond = (0..).zip(beyond).map(|(n, series)| exemplify(n, 0, series)).collect();
     let gauges = held.map(|n| series(n, &[], vec![f64::from(counts) / 7.0])).collect();
     vec![
         family("c_total", COUNTER, counters),
@@ -102,7 +113,10 @@ fn body(counts: u32, spread: u8, gauges: u8) -> Vec<ReportedFamily> {
 /// What is on a page: per family one block, in which series may come in any order.
 fn sorted(format: Format, page: &[u8]) -> Vec<page::Family> {
     let mut families = page::read(format, page);
-    families.iter_mut().for_each(|family| family.samples.sort());
+    for family in &mut families {
+        family.samples.sort();
+        family.exemplars.sort();
+    }
     families
 }
 
@@ -141,8 +155,13 @@ fn stream(
         let series = vec![SeriesDefinition { id: 0, labels: LabelSet::default(), bounds }];
         registry.define(&mut writer, FamilyDefinition { head, series }, now).unwrap();
         let samples = Samples { ids: &[0], values: &[f64::from(observed)] };
-        let frame =
-            Frame { kind: FrameKind::Snapshot, sequence: 1, samples, removed: Samples::default(), exemplars: &[] };
+        let frame = Frame {
+            kind: FrameKind::Snapshot,
+            sequence: 1,
+            samples,
+            removed: Samples::default(),
+            exemplars: &[],
+        };
         writer.apply(frame, now).unwrap();
     }
     if goodbye {

@@ -13,6 +13,20 @@ pub(super) struct Family {
     pub(super) help: String,
     pub(super) unit: String,
     pub(super) samples: Vec<Sample>,
+    pub(super) exemplars: Vec<Exemplar>,
+}
+
+/// Names and values, in the order they stand in.
+pub(super) type Pairs = Vec<(String, String)>;
+
+/// An exemplar with the name and labels of its sample, the bits of its value, and its time in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Exemplar {
+    pub(super) name: String,
+    pub(super) of: Pairs,
+    pub(super) labels: Pairs,
+    pub(super) bits: u64,
+    pub(super) at: i64,
 }
 
 /// A sample with its labels in the order they stand in, and the bits of its value.
@@ -46,7 +60,11 @@ pub(super) fn formats() -> impl Iterator<Item = Format> {
 pub(super) fn read(format: Format, page: &[u8]) -> Vec<Family> {
     match format.syntax {
         Syntax::Protobuf => super::protobuf::read(page),
-        Syntax::Text => read_text(std::str::from_utf8(page).unwrap()),
+        Syntax::Text => {
+            let families = read_text(std::str::from_utf8(page).unwrap());
+            assert!(families.iter().all(|family| family.exemplars.is_empty()));
+            families
+        }
         Syntax::OpenMetrics => {
             let page = std::str::from_utf8(page).unwrap();
             read_text(page.strip_suffix("# EOF\n").expect("no # EOF at the end"))
@@ -59,7 +77,10 @@ fn read_text(page: &str) -> Vec<Family> {
     let mut families: Vec<Family> = Vec::new();
     for line in page.split_terminator('\n') {
         let Some(about) = line.strip_prefix("# ") else {
-            families.last_mut().unwrap().samples.push(sample(line));
+            let family = families.last_mut().unwrap();
+            let (sample, exemplar) = sample(line);
+            family.samples.push(sample);
+            family.exemplars.extend(exemplar);
             continue;
         };
         let (keyword, rest) = about.split_once(' ').unwrap();
@@ -89,37 +110,66 @@ fn read_text(page: &str) -> Vec<Family> {
     families
 }
 
-/// `name{label="value",...} value`, or `{"name",label="value",...} value`.
-fn sample(line: &str) -> Sample {
+/// `name{label="value",...} value`, or `{"name",label="value",...} value`; behind it ` # {label="value",...} value time`.
+fn sample(line: &str) -> (Sample, Option<Exemplar>) {
     let end = line.find(['{', ' ']).unwrap();
     let (name, mut rest) = line.split_at(end);
     let (mut name, mut labels) = (name.to_owned(), Vec::new());
-    if let Some(inner) = rest.strip_prefix('{') {
-        rest = inner;
-        loop {
-            if rest.starts_with('"') {
-                let text = quoted(&mut rest);
-                if let Some(after) = rest.strip_prefix('=') {
-                    rest = after;
-                    labels.push((text, quoted(&mut rest)));
-                } else {
-                    assert_eq!(name, "", "{line}");
-                    name = text;
-                }
+    if rest.starts_with('{') {
+        labels = braces(&mut rest, &mut name);
+    }
+    let mut rest = rest.strip_prefix(' ').unwrap();
+    let number = |rest: &mut &str| {
+        let (number, after) = rest.split_once(' ').unwrap_or((rest, ""));
+        *rest = after;
+        number.parse::<f64>().unwrap_or_else(|_| panic!("{line}"))
+    };
+    let sample = Sample::new(name.clone(), labels.clone(), number(&mut rest));
+    if rest.is_empty() {
+        return (sample, None);
+    }
+    rest = rest.strip_prefix("# ").unwrap();
+    let of_exemplar = braces(&mut rest, &mut "no name".to_owned());
+    rest = rest.strip_prefix(' ').unwrap();
+    let value = Sample::new(String::new(), Vec::new(), number(&mut rest));
+    let at = (number(&mut rest) * 1e3).round() as i64;
+    assert_eq!(rest, "", "{line}");
+    (sample, Some(Exemplar { name, of: labels, labels: of_exemplar, bits: value.bits, at }))
+}
+
+/// Labels in braces, between which `name` stands too if it does not before them.
+fn braces(rest: &mut &str, name: &mut String) -> Pairs {
+    let line = *rest;
+    let mut labels = Vec::new();
+    *rest = rest.strip_prefix('{').unwrap();
+    if let Some(after) = rest.strip_prefix('}') {
+        *rest = after;
+        return labels;
+    }
+    loop {
+        if rest.starts_with('"') {
+            let text = quoted(rest);
+            if let Some(after) = rest.strip_prefix('=') {
+                *rest = after;
+                labels.push((text, quoted(rest)));
             } else {
-                let (label, after) = rest.split_once('=').unwrap();
-                rest = after;
-                labels.push((label.to_owned(), quoted(&mut rest)));
+                assert_eq!(name, "", "{line}");
+                *name = text;
             }
-            match (rest.strip_prefix(','), rest.strip_prefix('}')) {
-                (Some(after), _) => rest = after,
-                (_, Some(after)) => break rest = after,
-                _ => panic!("{line}"),
+        } else {
+            let (label, after) = rest.split_once('=').unwrap();
+            *rest = after;
+            labels.push((label.to_owned(), quoted(rest)));
+        }
+        match (rest.strip_prefix(','), rest.strip_prefix('}')) {
+            (Some(after), _) => *rest = after,
+            (_, Some(after)) => {
+                *rest = after;
+                return labels;
             }
+            _ => panic!("{line}"),
         }
     }
-    let value = rest.strip_prefix(' ').unwrap();
-    Sample::new(name, labels, value.parse().unwrap_or_else(|_| panic!("{line}")))
 }
 
 fn quoted(rest: &mut &str) -> String {
@@ -200,6 +250,21 @@ pub(super) fn check(format: Format, families: &[Family]) -> Result<(), String> {
             let dropped = sample.labels.iter().any(|(name, _)| name.starts_with("__"));
             if dropped && format.escaping != Escaping::Dots {
                 return fail("a label that Prometheus drops");
+            }
+        }
+        for Exemplar { name, labels, .. } in &family.exemplars {
+            let has_some = match family.kind.as_str() {
+                "counter" => format.syntax == Syntax::Protobuf || name.ends_with("_total"),
+                "histogram" => name.ends_with("_bucket"),
+                _ => false,
+            };
+            let length: usize =
+                labels.iter().map(|(n, v)| n.chars().count() + v.chars().count()).sum();
+            let escaped = format.escaping == Escaping::AllowUtf8
+                || labels.iter().all(|(n, _)| is_legacy(n, ""));
+            let names: HashSet<_> = labels.iter().map(|(name, _)| name).collect();
+            if !has_some || length > 128 || !escaped || names.len() != labels.len() {
+                return fail("a bad exemplar");
             }
         }
     }

@@ -4,7 +4,7 @@
 use prost::Message;
 
 use super::{
-    page::{Family, Sample},
+    page::{self, Family, Pairs, Sample},
     *,
 };
 
@@ -29,7 +29,7 @@ struct Metric {
     #[prost(message, optional, tag = "2")]
     gauge: Option<Plain>,
     #[prost(message, optional, tag = "3")]
-    counter: Option<Plain>,
+    counter: Option<Counter>,
     #[prost(message, optional, tag = "4")]
     summary: Option<Summary>,
     #[prost(message, optional, tag = "5")]
@@ -50,6 +50,14 @@ struct Label {
 struct Plain {
     #[prost(double, tag = "1")]
     value: f64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Counter {
+    #[prost(double, tag = "1")]
+    value: f64,
+    #[prost(message, optional, tag = "2")]
+    exemplar: Option<Exemplar>,
     #[prost(message, optional, tag = "3")]
     created: Option<prost_types::Timestamp>,
 }
@@ -94,8 +102,20 @@ struct Bucket {
     count: u64,
     #[prost(double, tag = "2")]
     bound: f64,
+    #[prost(message, optional, tag = "3")]
+    exemplar: Option<Exemplar>,
     #[prost(double, tag = "4")]
     count_float: f64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Exemplar {
+    #[prost(message, repeated, tag = "1")]
+    label: Vec<Label>,
+    #[prost(double, tag = "2")]
+    value: f64,
+    #[prost(message, optional, tag = "3")]
+    timestamp: Option<prost_types::Timestamp>,
 }
 
 fn families(page: &[u8]) -> Vec<MetricFamily> {
@@ -113,6 +133,11 @@ pub(super) fn read(page: &[u8]) -> Vec<Family> {
     let read = |family: MetricFamily| Family {
         kind: kinds[family.kind as usize].to_owned(),
         samples: family.metric.iter().flat_map(|metric| samples(&family.name, metric)).collect(),
+        exemplars: family
+            .metric
+            .iter()
+            .flat_map(|metric| exemplars(&family.name, metric))
+            .collect(),
         name: family.name,
         help: family.help,
         unit: family.unit,
@@ -120,17 +145,44 @@ pub(super) fn read(page: &[u8]) -> Vec<Family> {
     families(page).into_iter().map(read).collect()
 }
 
+fn pairs(labels: &[Label]) -> Pairs {
+    labels.iter().map(|l| (l.name.clone(), l.value.clone())).collect()
+}
+
+/// Those of a metric, as OpenMetrics would say them.
+fn exemplars(name: &str, metric: &Metric) -> Vec<page::Exemplar> {
+    let of = pairs(&metric.label);
+    let read = |suffix: &str, of: Pairs, exemplar: &Exemplar| {
+        let value = Sample::new(String::new(), Vec::new(), exemplar.value);
+        let at = exemplar.timestamp.unwrap();
+        page::Exemplar {
+            name: format!("{name}{suffix}"),
+            of,
+            labels: pairs(&exemplar.label),
+            bits: value.bits,
+            at: at.seconds * 1000 + i64::from(at.nanos) / 1_000_000,
+        }
+    };
+    let counter = metric.counter.as_ref().and_then(|counter| counter.exemplar.as_ref());
+    let buckets = metric.histogram.iter().flat_map(|histogram| &histogram.bucket);
+    let of_buckets = buckets.filter_map(|bucket| {
+        let mut of = of.clone();
+        of.push(("le".to_owned(), spell(bucket.bound)));
+        Some(read("_bucket", of, bucket.exemplar.as_ref()?))
+    });
+    counter.map(|exemplar| read("", of.clone(), exemplar)).into_iter().chain(of_buckets).collect()
+}
+
 fn samples(name: &str, metric: &Metric) -> Vec<Sample> {
     let mut samples = Vec::new();
     let mut put = |suffix: &str, bound: Option<(&str, f64)>, value: f64| {
-        let mut labels: Vec<_> =
-            metric.label.iter().map(|l| (l.name.clone(), l.value.clone())).collect();
+        let mut labels = pairs(&metric.label);
         labels.extend(bound.map(|(label, bound)| (label.to_owned(), spell(bound))));
         samples.push(Sample::new(format!("{name}{suffix}"), labels, value));
     };
-    let plain = metric.gauge.as_ref().or(metric.counter.as_ref()).or(metric.untyped.as_ref());
-    if let Some(plain) = plain {
-        put("", None, plain.value);
+    let plain = metric.gauge.as_ref().or(metric.untyped.as_ref()).map(|plain| plain.value);
+    if let Some(value) = plain.or(metric.counter.as_ref().map(|counter| counter.value)) {
+        put("", None, value);
     }
     if let Some(summary) = &metric.summary {
         for part in &summary.quantile {
@@ -156,6 +208,24 @@ fn spell(bound: f64) -> String {
         return "+Inf".to_owned();
     }
     Bounds::new(&[bound]).unwrap().spellings().next().unwrap().to_owned()
+}
+
+#[test]
+fn it_has_the_exemplars_that_openmetrics_has() {
+    let registry = golden_registry();
+    for escaping in Escaping::ALL {
+        let [protobuf, text] = [Syntax::Protobuf, Syntax::OpenMetrics].map(|syntax| {
+            let format = Format::new(syntax, escaping);
+            let families = page::read(format, &render(&registry, &own(), at(40), format).to_vec());
+            // OpenMetrics has none of a counter that it does not call one.
+            let exemplars = families.into_iter().flat_map(|family| family.exemplars);
+            let exemplars =
+                exemplars.filter(|e| e.name.ends_with("_total") || e.name.ends_with("_bucket"));
+            exemplars.collect::<Vec<_>>()
+        });
+        assert!(!text.is_empty());
+        assert_eq!(protobuf, text);
+    }
 }
 
 #[test]

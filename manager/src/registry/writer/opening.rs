@@ -80,7 +80,7 @@ impl Registry {
             ids: Vec::new(),
             families: HashSet::new(),
             taken: Vec::new(),
-            checks: 0,
+            named: Vec::new(),
             has_snapshot: false,
             accepted: Accepted::default(),
             unsaid: Vec::new(),
@@ -130,7 +130,7 @@ impl Registry {
                 writer.reject(Rejected { family, reason, message, series: 0 }, [width]);
                 continue;
             }
-            match self.place(&mut shard, &family, labels, bounds, created) {
+            match self.place(&mut shard, &family, &labels, bounds, created) {
                 Ok(id) => {
                     writer.take(first.unwrap_or(id));
                     writer.push(Target::Series(id), width);

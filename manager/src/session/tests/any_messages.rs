@@ -19,6 +19,24 @@ fn some_samples() -> impl Strategy<Value = Option<v1::Samples>> {
     prop_oneof![1 => Just(None), 8 => fitting.prop_map(Some), 1 => any.prop_map(Some)]
 }
 
+fn some_exemplars() -> impl Strategy<Value = Vec<v1::Exemplar>> {
+    let at = (any::<i64>(), any::<i32>());
+    let time =
+        prop::option::of(at.prop_map(|(seconds, nanos)| prost_types::Timestamp { seconds, nanos }));
+    let exemplar = (0..3_u32, 0..3_u32, "[ab._]{0,2}|a{200}", number(), time);
+    let exemplar = exemplar.prop_map(|(series, bucket, name, value, time)| {
+        let labels = vec![v1::Label { name, value: "x".into() }];
+        v1::Exemplar {
+            series: series.saturating_sub(1),
+            bucket: bucket.saturating_sub(1),
+            labels,
+            value,
+            time,
+        }
+    });
+    prop::collection::vec(exemplar, 0..2)
+}
+
 fn definition() -> impl Strategy<Value = Said> {
     let series = (
         0..6_u32,
@@ -47,25 +65,34 @@ fn definition() -> impl Strategy<Value = Said> {
     })
 }
 
+/// With and without what only one format shows.
+fn pages(sessions: &Sessions) -> [String; 2] {
+    [Format::TEXT, Format::OPENMETRICS].map(|format| {
+        let page = exposition::render(&sessions.registry, &[], sessions.clock.now(), format);
+        String::from_utf8(page.to_vec()).unwrap()
+    })
+}
+
 fn message() -> impl Strategy<Value = Said> {
     let hello = (0..3_u8, 0..3_u32, 0..3_u32).prop_map(|(instance, shard_id, shard_count)| {
         Said::Hello(v1::Hello { shard_id, shard_count, ..hello(instance) })
     });
-    let snapshot = (0..6_u64, 0..3_u32, any::<bool>(), some_samples(), some_samples()).prop_map(
-        |(sequence, part, last, samples, removed)| {
+    let samples = || (some_samples(), some_samples(), some_exemplars());
+    let snapshot = (0..6_u64, 0..3_u32, any::<bool>(), samples()).prop_map(
+        |(sequence, part, last, (samples, removed, exemplars))| {
             Said::Snapshot(v1::Snapshot {
                 sequence,
                 part: part.saturating_sub(1),
                 last,
                 samples,
                 removed,
+                exemplars,
             })
         },
     );
-    let delta =
-        (0..8_u64, some_samples(), some_samples()).prop_map(|(sequence, samples, removed)| {
-            Said::Delta(v1::Delta { sequence, samples, removed })
-        });
+    let delta = (0..8_u64, samples()).prop_map(|(sequence, (samples, removed, exemplars))| {
+        Said::Delta(v1::Delta { sequence, samples, removed, exemplars })
+    });
     prop_oneof![
         1 => hello,
         4 => definition(),
@@ -95,17 +122,17 @@ proptest! {
                 ];
                 let good = good.into_iter().take(if ready { 3 } else { 0 });
                 for said in good.chain(messages) {
-                    let before = page(&sessions);
+                    let before = pages(&sessions);
                     let told = format!("{said:?}");
                     if let Err(end) = session.answer(said).await {
                         let refused = matches!(end, End::Refused(_));
-                        assert!(!refused || page(&sessions) == before, "{told}");
+                        assert!(!refused || pages(&sessions) == before, "{told}");
                         break;
                     }
                     // One message, one answer at most; and one that asks for a snapshot has changed nothing.
                     match answered.try_recv() {
                         Ok(Ok(ReportResponse { message: Some(Answer::Resync(_)) })) => {
-                            assert_eq!(page(&sessions), before, "{told}");
+                            assert_eq!(pages(&sessions), before, "{told}");
                         }
                         Ok(answer) => assert!(answer.is_ok()),
                         Err(_) => {}

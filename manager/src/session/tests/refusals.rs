@@ -121,8 +121,11 @@ async fn a_frame_that_breaks_a_rule_ends_the_stream() {
     for (series, values) in
         [(vec![1, 0], vec![5.0]), (vec![1], vec![5.0, 6.0]), (vec![], vec![5.0])]
     {
-        let frame =
-            v1::Delta { sequence: 2, samples: Some(v1::Samples { series, values }), ..v1::Delta::default() };
+        let frame = v1::Delta {
+            sequence: 2,
+            samples: Some(v1::Samples { series, values }),
+            ..v1::Delta::default()
+        };
         let status = refused(Said::Delta(frame)).await;
         assert_eq!(status.code(), Code::InvalidArgument);
         assert!(

@@ -260,8 +260,13 @@ impl World {
             let columns = Columns::new(&said, false, false);
             let samples = columns.samples.as_samples();
             let removed = Samples::default();
-            let frame =
-                Frame { kind: FrameKind::Snapshot, sequence: client.sequence, samples, removed, exemplars: &[] };
+            let frame = Frame {
+                kind: FrameKind::Snapshot,
+                sequence: client.sequence,
+                samples,
+                removed,
+                exemplars: &[],
+            };
             assert!(matches!(writer.apply(frame, now), Ok(Outcome::Applied(_))));
             client.sequence += 1;
             client.streams.push((writer, true));

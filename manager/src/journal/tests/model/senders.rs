@@ -213,9 +213,20 @@ impl World {
 fn families(said: &Said) -> Vec<ReportedFamily> {
     let mut families = Vec::new();
     let mut push = |name: &str, kind, labels, bounds: &[f64], values: Vec<f64>| {
-        let series =
-            vec![ReportedSeries { labels, bounds: Bounds::new(bounds).unwrap(), values, exemplars: Vec::new(), line: 1 }];
-        families.push(ReportedFamily { name: name.to_owned(), kind, help: String::new(), unit: String::new(), series });
+        let series = vec![ReportedSeries {
+            labels,
+            bounds: Bounds::new(bounds).unwrap(),
+            values,
+            exemplars: Vec::new(),
+            line: 1,
+        }];
+        families.push(ReportedFamily {
+            name: name.to_owned(),
+            kind,
+            help: String::new(),
+            unit: String::new(),
+            series,
+        });
     };
     for (i, count) in said.counters.iter().enumerate() {
         if let Some(count) = count {
