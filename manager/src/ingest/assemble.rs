@@ -1,6 +1,8 @@
 //! Makes families and series of sample lines: `_bucket`, `_sum` and `_count` lines become one histogram, and every series
 //! goes to the shard its label names.
 
+use std::time::Duration;
+
 use hashbrown::{HashMap, hash_map::Entry};
 
 use super::{
@@ -467,7 +469,10 @@ fn has_exemplars(kind: MetricType, part: Part) -> bool {
 
 fn exemplar(said: &text::Exemplar<'_>) -> Result<Exemplar, ExemplarError> {
     let labels = said.labels.iter().map(|(name, value)| (&**name, &**value));
-    Exemplar::new(labels, said.value, said.timestamp.map(UnixTime::from_secs_f64))
+    // To the microsecond: as many digits as a sender can have meant.
+    let micros =
+        said.timestamp.map(|seconds| Duration::from_micros((seconds * 1e6).round() as u64));
+    Exemplar::new(labels, said.value, micros.map(UnixTime::from_duration))
 }
 
 const fn reported(bucket: usize, exemplar: Result<Exemplar, ExemplarError>) -> ReportedExemplar {

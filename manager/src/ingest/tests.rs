@@ -1,5 +1,6 @@
 //! Bodies of HTTP senders, good and bad.
 
+mod openmetrics;
 mod refused;
 
 use std::time::Duration;

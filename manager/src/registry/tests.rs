@@ -3,6 +3,7 @@
 mod anonymous;
 mod bounds;
 mod escaped;
+mod exemplars;
 mod posts;
 mod rejects;
 mod status;

@@ -47,9 +47,10 @@ fn openmetrics(page: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let stamped: String = page
         .lines()
-        .map(|line| {
-            let time = if line.starts_with('#') { "" } else { " 1700000000" };
-            format!("{line}{time}\n")
+        .map(|line| match line.split_once(" # {") {
+            _ if line.starts_with('#') => format!("{line}\n"),
+            Some((sample, exemplar)) => format!("{sample} 1700000000 # {{{exemplar}\n"),
+            None => format!("{line} 1700000000\n"),
         })
         .collect();
     let file = folder.path().join("page");

@@ -38,7 +38,7 @@ const BAD: &[(&str, usize, &str)] = &[
     ("a 1 x", 1, "\"x\" is no timestamp"),
     ("a 1 1.5", 1, "\"1.5\" is no timestamp"),
     ("a 1 2 3", 1, "unexpected \"3\""),
-    ("a{b=\"c\"} 1 # {x=\"y\"} 1", 1, "\"#\" is no timestamp"),
+    ("a{b=\"c\"} 1 # {x=\"y\"} 1", 1, "an exemplar; only an OpenMetrics body"),
     ("a{b-c=\"d\"} 1", 1, "label b has no value"),
     ("a{1=\"d\"} 1", 1, "is no label name"),
     ("a{,} 1", 1, "is no label name"),

@@ -145,3 +145,63 @@ async fn what_is_rejected_is_said_once() {
     peer.say(snapshot(3, &[(2, 4.0)])).await;
     assert_eq!(peer.ack().await.rejected, []);
 }
+
+#[tokio::test(start_paused = true)]
+async fn exemplars_are_carried_through() {
+    let sessions = sessions();
+    let mut peer = Peer::ready(&sessions).await;
+    let exemplar = |series, name: &str, value: &str| v1::Exemplar {
+        series,
+        labels: vec![v1::Label { name: name.to_owned(), value: value.to_owned() }],
+        value: 0.5,
+        time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 250_000_000 }),
+        ..v1::Exemplar::default()
+    };
+    let part = |part, last, samples, exemplars| {
+        Said::Snapshot(v1::Snapshot { sequence: 1, part, last, samples, removed: None, exemplars })
+    };
+    let first = vec![exemplar(0, "trace_id", "first")];
+    peer.say(part(0, false, samples(&[(0, 1.0)]), first)).await;
+    let second = vec![exemplar(0, "span.id", &"long".repeat(40))];
+    peer.say(part(1, true, samples(&[(1, 5.0)]), second)).await;
+    let ack = peer.ack().await;
+    let [rejected] = &ack.rejected[..] else { panic!("{ack:?}") };
+    assert_eq!((&*rejected.family, rejected.series), ("c_total", 1));
+    assert_eq!(rejected.reason(), v1::RejectReason::Limit);
+    let line = |sessions: &Sessions| {
+        let page =
+            exposition::render(&sessions.registry, &[], sessions.clock.now(), Format::OPENMETRICS);
+        let page = String::from_utf8(page.to_vec()).unwrap();
+        page.lines().find(|line| line.starts_with("c_total{")).unwrap().to_owned()
+    };
+    let expected = "c_total{shard_id=\"0\"} 1 # {trace_id=\"first\"} 0.5 1700000000.25";
+    assert_eq!(line(&sessions), expected);
+    // In a delta, without a time that can be.
+    let mut next = exemplar(0, "trace_id", "second");
+    next.time = Some(prost_types::Timestamp { seconds: -1, nanos: 0 });
+    peer.say(Said::Delta(v1::Delta { sequence: 2, exemplars: vec![next], ..v1::Delta::default() }))
+        .await;
+    assert_eq!(peer.ack().await.rejected, []);
+    assert!(line(&sessions).contains("# {trace_id=\"second\"} 0.5 "), "{}", line(&sessions));
+    // A gauge has none.
+    let of_gauge = vec![exemplar(1, "trace_id", "third")];
+    let samples = samples(&[(0, 9.0)]);
+    let said = v1::Delta { sequence: 3, samples, removed: None, exemplars: of_gauge };
+    peer.say(Said::Delta(said)).await;
+    let status = peer.refusal().await;
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().starts_with("an exemplar of series id 1, bucket 0: only counters"));
+    assert!(line(&sessions).starts_with("c_total{shard_id=\"0\"} 1 # "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_has_no_exemplars_without_end() {
+    let sessions = sessions();
+    let mut peer = Peer::ready(&sessions).await;
+    for part in 0..3 {
+        let exemplars = vec![v1::Exemplar::default(); 10_000];
+        let some = v1::Snapshot { sequence: 1, part, exemplars, ..v1::Snapshot::default() };
+        peer.say(Said::Snapshot(some)).await;
+    }
+    assert_eq!(peer.refusal().await.code(), Code::ResourceExhausted);
+}
