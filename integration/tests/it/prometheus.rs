@@ -1,7 +1,7 @@
 //! A real Prometheus scrapes the manager, and finds what the simulated Discord's books say.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -17,6 +17,9 @@ use crate::{
     system::{Fleet, RunningManager, confirmed, named, same},
     tools::{self, free_addr, until},
 };
+
+/// An exemplar: name and labels of its series, its own labels, its value, its time in milliseconds.
+pub(crate) type Exemplar = (BTreeMap<String, String>, BTreeMap<String, String>, f64, i64);
 
 /// A running Prometheus with default negotiation.
 pub(crate) struct Prometheus {
@@ -78,6 +81,25 @@ impl Prometheus {
         let answer = self.api("query", query).await?;
         let results = answer["data"]["result"].as_array().ok_or_else(|| answer.to_string())?;
         Ok(results.iter().map(sample).collect())
+    }
+
+    /// All exemplars of these series, as (name and labels of the series, labels, value, time).
+    pub(crate) async fn exemplars(&self, query: &str) -> Result<Vec<Exemplar>, String> {
+        let range = [("query", query), ("start", "0"), ("end", "9999999999")];
+        let answer = self.api("query_exemplars", &range).await?;
+        let of_series = answer["data"].as_array().ok_or_else(|| answer.to_string())?;
+        let labels = |labels: &Value| -> BTreeMap<String, String> {
+            serde_json::from_value(labels.clone()).unwrap()
+        };
+        let all = of_series.iter().flat_map(|series| {
+            let exemplars = series["exemplars"].as_array().into_iter().flatten();
+            exemplars.map(|exemplar| {
+                let value = exemplar["value"].as_str().unwrap().parse().unwrap();
+                let at = (exemplar["timestamp"].as_f64().unwrap() * 1e3).round() as i64;
+                (labels(&series["seriesLabels"]), labels(&exemplar["labels"]), value, at)
+            })
+        });
+        Ok(all.collect())
     }
 
     /// Fails if a count of `page` fell between two of its scrapes, or its newest value is not the page's, or `increase()`

@@ -4,6 +4,7 @@
 mod accept;
 mod codings;
 mod disguise;
+mod exemplars;
 mod formats;
 mod pages;
 mod random;

@@ -74,7 +74,7 @@ impl LabelSet {
     }
 
     /// Of sorted labels.
-    fn of(mut set: Vec<(Cow<'_, str>, &str)>, all_legacy: bool) -> Self {
+    fn of(mut set: Pairs<'_>, all_legacy: bool) -> Self {
         if !all_legacy {
             set.sort_by_key(|(name, _)| is_legacy_label_name(name));
         }
@@ -203,12 +203,15 @@ impl fmt::Debug for LabelSet {
     }
 }
 
+/// Names and values in the making.
+type Pairs<'a> = Vec<(Cow<'a, str>, &'a str)>;
+
 /// The labels that have a value, sorted by name, and whether all names are legacy names.
 fn collect<'a>(
     labels: impl IntoIterator<Item = (&'a str, &'a str)>,
     is_reserved: impl Fn(&str) -> bool,
-) -> Result<(Vec<(Cow<'a, str>, &'a str)>, bool), LabelError> {
-    let mut set: Vec<(Cow<'a, str>, &'a str)> = Vec::new();
+) -> Result<(Pairs<'a>, bool), LabelError> {
+    let mut set = Pairs::new();
     let mut all_legacy = true;
     for (name, value) in labels {
         if !is_legacy_label_name(name) {
@@ -232,7 +235,7 @@ fn collect<'a>(
 
 /// Renames labels that the manager or Prometheus will set, as Prometheus does with `honor_labels: false`: `exported_` is
 /// put before the name until it is free.
-fn make_way(set: &mut Vec<(Cow<'_, str>, &str)>, shard_id: u32) {
+fn make_way(set: &mut Pairs<'_>, shard_id: u32) {
     set.retain(|(name, value)| name != "shard_id" || value.parse() != Ok(shard_id));
     let mut renamed = false;
     for taken in ["shard_id", "job", "instance"] {

@@ -1,5 +1,6 @@
 //! How a whole body of an HTTP sender is taken (design section 5): it replaces what that sender said before.
 
+mod refused;
 mod repeat;
 
 use std::{cmp::Ordering, sync::Arc, time::Duration};
@@ -8,8 +9,8 @@ use hashbrown::HashSet;
 use parking_lot::MutexGuard;
 
 use super::{
-    Applied, BadSample, Family, MAX_SAID, Outcome, Reason, Registry, Rejected, ReportedExemplar,
-    Transport, UnixTime,
+    Applied, BadSample, Family, Outcome, Reason, Registry, Rejected, ReportedExemplar, Transport,
+    UnixTime,
     change::{About, Change, ReportStep, Step},
     check,
     instance::{Instance, InstanceKey},
@@ -18,6 +19,7 @@ use super::{
     store::SeriesId,
 };
 use crate::model::{Bounds, FamilyHead, LabelSet, MetricType};
+use refused::Refused;
 use repeat::Part;
 pub use repeat::{NewValue, Placement, Repeat};
 
@@ -484,30 +486,4 @@ fn check_body(families: &[ReportedFamily]) -> Result<(), ReportError> {
         }
     }
     Ok(())
-}
-
-/// What is not taken of a body.
-#[derive(Debug, Default)]
-struct Refused {
-    /// One entry a family, and no longer than anybody reads.
-    list: Vec<Rejected>,
-    /// All of it, by [`Reason::ALL`].
-    samples: [u64; Reason::ALL.len()],
-}
-
-impl Refused {
-    fn note(&mut self, rejected: Rejected, series: usize) {
-        self.samples[rejected.reason as usize] += series as u64;
-        self.say(rejected, series as u32);
-    }
-
-    /// Says it, and counts no sample.
-    fn say(&mut self, rejected: Rejected, series: u32) {
-        // A family's series come one after the other.
-        if let Some(last) = self.list.last_mut().filter(|last| last.is_same(&rejected)) {
-            last.series += series;
-        } else if self.list.len() < MAX_SAID {
-            self.list.push(Rejected { series, ..rejected });
-        }
-    }
 }

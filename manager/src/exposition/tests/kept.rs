@@ -75,7 +75,7 @@ fn body(counts: u32, spread: u8, gauges: u8) -> Vec<ReportedFamily> {
     let grows = |n: u32| if n % 7 == u32::from(spread % 7) { counts } else { 5 };
     // Some with an exemplar, that comes and changes.
     let exemplify = |n: u32, bucket, mut series: ReportedSeries| {
-        if spread % 3 == 0 && n % 11 == u32::from(spread % 11) {
+        if spread.is_multiple_of(3) && n % 11 == u32::from(spread % 11) {
             let count = counts.to_string();
             let labels = [("trace.id", count.as_str()), ("span", "x")].into_iter();
             let exemplar = Exemplar::new(labels, f64::from(counts) / 3.0, None);
