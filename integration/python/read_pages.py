@@ -4,7 +4,7 @@
 
 The folder has pages.json, a list of {"file", "content_type", "created", "coding", "expected"}, the files of the pages, and of each
 `expected` a file: families {"name", "type", "help", "unit", "series"}, series {"labels", "bounds", "values", "owned",
-"created"}. Numbers are strings, so that NaN and infinity are no exception; bounds are spelled as `le` must be. Ends
+"created", "exemplars"}, exemplars [bound, labels, value, milliseconds]. Numbers are strings, so that NaN and infinity are no exception; bounds are spelled as `le` must be. Ends
 with the first difference, or prints how much it read.
 """
 
@@ -41,6 +41,7 @@ class Page:
         self.families = {}
         self.samples = {}
         self.created = {}
+        self.exemplars = {}
 
     def family(self, name, about):
         if name in self.families:
@@ -52,6 +53,9 @@ class Page:
         if key in self.samples:
             raise ValueError(f"series {key} twice")
         self.samples[key] = float(value)
+
+    def exemplar(self, name, of, labels, value, milliseconds):
+        self.exemplars[name, tuple(sorted(of.items()))] = labels, float(value), milliseconds
 
 
 TYPED = re.compile(r'^# TYPE ("(?:[^"\\]|\\.)*"|\S+) ', re.MULTILINE)
@@ -103,6 +107,9 @@ class OpenMetrics:
                 page.family(family.name, (family.type, family.documentation, family.unit))
                 for sample in family.samples:
                     page.sample(sample.name, sample.labels, sample.value)
+                    if said := sample.exemplar:
+                        at = round(float(said.timestamp) * 1000)
+                        page.exemplar(sample.name, sample.labels, said.labels, said.value, at)
         return page
 
     @staticmethod
@@ -140,7 +147,14 @@ class Protobuf:
         return page
 
     @staticmethod
-    def metric(page, name, kind, metric):
+    def exemplar(page, name, of, message):
+        if message.HasField("exemplar"):
+            said = message.exemplar
+            at = said.timestamp.seconds * 1000 + said.timestamp.nanos // 1_000_000
+            page.exemplar(name, of, {pair.name: pair.value for pair in said.label}, said.value, at)
+
+    @classmethod
+    def metric(cls, page, name, kind, metric):
         labels = {pair.name: pair.value for pair in metric.label}
         if len(labels) != len(metric.label):
             raise ValueError(f"a label twice: {metric}")
@@ -154,6 +168,7 @@ class Protobuf:
                 for bucket in of_kind.bucket:
                     value = bucket.cumulative_count or bucket.cumulative_count_float
                     page.sample(f"{name}_bucket", labels | {"le": bucket.upper_bound}, value)
+                    cls.exemplar(page, f"{name}_bucket", labels | {"le": bucket.upper_bound}, bucket)
             else:
                 for part in of_kind.quantile:
                     page.sample(name, labels | {"quantile": part.quantile}, part.value)
@@ -161,6 +176,8 @@ class Protobuf:
             page.sample(f"{name}_sum", labels, of_kind.sample_sum)
         else:
             page.sample(name, labels, of_kind.value)
+            if kind == "counter":
+                cls.exemplar(page, name, labels, of_kind)
         if kind not in ("gauge", "untyped"):
             since = of_kind.created_timestamp
             page.created[name, tuple(sorted(labels.items()))] = [since.seconds, since.nanos]
@@ -238,6 +255,10 @@ def expected(families, reader, escaped, created):
             if family["type"] in ("histogram", "summary"):
                 page.sample(f"{name}_count", labels, count)
                 page.sample(f"{name}_sum", labels, values[-1])
+            if reader is Protobuf or reader is OpenMetrics and about[0] in ("counter", "histogram"):
+                for bound, said, value, at in series["exemplars"]:
+                    of, suffix = (labels | {"le": reader.bound(bound)}, "_bucket") if family["type"] == "histogram" else (labels, "")
+                    page.exemplar(name + suffix, of, {escaped(label): value for label, value in said.items()}, value, at)
             if created and reader is OpenMetrics and about[0] in ("counter", "histogram", "summary"):
                 seconds, nanos = series["created"]
                 page.sample(f"{stem}_created", labels, f"{seconds}.{nanos // 1_000_000:03}")
@@ -276,6 +297,7 @@ def check(folder, page, families):
     compare("family", says.families, must.families)
     compare("sample", says.samples, must.samples)
     compare("start of", says.created, must.created)
+    compare("exemplar of", says.exemplars, must.exemplars)
     return len(says.samples)
 
 

@@ -1,4 +1,5 @@
-//! The HTTP way in (design section 5): a body of Prometheus text becomes reports to the registry, all of it or nothing.
+//! The HTTP way in (design section 5): a body of Prometheus or OpenMetrics text becomes reports to the registry, all of
+//! it or nothing.
 //!
 //! There are two ways. [`ingest`] reads a body as a whole: that is the ordinary one, and knows all the rules. But a body is
 //! nearly always the sender's previous one with other values; [`PreviousBodies`] compares the two byte by byte and takes
@@ -41,7 +42,7 @@ pub struct Post<'a> {
     pub interval: Option<Duration>,
 }
 
-/// Prometheus text format 0.0.4, as it was received.
+/// Prometheus text format 0.0.4 or, if it ends in `# EOF`, OpenMetrics 1.0; as it was received.
 #[derive(Debug, Clone, Copy)]
 pub enum Text<'a> {
     /// As it is.

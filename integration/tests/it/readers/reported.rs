@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
+use fastrand::Rng;
 use serde_json::{Value, json};
 use shardmeter_manager::{
     clock::UnixTime,
-    model::{Bounds, FamilyHead, LabelSet, MetricType, Samples},
+    model::{Bounds, Exemplar, FamilyHead, LabelSet, MetricType, Samples},
     registry::{
-        FamilyDefinition, Frame, FrameKind, Hello, Outcome, Registry, SeriesDefinition, Writer,
+        FamilyDefinition, Frame, FrameKind, Hello, Outcome, Registry, ReportedExemplar,
+        SeriesDefinition, Writer,
     },
 };
 
@@ -71,6 +73,7 @@ pub(crate) struct Shown {
     /// Whether values that belong to a living instance are there.
     pub(crate) is_owned: bool,
     created: Duration,
+    exemplars: BTreeMap<u32, ShownExemplar>,
 }
 
 /// A fleet and its registry. Times are since the Unix epoch.
@@ -81,11 +84,17 @@ pub(crate) struct Reported {
     pub(crate) instances: Vec<Instance>,
     /// Since when each series is counted.
     created: HashMap<(usize, Labels), Duration>,
+    /// The latest of each bucket (0 for a counter) of a series, by shard too.
+    exemplars: HashMap<(usize, Labels), BTreeMap<u32, ShownExemplar>>,
 }
+
+/// Labels, value and time of an exemplar.
+type ShownExemplar = (Labels, f64, Duration);
 
 impl Reported {
     pub(crate) fn new(registry: Arc<Registry>, families: Vec<Family>) -> Self {
-        Self { registry, families, instances: Vec::new(), created: HashMap::new() }
+        let (created, exemplars) = (HashMap::new(), HashMap::new());
+        Self { registry, families, instances: Vec::new(), created, exemplars }
     }
 
     /// A shard says hello.
@@ -151,6 +160,7 @@ impl Reported {
         let values = |ids: &[u32]| -> Vec<f64> {
             ids.iter().flat_map(|id| instance.series[*id as usize].values.clone()).collect()
         };
+        let exemplars = exemplify(&self.families, &mut self.exemplars, instance, changed, now);
         let (values_changed, values_removed) = (values(changed), values(removed));
         instance.sequence += 1;
         let is_first = instance.sequence == 1;
@@ -159,7 +169,7 @@ impl Reported {
             sequence: instance.sequence,
             samples: Samples { ids: changed, values: &values_changed },
             removed: Samples { ids: removed, values: &values_removed },
-            exemplars: &[],
+            exemplars: &exemplars,
         };
         let outcome = instance.writer.apply(frame, UnixTime::from_duration(now)).unwrap();
         let Outcome::Applied(applied) = outcome else { panic!("not applied: {outcome:?}") };
@@ -187,11 +197,13 @@ impl Reported {
                 let labels = shown_labels(&sent.labels, instance.shard_id);
                 let key = (sent.family, labels);
                 let created = self.created[&key];
+                let exemplars = self.exemplars.get(&key).cloned().unwrap_or_default();
                 let series = shown.series.entry(key.1).or_insert_with(|| Shown {
                     bounds: sent.bounds.clone(),
                     values: vec![0.0; sent.values.len()],
                     is_owned: false,
                     created,
+                    exemplars,
                 });
                 series.add(family.kind, sent, owns && sent.is_here);
             }
@@ -203,6 +215,42 @@ impl Reported {
         });
         shown.filter(|shown| !shown.series.is_empty()).collect()
     }
+}
+
+/// Some exemplars of counters and histograms that changed.
+fn exemplify(
+    families: &[Family],
+    known: &mut HashMap<(usize, Labels), BTreeMap<u32, ShownExemplar>>,
+    instance: &Instance,
+    changed: &[u32],
+    now: Duration,
+) -> Vec<(u32, ReportedExemplar)> {
+    let rng = &mut Rng::with_seed(now.as_nanos() as u64 ^ instance.sequence);
+    let mut reported = Vec::new();
+    for id in changed {
+        let sent = &instance.series[*id as usize];
+        let buckets = match families[sent.family].kind {
+            MetricType::Counter => 1,
+            MetricType::Histogram => sent.bounds.len() as u32 + 1,
+            _ => continue,
+        };
+        if rng.u8(..3) > 0 {
+            continue;
+        }
+        let (bucket, value) = (rng.u32(..buckets), rng.f64());
+        let mut labels = Labels::from([("trace_id".to_owned(), format!("{} \"🦀\"", rng.u64(..)))]);
+        if rng.bool() {
+            labels.insert("span.id".to_owned(), "x\\y\n".to_owned());
+        }
+        // One without a time is of now.
+        let at = rng.bool().then_some(UnixTime::from_duration(now));
+        let pairs = labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        reported
+            .push((*id, ReportedExemplar { bucket, exemplar: Exemplar::new(pairs, value, at) }));
+        let key = (sent.family, shown_labels(&sent.labels, instance.shard_id));
+        known.entry(key).or_default().insert(bucket, (labels, value, now));
+    }
+    reported
 }
 
 impl Shown {
@@ -238,6 +286,10 @@ impl ShownFamily {
                 "bounds": shown.bounds.iter().map(|(_, spelled)| spelled).collect::<Vec<_>>(),
                 "values": shown.values.iter().map(|v| format!("{v:?}")).collect::<Vec<_>>(),
                 "owned": shown.is_owned,
+                "exemplars": shown.exemplars.iter().map(|(bucket, (labels, value, at))| {
+                    let le = shown.bounds.get(*bucket as usize).map_or("+Inf", |(_, le)| le);
+                    json!([le, labels, format!("{value:?}"), at.as_millis() as u64])
+                }).collect::<Vec<_>>(),
                 "created": [shown.created.as_secs(), u64::from(shown.created.subsec_nanos())],
             })
         });
