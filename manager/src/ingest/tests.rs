@@ -76,7 +76,7 @@ const GOOD: &[(&str, &str, &[&str])] = &[
             "b{shard_id=\"3\"} -Inf",
             "c{shard_id=\"3\"} NaN",
             "d{shard_id=\"3\"} 1500",
-            "e{shard_id=\"3\"} 0",
+            "e{shard_id=\"3\"} -0.0",
             "f{shard_id=\"3\"} +Inf",
             "g{shard_id=\"3\"} NaN",
         ],
