@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use shardmeter_manager::{
     exposition::{Format, render},
-    registry::FrameKind,
+    registry::{FrameKind, Registry, Settings},
 };
 
 fn apply(c: &mut Criterion) {
@@ -27,6 +27,25 @@ fn apply(c: &mut Criterion) {
     }
 }
 
+/// A bot in many guilds has many series on one shard, which must not make each dearer.
+fn apply_to_a_large_shard(c: &mut Criterion) {
+    let mut group = c.benchmark_group("apply a delta to one shard (throughput in values)");
+    for series in [300, 3_000] {
+        let settings = Settings { max_series_per_family: 3_000, ..Settings::default() };
+        let registry = Registry::new(settings, []);
+        let mut shard = workload::Shard::of_guilds(&registry, series);
+        let changed = series as usize / 10;
+        group.throughput(Throughput::Elements(changed as u64));
+        group.bench_function(format!("{changed} of {series} counters"), |b| {
+            let mut turn = 0;
+            b.iter(|| {
+                turn += 1;
+                shard.report_scattered(turn);
+            });
+        });
+    }
+}
+
 fn render_page(c: &mut Criterion) {
     let fleet = workload::fleet(1_000);
     let mut group = c.benchmark_group("render 1,000 shards x 250 series (throughput in series)");
@@ -40,5 +59,5 @@ fn render_page(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, apply, render_page);
+criterion_group!(benches, apply, apply_to_a_large_shard, render_page);
 criterion_main!(benches);

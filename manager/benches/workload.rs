@@ -49,6 +49,30 @@ pub fn fleet_on(registry: Arc<Registry>, shards: u32) -> Fleet {
 
 impl Shard {
     fn join(registry: &Registry, shard_id: u32, shard_count: u32) -> Self {
+        Self::join_with(registry, shard_id, shard_count, families(shard_id))
+    }
+
+    /// A shard of a bot in many guilds: `guilds` counters.
+    pub fn of_guilds(registry: &Registry, guilds: u32) -> Self {
+        let series = (0..guilds).map(|n| {
+            let guild = (u64::from(n) * 7919 + (1 << 60)).to_string();
+            vec![("command_name", "ping".to_owned()), ("guild_id", guild)]
+        });
+        let family = Family {
+            name: "commands_executed_total",
+            help: "",
+            kind: Kind::Counter,
+            series: series.collect(),
+        };
+        Self::join_with(registry, 0, 1, vec![family])
+    }
+
+    fn join_with(
+        registry: &Registry,
+        shard_id: u32,
+        shard_count: u32,
+        families: Vec<Family>,
+    ) -> Self {
         let mut instance_id = [0; 16];
         instance_id[..4].copy_from_slice(&shard_id.to_be_bytes());
         let hello =
@@ -56,7 +80,7 @@ impl Shard {
         let mut writer = registry.attach(hello, now()).unwrap().writer;
         let mut next = 0;
         let mut starts = vec![0];
-        for Family { name, help, kind, series } in families(shard_id) {
+        for Family { name, help, kind, series } in families {
             let bounds = kind.bounds();
             let series: Vec<_> = (next..)
                 .zip(series)

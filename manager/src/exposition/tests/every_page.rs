@@ -189,7 +189,7 @@ fn exposed(registry: &Registry) -> Exposed {
         for (family, series) in shard.families() {
             for one in series {
                 let key = (family.name.to_string(), shard.id(), one.labels.to_owned());
-                let bits = |v: &f64| (!v.is_nan()).then_some((v + 0.0).to_bits());
+                let bits = |v: &f64| (!v.is_nan()).then_some(v.to_bits());
                 let values = one.values.iter().map(bits).collect();
                 exposed.insert(key, (one.bounds.values().to_vec(), values));
             }

@@ -40,7 +40,7 @@ pub(super) struct Sample {
 impl Sample {
     pub(super) fn new(name: String, labels: Vec<(String, String)>, value: f64) -> Self {
         // There are many NaN.
-        let bits = if value.is_nan() { f64::NAN.to_bits() } else { (value + 0.0).to_bits() };
+        let bits = if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() };
         Self { name, labels, bits }
     }
 }
