@@ -21,7 +21,7 @@ pub use filter::Filter;
 pub use format::{Coding, Format, Negotiated, Syntax};
 pub use kept::Exposition;
 pub use own::{OwnFamily, OwnSeries, reserved};
-pub(crate) use shared::SharedPages;
+use shared::SharedPages;
 
 use crate::{
     clock::UnixTime,

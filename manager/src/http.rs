@@ -15,11 +15,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    exposition::{Exposition, SharedPages},
+    exposition::Exposition,
     ingest::PreviousBodies,
     journal::{Journal, JournalState},
     metrics::Metrics,
@@ -30,13 +31,17 @@ use error::HttpError;
 /// Longest body of a POST, bytes: a shard at its limit of 5,000 series has about 1 MB of text.
 const MAX_BODY_BYTES: usize = 8 << 20;
 
+/// Parts of pages that are rendered at the same time: each costs what a page does.
+pub(crate) const PARTS_AT_ONCE: usize = 2;
+
 /// What every request needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Http {
     pub(crate) registry: Arc<Registry>,
     pub(crate) previous_bodies: Arc<PreviousBodies>,
     pub(crate) exposition: Arc<Exposition>,
-    pub(crate) pages: Arc<SharedPages>,
+    /// Parts of pages that may be rendered at the same time.
+    pub(crate) parts: Arc<Semaphore>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,

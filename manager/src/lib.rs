@@ -29,6 +29,7 @@ use futures_util::Stream;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
+    sync::Semaphore,
     task::{JoinHandle, spawn_blocking},
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -196,7 +197,7 @@ impl Manager {
             registry: Arc::clone(&sessions.registry),
             previous_bodies: Arc::clone(&previous_bodies),
             exposition: Arc::clone(&exposition),
-            pages: Arc::default(),
+            parts: Arc::new(Semaphore::new(http::PARTS_AT_ONCE)),
             journal: Arc::clone(&sessions.journal),
             metrics: Arc::clone(&sessions.metrics),
             clock: sessions.clock,

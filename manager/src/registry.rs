@@ -40,6 +40,7 @@ use std::{
     time::Duration,
 };
 
+use hashbrown::HashSet;
 use parking_lot::{Mutex, RwLock};
 
 pub use change::{
@@ -236,9 +237,13 @@ impl Registry {
             }
         }
         if complete {
-            let shards = self.shards.read();
-            let never_seen = (0..count).filter(|id| !shards.contains_key(id));
+            // One that came meanwhile is among those that were not looked at.
+            let seen = collected.summaries.iter().map(|shard| shard.id);
+            let seen: HashSet<_> = seen.chain(collected.unlisted.iter().copied()).collect();
+            let never_seen = (0..count).filter(|id| !seen.contains(id));
             collected.summaries.extend(never_seen.map(ShardSummary::never_seen));
+            // So that a page that is kept begins in the order of one that is rendered anew.
+            collected.summaries.sort_by_key(|shard| shard.id);
         }
         collected
     }

@@ -32,6 +32,8 @@ pub(crate) fn init(args: &LogArgs) {
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new("info")))
         .with_writer(std::io::stderr)
+        // A closed standard error cannot be told of on standard error: trying to would be a panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     // An error means that logs are running already, which is what the caller wants.
     let _already = match args.log_format {

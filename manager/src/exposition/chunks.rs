@@ -15,6 +15,9 @@ use super::deflate::{Deflated, Deflater};
 /// together within microseconds.
 const FULL: usize = 64 << 10;
 
+/// What a chunk keeps of the memory in which changes waited, bytes and changes.
+const SPARE: (usize, usize) = (1 << 10, 16);
+
 /// A chunk with less text than this is dissolved into others.
 const SMALL: usize = FULL / 4;
 
@@ -199,20 +202,18 @@ impl Chunks {
 
     /// Adds an entry to the chunk that is being filled.
     fn append(&mut self, key: Key, text: &[u8], changed: u32, hot: bool) -> Place {
-        let at = self.chunk_to_fill(hot);
+        let at = self.chunk_to_fill(text.len(), hot);
         let Some(chunk) = self.chunks.get_mut(at) else {
             return Place::new(at, 0);
         };
-        let all = Arc::make_mut(&mut chunk.text);
-        all.extend_from_slice(text);
-        chunk.entries.push(Entry { key, end: all.len() as u32, changed });
-        chunk.deflated = None;
+        chunk.append(key, text, changed);
         Place::new(at, chunk.entries.len() - 1)
     }
 
-    fn chunk_to_fill(&mut self, hot: bool) -> usize {
+    fn chunk_to_fill(&mut self, length: usize, hot: bool) -> usize {
         let filling = self.filling[usize::from(hot)];
-        let has_room = |at: &usize| self.chunks.get(*at).is_some_and(|c| c.text.len() < FULL);
+        let has_room =
+            |at: &usize| self.chunks.get(*at).is_some_and(|c| c.text.len() + length <= FULL);
         if let Some(at) = filling.filter(has_room) {
             return at;
         }
@@ -222,9 +223,10 @@ impl Chunks {
         });
         if let Some(chunk) = self.chunks.get_mut(at) {
             chunk.hot = hot;
-            // Of a family that goes on, all but the last chunk will be filled.
-            let is_first = filling.is_none();
-            Arc::make_mut(&mut chunk.text).reserve(if is_first { 0 } else { FULL });
+            if filling.is_some() {
+                // Of a family that goes on, all but the last chunk will be filled.
+                Arc::make_mut(&mut chunk.text).reserve_exact(FULL);
+            }
         }
         self.filling[usize::from(hot)] = Some(at);
         at
@@ -302,6 +304,22 @@ impl Chunk {
         start.map_or(0, |before| before.end as usize)..end
     }
 
+    /// Adds an entry. Memory grows in steps of its own, for there are many chunks: no further than a full one needs.
+    fn append(&mut self, key: Key, text: &[u8], changed: u32) {
+        let all = Arc::make_mut(&mut self.text);
+        let length = all.len() + text.len();
+        if length > all.capacity() {
+            let capacity = (2 * all.capacity()).min(FULL).max(length);
+            all.reserve_exact(capacity - all.len());
+        }
+        all.extend_from_slice(text);
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact(self.entries.len() / 4 + 16);
+        }
+        self.entries.push(Entry { key, end: length as u32, changed });
+        self.deflated = None;
+    }
+
     fn entry(&self, entry: u32) -> &[u8] {
         self.text.get(self.range(entry)).unwrap_or_default()
     }
@@ -351,8 +369,9 @@ impl Chunk {
             return;
         }
         self.pending.sort_unstable_by_key(|(entry, _)| *entry);
+        let replaced: usize = self.pending.iter().map(|(entry, _)| self.range(*entry).len()).sum();
+        let mut text = Vec::with_capacity(self.text.len() - replaced + self.new_text.len());
         let mut pending = self.pending.drain(..).peekable();
-        let mut text = Vec::with_capacity(self.text.len() + self.new_text.len());
         let (mut run, mut start, mut shift) = (0, 0, 0);
         for (n, entry) in (0..).zip(&mut self.entries) {
             let end = entry.end as usize;
@@ -369,6 +388,8 @@ impl Chunk {
         drop(pending);
         self.text = Arc::new(text);
         self.new_text.clear();
+        self.new_text.shrink_to(SPARE.0);
+        self.pending.shrink_to(SPARE.1);
     }
 
     /// Whether so much of it left that the rest had better be elsewhere.
@@ -389,6 +410,33 @@ impl AsRef<[u8]> for Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_takes_little_more_than_its_text() {
+        let mut chunks = Chunks::default();
+        let text = |n: u32, value: f64| {
+            format!("ack_seconds_sum{{shard_id=\"{n}\",command_name=\"ping\"}} {value}\n")
+        };
+        let key = |shard_id| Key { shard_id, series: 0 };
+        let places: Vec<_> =
+            (0..20_000).map(|n| chunks.add(key(n), text(n, 1.0).as_bytes())).collect();
+        for value in [10.5, 1.0 / 3.0, 7.0] {
+            for (n, place) in (0..).zip(&places) {
+                chunks.replace(*place, text(n, value).as_bytes());
+            }
+            chunks.settle();
+            assert_eq!(chunks.take_moved().count(), 0);
+            let taken = |chunk: &Chunk| {
+                chunk.text.capacity()
+                    + chunk.new_text.capacity()
+                    + chunk.pending.capacity() * size_of::<(u32, Range<usize>)>()
+                    + chunk.entries.capacity() * size_of::<Entry>()
+            };
+            let taken: usize = chunks.chunks.iter().map(taken).sum();
+            let needed = chunks.len() + places.len() * size_of::<Entry>();
+            assert!(taken < needed + needed / 8 + FULL, "{taken} bytes for {needed}");
+        }
+    }
 
     /// Gauges come and go for as long as the manager runs.
     #[test]

@@ -108,7 +108,8 @@ impl Negotiated {
         let parameter = |name| range.get_param(name).map(|value| value.unquoted_str().into_owned());
         let version = parameter(VERSION);
         let is = |known: &str| version.as_deref().is_none_or(|version| version == known);
-        let (syntax, media_type) = match (range.ty.as_str(), range.subty.as_str()) {
+        let [kind, subtype] = [range.ty, range.subty].map(|n| n.as_str().to_ascii_lowercase());
+        let (syntax, media_type) = match (&*kind, &*subtype) {
             ("application", "openmetrics-text") if is("1.0.0") => {
                 (Syntax::OpenMetrics, OPENMETRICS)
             }
@@ -174,10 +175,10 @@ impl Coding {
     #[must_use]
     pub fn negotiate(accept_encoding: Option<&str>) -> Self {
         let (mut gzip, mut zstd, mut any) = (None, None, None);
-        for coding in accept_encoding.unwrap_or_default().split(',') {
+        for coding in accept_encoding.unwrap_or_default().to_ascii_lowercase().split(',') {
             let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
             let weight = weight.trim().strip_prefix("q=").map_or(1.0, |q| q.parse().unwrap_or(0.0));
-            match name.trim().to_ascii_lowercase().as_str() {
+            match name.trim() {
                 "gzip" | "x-gzip" => gzip = Some(weight),
                 "zstd" => zstd = Some(weight),
                 "*" => any = Some(weight),

@@ -7,11 +7,12 @@ use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use super::{
-    Coding, Format, OwnFamily, Page,
+    Coding, Format, OwnFamily, Page, SharedPages,
     chunks::{Chunks, Key, Place},
     deflate::{Deflated, Deflater, Gzip},
     encoder::{Encoder, Head},
     own::{self, OfShards, ValuesOfShard},
+    render,
 };
 use crate::{
     clock::UnixTime,
@@ -30,6 +31,10 @@ const FORGET_AFTER: Duration = Duration::from_secs(300);
 pub struct Exposition {
     /// One page for each format that is asked for.
     kept: Mutex<Vec<KeptPage>>,
+    /// Formats of which no page is kept, and when they were asked for.
+    asked: Mutex<Vec<(Format, UnixTime)>>,
+    /// For scrapes that come at the same time.
+    pub(crate) shared: SharedPages,
 }
 
 impl Exposition {
@@ -42,7 +47,27 @@ impl Exposition {
         now: UnixTime,
         (format, coding): (Format, Coding),
     ) -> Page {
+        // Only gzip is kept.
+        let kept_coding = if coding == Coding::Gzip { coding } else { Coding::Identity };
+        if let Some(page) = self.render_kept(registry, own, now, (format, kept_coding)) {
+            return if coding == kept_coding { page } else { page.compressed(coding) };
+        }
+        render(registry, own, now, format).compressed(coding)
+    }
+
+    /// The page that is kept, if one is or should be: one that was asked for twice. All pages cost something at every
+    /// scrape, so one `curl` beside Prometheus should not keep one more.
+    fn render_kept(
+        &self,
+        registry: &Registry,
+        own: &[OwnFamily],
+        now: UnixTime,
+        (format, coding): (Format, Coding),
+    ) -> Option<Page> {
         let mut kept = self.kept.lock();
+        if !kept.iter().any(|page| page.format == format) && !self.is_asked_again(format, now) {
+            return None;
+        }
         let is_new = !kept.iter().any(|page| page.format == format);
         if is_new {
             let oldest = (0..).zip(kept.iter()).min_by_key(|(_, page)| page.asked_at);
@@ -57,12 +82,24 @@ impl Exposition {
         });
         kept.iter_mut().for_each(|page| page.settle(&collected));
         let asked = kept.iter_mut().find(|page| page.format == format);
-        let page = asked.map(|page| page.assemble(own, coding, now));
-        page.unwrap_or(Page { coding, segments: Vec::new() })
+        asked.map(|page| page.assemble(own, coding, now))
+    }
+
+    /// Notes that a format is asked for. Returns whether it was lately.
+    fn is_asked_again(&self, format: Format, now: UnixTime) -> bool {
+        let mut asked = self.asked.lock();
+        asked.retain(|(_, at)| now.since(*at) < FORGET_AFTER);
+        if let Some(at) = asked.iter().position(|(known, _)| *known == format) {
+            asked.swap_remove(at);
+            return true;
+        }
+        asked.push((format, now));
+        false
     }
 
     /// Drops the pages, and the compressed forms of pages, that were not asked for in the last five minutes.
     pub fn forget_unused(&self, now: UnixTime) {
+        self.shared.let_go();
         let mut kept = self.kept.lock();
         let is_used = |at: UnixTime| now.since(at) < FORGET_AFTER;
         kept.retain(|page| is_used(page.asked_at));
@@ -256,7 +293,7 @@ impl KeptPage {
         }
         let segments = blocks.into_iter().flat_map(|(_, block)| block.texts());
         let segments = segments.chain([Bytes::from_static(end)]).collect();
-        Page { coding: Coding::Identity, segments }.compressed(coding)
+        Page { coding: Coding::Identity, segments }
     }
 }
 
@@ -386,9 +423,13 @@ mod tests {
             )
             .unwrap();
         let kept = Exposition::default();
-        kept.render(&registry, &[], at(0), (Format::TEXT, Coding::Gzip));
-        kept.render(&registry, &[], at(200), (Format::OPENMETRICS, Coding::Gzip));
-        kept.render(&registry, &[], at(400), (Format::OPENMETRICS, Coding::Identity));
+        let scrape = |now, format, coding| kept.render(&registry, &[], at(now), (format, coding));
+        scrape(0, Format::TEXT, Coding::Gzip);
+        assert!(kept.kept.lock().is_empty(), "who asks once may not come back");
+        scrape(0, Format::TEXT, Coding::Gzip);
+        scrape(100, Format::OPENMETRICS, Coding::Gzip);
+        scrape(200, Format::OPENMETRICS, Coding::Gzip);
+        scrape(400, Format::OPENMETRICS, Coding::Identity);
         let compressed = |page: &mut KeptPage| page.blocks().any(|b| b.chunks.is_deflated());
         let pages = || -> Vec<_> {
             kept.kept.lock().iter_mut().map(|page| (page.format.syntax, compressed(page))).collect()
@@ -411,7 +452,9 @@ mod tests {
         let mut asked = Escaping::ALL.map(escaped).to_vec();
         asked.extend([Format::OPENMETRICS, escaped(Escaping::ALL[0]), Format::PROTOBUF]);
         for (n, format) in (0..).zip(&asked) {
-            kept.render(&registry, &[], at(n), (*format, Coding::Identity));
+            for _ in 0..2 {
+                kept.render(&registry, &[], at(n), (*format, Coding::Identity));
+            }
         }
         let mut formats: Vec<_> = kept.kept.lock().iter().map(|page| page.format).collect();
         formats.sort_by_key(|format| asked.iter().rposition(|asked| asked == format));

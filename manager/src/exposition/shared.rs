@@ -33,6 +33,15 @@ struct Rendered {
 }
 
 impl SharedPages {
+    /// Lets go of a page that somebody was to take who is gone.
+    pub(crate) fn let_go(&self) {
+        if let Ok(mut rendered) = self.rendered.try_lock()
+            && self.is_last()
+        {
+            rendered.clear();
+        }
+    }
+
     /// The page of this kind, which `render` renders if nobody else does.
     ///
     /// # Errors
@@ -55,14 +64,14 @@ impl SharedPages {
             return Ok(page);
         }
         let number = self.begun.fetch_add(1, SeqCst) + 1;
+        // A kept page is written to in place only while nobody else holds it.
+        rendered.retain(|page| page.kind != kind);
         // The turn goes with the work: should this scrape be given up, the next one waits for the end of it all the same.
         let work = spawn_blocking(move || (render(), rendered));
         let (page, mut rendered) = work.await?;
         if self.is_last() {
-            // A kept page is written to in place only while nobody else holds it.
             rendered.clear();
         } else {
-            rendered.retain(|page| page.kind != kind);
             rendered.push(Rendered { kind, number, page: page.clone() });
         }
         Ok(page)
@@ -153,6 +162,19 @@ mod tests {
             }
         }
         assert!(pages.rendered.lock().await.is_empty(), "nobody waits, so nothing is held");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_let_go() {
+        let pages = SharedPages::default();
+        let page = Page { coding: KIND.1, segments: Vec::new() };
+        pages.rendered.lock().await.push(Rendered { kind: KIND, number: 1, page });
+        let waiting = Waiting::new(&pages.waiting);
+        pages.let_go();
+        assert_eq!(pages.rendered.lock().await.len(), 1, "somebody waits for it");
+        drop(waiting);
+        pages.let_go();
+        assert!(pages.rendered.lock().await.is_empty());
     }
 
     #[tokio::test]

@@ -24,11 +24,17 @@ pub(super) async fn scrape(
     let format = negotiated.format.with_created(http.openmetrics_created);
     http.metrics.count_scrape(format.syntax);
     let page = if filter.is_everything() {
-        let (pages, kind) = (Arc::clone(&http.pages), (format, coding));
-        pages.page(kind, move || render(&http, kind)).await
+        let (exposition, kind) = (Arc::clone(&http.exposition), (format, coding));
+        exposition.shared.page(kind, move || render(&http, kind)).await
     } else {
-        // Rendering takes milliseconds of CPU: not on a worker that serves others.
-        spawn_blocking(move || render_part(&http, format, &filter).compressed(coding)).await
+        // Rendering takes milliseconds of CPU: not on a worker that serves others, and not on all there are.
+        let turn = Arc::clone(&http.parts).acquire_owned().await;
+        let turn = turn.map_err(|_| HttpError::failed("waiting to render"))?;
+        spawn_blocking(move || {
+            let _turn = turn;
+            render_part(&http, format, &filter).compressed(coding)
+        })
+        .await
     };
     let page = page.map_err(|_| HttpError::failed("rendering the page"))?;
     let mut answer = Response::new(Body::new(PageBody::from(page.segments)));

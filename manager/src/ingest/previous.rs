@@ -153,7 +153,10 @@ impl PreviousBodies {
         let sender = Sender::of(post);
         let previous = Previous::of(text, read, &self.bytes, now);
         let Some(previous) = previous.filter(|_| self.bytes.get() <= self.max_bytes) else {
-            self.by_sender.write().remove(&sender);
+            let is_known = self.by_sender.read().contains_key(&sender);
+            if is_known {
+                self.by_sender.write().remove(&sender);
+            }
             return;
         };
         let known = self.by_sender.read().get(&sender).map(Arc::clone);
@@ -172,10 +175,17 @@ impl PreviousBodies {
             // One that is in use now is used.
             previous.try_lock().is_some_and(|previous| now.since(previous.used) > KEPT_FOR)
         };
-        let unused = |_: &_, previous: &mut Arc<_>| is_unused(previous);
-        let forgotten: Vec<_> = self.by_sender.write().extract_if(unused).collect();
-        // Many bodies take their time to go: not while others wait.
-        drop(forgotten);
+        // There may be many senders: they are looked at while others go on, and few are unused.
+        let unused: Vec<_> = {
+            let known = self.by_sender.read();
+            let unused = known.iter().filter(|(_, previous)| is_unused(previous));
+            unused.map(|(sender, _)| sender.clone()).collect()
+        };
+        for sender in unused {
+            // Bodies take their time to go: that is not while others wait.
+            let forgotten = self.by_sender.write().remove(&sender);
+            drop(forgotten);
+        }
     }
 }
 

@@ -78,7 +78,7 @@ pub struct InstanceStatus {
 pub struct Collected {
     /// These are all shards there are.
     pub complete: bool,
-    /// In no order.
+    /// In order of id.
     pub summaries: Vec<ShardSummary>,
     /// Shards that are not listed, or no longer.
     pub unlisted: Vec<u32>,

@@ -101,3 +101,14 @@ fn an_empty_variable_counts_as_not_set() {
     let (code, _) = ends(&[], &[("SHARDMETER_REPORT_INTERVAL", "x")]);
     assert_eq!(code, Some(2), "and one that is not, does not");
 }
+
+/// Whoever read its log is gone.
+#[test]
+fn a_closed_standard_error_keeps_it_from_nothing() {
+    let mut process = manager(&[], &[]).spawn().unwrap();
+    let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
+    assert!(log.any(|line| line.unwrap().contains("http_addr=")));
+    drop(log);
+    let running = Running { process, http: String::new() };
+    assert_eq!(running.terminate(), Some(0));
+}

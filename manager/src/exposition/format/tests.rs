@@ -200,7 +200,9 @@ fn gzip_is_used_where_it_is_welcome() {
     {
         assert_eq!(Coding::negotiate(Some(welcome)), Coding::Gzip, "{welcome}");
     }
-    for not in ["", "identity", "gzip;q=0", "*, gzip;q=0", "gzip;q=0, *", "gzip;q=x", "*;q=0"] {
+    for not in
+        ["", "identity", "gzip;q=0", "*, gzip;q=0", "gzip;q=0, *", "gzip;q=x", "*;q=0", "GZIP;Q=0"]
+    {
         assert_eq!(Coding::negotiate(Some(not)), Coding::Identity, "{not}");
     }
     assert_eq!(Coding::negotiate(None), Coding::Identity);

@@ -99,3 +99,16 @@ fn reports_are_counted_by_transport() {
         .collect();
     assert_eq!(instances, [("01".repeat(16), 2, at(5), false), ("a".into(), 0, at(7), true)]);
 }
+
+/// It is on no page less than before: as one that was never seen.
+#[test]
+fn a_shard_that_comes_while_others_are_looked_at_is_listed() {
+    let registry = registry();
+    attach(&registry, 0, 8, 1, at(0)).unwrap();
+    let collected = registry.collect(at(0), true, |_, _| {
+        attach(&registry, 5, 8, 2, at(0)).unwrap();
+    });
+    let mut listed: Vec<_> = collected.summaries.iter().map(|shard| shard.id).collect();
+    listed.sort_unstable();
+    assert_eq!(listed, (0..8).collect::<Vec<_>>());
+}
