@@ -25,7 +25,8 @@ fn apply(writer: &mut Writer, kind: FrameKind, sequence: u64, series: u32) {
     let ids: Vec<_> = (0..series).collect();
     let values = vec![sequence as f64; ids.len()];
     let samples = Samples { ids: &ids, values: &values };
-    let frame = Frame { kind, sequence, samples, removed: Samples::default() };
+    let removed = Samples::default();
+    let frame = Frame { kind, sequence, samples, removed, exemplars: &[] };
     let before = HeapStats::get().total_blocks;
     assert!(matches!(writer.apply(frame, now()), Ok(Outcome::Applied(_))));
     let blocks = HeapStats::get().total_blocks - before;
@@ -37,13 +38,8 @@ fn apply(writer: &mut Writer, kind: FrameKind, sequence: u64, series: u32) {
 fn a_frame_of_known_series_allocates_nothing() {
     let _profiler = Profiler::builder().testing().build();
     let registry = Registry::new(Settings::default(), []);
-    let hello = Hello {
-        shard_id: 0,
-        shard_count: 1,
-        instance_id: [1; 16],
-        started_at: now(),
-        client: "",
-    };
+    let hello =
+        Hello { shard_id: 0, shard_count: 1, instance_id: [1; 16], started_at: now(), client: "" };
     let mut writer = registry.attach(hello, now()).unwrap().writer;
     let series = |id: u32| {
         let labels = LabelSet::canonical([("guild_id", id.to_string().as_str())], 0, None).unwrap();
