@@ -25,8 +25,7 @@ fn apply(writer: &mut Writer, kind: FrameKind, sequence: u64, series: u32) {
     let ids: Vec<_> = (0..series).collect();
     let values = vec![sequence as f64; ids.len()];
     let samples = Samples { ids: &ids, values: &values };
-    let removed = Samples::default();
-    let frame = Frame { kind, sequence, samples, removed, exemplars: &[] };
+    let frame = Frame { kind, sequence, samples, removed: Samples::default(), exemplars: &[] };
     let before = HeapStats::get().total_blocks;
     assert!(matches!(writer.apply(frame, now()), Ok(Outcome::Applied(_))));
     let blocks = HeapStats::get().total_blocks - before;

@@ -19,6 +19,9 @@ use crate::{
     registry::{Collected, Family, Registry, SeriesId, SeriesView, ShardSummary, ShardView},
 };
 
+/// Pages kept at most. Scrapers ask for one or two formats; who asks for all there are in turn must not fill the memory.
+const MAX_PAGES: usize = 4;
+
 /// What nobody asked for in so long is no longer kept.
 const FORGET_AFTER: Duration = Duration::from_secs(300);
 
@@ -42,6 +45,10 @@ impl Exposition {
         let mut kept = self.kept.lock();
         let is_new = !kept.iter().any(|page| page.format == format);
         if is_new {
+            let oldest = (0..).zip(kept.iter()).min_by_key(|(_, page)| page.asked_at);
+            if let Some((at, _)) = oldest.filter(|_| kept.len() == MAX_PAGES) {
+                kept.swap_remove(at);
+            }
             kept.push(KeptPage::new(format));
         }
         // All pages take what changed, for nobody will say it again.
@@ -355,6 +362,7 @@ mod tests {
     use super::*;
     use crate::{
         exposition::Syntax,
+        model::Escaping,
         registry::{Hello, Settings},
     };
 
@@ -393,5 +401,20 @@ mod tests {
         assert_eq!(pages(), [(Syntax::OpenMetrics, false)]);
         kept.forget_unused(at(700));
         assert_eq!(pages(), []);
+    }
+
+    #[test]
+    fn no_more_pages_are_kept_than_scrapers_need() {
+        let registry = Registry::new(Settings::default(), []);
+        let kept = Exposition::default();
+        let escaped = |escaping| Format::new(Syntax::Text, escaping);
+        let mut asked = Escaping::ALL.map(escaped).to_vec();
+        asked.extend([Format::OPENMETRICS, escaped(Escaping::ALL[0]), Format::PROTOBUF]);
+        for (n, format) in (0..).zip(&asked) {
+            kept.render(&registry, &[], at(n), (*format, Coding::Identity));
+        }
+        let mut formats: Vec<_> = kept.kept.lock().iter().map(|page| page.format).collect();
+        formats.sort_by_key(|format| asked.iter().rposition(|asked| asked == format));
+        assert_eq!(formats, asked[3..], "those asked for last");
     }
 }
