@@ -48,7 +48,7 @@ async fn prometheus_stores_the_exemplars_of_prom_client() {
     };
     let at = times(&metrics);
     let mut expected = vec![
-        (of("commands_executed_total", None), labels(&[("trace_id", "a \"b\" \\ 🦀")]), 2.0, at[0]),
+        (of("commands_executed_total", None), labels(&[("trace_id", "a=b, {c} 🦀")]), 2.0, at[0]),
         bucket("0.1", "fast", 0.05, at[1]),
         bucket("1.0", "slow", 0.5, at[2]),
         bucket("+Inf", "slowest", 7.0, at[3]),

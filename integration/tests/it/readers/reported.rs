@@ -10,7 +10,7 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 use shardmeter_manager::{
     clock::UnixTime,
-    model::{Bounds, Exemplar, FamilyHead, LabelSet, MetricType, Samples},
+    model::{Bounds, Exemplar, FamilyHead, LabelSet, MetricType, Samples, is_legacy_label_name},
     registry::{
         FamilyDefinition, Frame, FrameKind, Hello, Outcome, Registry, ReportedExemplar,
         SeriesDefinition, Writer,
@@ -239,7 +239,8 @@ fn exemplify(
         }
         let (bucket, value) = (rng.u32(..buckets), rng.f64());
         let mut labels = Labels::from([("trace_id".to_owned(), format!("{} \"🦀\"", rng.u64(..)))]);
-        if rng.bool() {
+        // Where a page may have such names.
+        if !sent.labels.keys().all(|name| is_legacy_label_name(name)) {
             labels.insert("span.id".to_owned(), "x\\y\n".to_owned());
         }
         // One without a time is of now.
