@@ -195,7 +195,8 @@ proptest! {
                         sender: InstanceKey::Named(sender.to_string().into()),
                         sequence: None,
                         started_at: None,
-                        interval: None,
+                        // Some are heard of for longer than others.
+                        interval: (sender % 3 == 1).then_some(Duration::from_secs(25)),
                         families: &families,
                     };
                     // One that was folded is refused; that changes nothing either.
