@@ -176,9 +176,11 @@ impl Coding {
     pub fn negotiate(accept_encoding: Option<&str>) -> Self {
         let (mut gzip, mut zstd, mut any) = (None, None, None);
         for coding in accept_encoding.unwrap_or_default().to_ascii_lowercase().split(',') {
-            let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-            let weight = weight.trim().strip_prefix("q=").map_or(1.0, |q| q.parse().unwrap_or(0.0));
-            match name.trim() {
+            let mut parts = coding.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default();
+            let weight = parts.find_map(|part| part.strip_prefix("q="));
+            let weight = weight.map_or(1.0, |q| q.parse().unwrap_or(0.0_f32)).max(0.0);
+            match name {
                 "gzip" | "x-gzip" => gzip = Some(weight),
                 "zstd" => zstd = Some(weight),
                 "*" => any = Some(weight),

@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use super::{
     MAX_FAMILIES, Reason, Rejected,
     change::{Change, FamilyChange, Misfit, Recorder},
+    limits::MAX_HELP_BYTES,
 };
 use crate::model::{
     Bounds, Escaping, FamilyHead, MetricType, counter_stem, is_legacy_metric_name, sample_names,
@@ -137,7 +138,7 @@ impl FamilyTable {
             id: known.in_order.len(),
             name: head.name.into(),
             kind: head.kind,
-            help: head.help.into(),
+            help: fitting_help(head.help).into(),
             unit: fitting_unit(head).into(),
             standing: AtomicU8::new(DEFINED),
         });
@@ -290,6 +291,11 @@ fn claims(name: &str, kind: MetricType) -> Vec<String> {
         claims.push("_created".to_owned());
     }
     claims
+}
+
+/// What of a help text is kept: it is for people, and stands on every page for good.
+fn fitting_help(help: &str) -> &str {
+    help.get(..help.floor_char_boundary(MAX_HELP_BYTES)).unwrap_or_default()
 }
 
 /// OpenMetrics demands that a name ends in its unit; one that does not is dropped, for it would make the page invalid.

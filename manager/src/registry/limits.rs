@@ -18,6 +18,18 @@ const MAX_BOUNDS: usize = 500;
 /// Longest label set, bytes of its canonical text.
 const MAX_LABELS_BYTES: usize = 4 << 10;
 
+/// Longest name of a family, bytes: it stands on every line of every shard that has it.
+const MAX_NAME_BYTES: usize = 512;
+
+/// Text a shard may have on a page, about: a name and labels within their limits may still stand on many lines.
+const MAX_TEXT_OF_SHARD: usize = 16 << 20;
+
+/// Longest help text that is kept, bytes.
+pub(super) const MAX_HELP_BYTES: usize = 4 << 10;
+
+/// What of a name is said in an answer, bytes.
+const SAID_OF_NAME: usize = 100;
+
 impl Registry {
     /// The place of a series in a shard, made now if there is room for it.
     pub(super) fn place(
@@ -47,6 +59,11 @@ impl Registry {
 
     /// Whether a shard can have one more series, of a family called `name`.
     pub(super) fn check_shard(&self, shard: &Shard, name: &str) -> Result<(), Rejected> {
+        if name.len() > MAX_NAME_BYTES {
+            let message = format!("a name of {} bytes; {MAX_NAME_BYTES} is the limit", name.len());
+            let said = name.get(..name.floor_char_boundary(SAID_OF_NAME)).unwrap_or_default();
+            return Err(over_limit(&format!("{said}…"), message));
+        }
         if shard.store.len() < self.settings.max_series_per_shard {
             return Ok(());
         }
@@ -78,6 +95,13 @@ impl Registry {
         let length = labels.as_str().len();
         if length > MAX_LABELS_BYTES {
             let message = format!("a label set of {length} bytes; {MAX_LABELS_BYTES} is the limit");
+            return Err(over_limit(&family.name, message));
+        }
+        if shard.store.text_with(family, labels, bounds) > MAX_TEXT_OF_SHARD {
+            let message = format!(
+                "shard {} would have over {MAX_TEXT_OF_SHARD} bytes of names and labels on the page; shorten them",
+                shard.id
+            );
             return Err(over_limit(&family.name, message));
         }
         let of_family = shard.store.len_of(family);

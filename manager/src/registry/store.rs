@@ -124,6 +124,8 @@ pub(super) struct Store {
     touched: Vec<SeriesId>,
     hasher: DefaultHashBuilder,
     slots: usize,
+    /// Bytes of names and labels on a page, about.
+    text: usize,
 }
 
 impl Store {
@@ -211,6 +213,13 @@ impl Store {
             && escaped(labels).into_iter().any(is_taken)
     }
 
+    /// Bytes of names and labels on a page, about, with one more series.
+    pub(super) fn text_with(&self, family: &Family, labels: &LabelSet, bounds: usize) -> usize {
+        let line = family.name.len() + labels.as_str().len();
+        // A histogram's +Inf has a line and no value.
+        self.text + line * (family.kind.width(bounds) + 1)
+    }
+
     /// Adds a series that [`Store::find`] does not find.
     pub(super) fn add(
         &mut self,
@@ -227,6 +236,7 @@ impl Store {
         if let Some(block) = self.blocks.get_mut(block as usize) {
             block.series.push(id);
         }
+        self.text = self.text_with(family, labels, bounds.len());
         let slot = self.slots;
         self.slots += family.kind.width(bounds.len());
         if twin.is_none() {

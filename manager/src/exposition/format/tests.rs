@@ -200,9 +200,19 @@ fn gzip_is_used_where_it_is_welcome() {
     {
         assert_eq!(Coding::negotiate(Some(welcome)), Coding::Gzip, "{welcome}");
     }
-    for not in
-        ["", "identity", "gzip;q=0", "*, gzip;q=0", "gzip;q=0, *", "gzip;q=x", "*;q=0", "GZIP;Q=0"]
-    {
+    for not in [
+        "",
+        "identity",
+        "gzip;q=0",
+        "*, gzip;q=0",
+        "gzip;q=0, *",
+        "gzip;q=x",
+        "*;q=0",
+        "GZIP;Q=0",
+        "gzip;q=-1",
+        "gzip;foo=1;q=0",
+        "gzip; q=nan",
+    ] {
         assert_eq!(Coding::negotiate(Some(not)), Coding::Identity, "{not}");
     }
     assert_eq!(Coding::negotiate(None), Coding::Identity);
@@ -210,7 +220,13 @@ fn gzip_is_used_where_it_is_welcome() {
 
 #[test]
 fn zstd_is_used_if_it_is_preferred() {
-    for preferred in ["zstd", "zstd, gzip;q=0.9", "gzip;q=0, zstd;q=0.1", "zstd;q=1.0, *;q=0.5"] {
+    for preferred in [
+        "zstd",
+        "zstd, gzip;q=0.9",
+        "gzip;q=0.5;foo=1, zstd",
+        "gzip;q=0, zstd;q=0.1",
+        "zstd;q=1.0, *;q=0.5",
+    ] {
         assert_eq!(Coding::negotiate(Some(preferred)), Coding::Zstd, "{preferred}");
     }
     // As curl and browsers ask.

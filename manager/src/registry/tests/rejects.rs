@@ -342,3 +342,48 @@ fn what_was_only_defined_gives_way() {
     third.define(GAUGE, "x_total", &[]);
     assert_eq!(reasons(&report(&mut third, 1)), [("x_total", Reason::TypeConflict, 1)]);
 }
+
+/// A name stands on every line, so that a short message could make a page of gigabytes.
+#[test]
+fn names_and_labels_without_end_are_refused() {
+    let registry = registry();
+    let mut stream = open(&registry, 1, at(0));
+    stream.define(GAUGE, &"n".repeat(512), &[]);
+    stream.define(GAUGE, &"ü".repeat(257), &[]);
+    let rejected = report(&mut stream, 1);
+    assert_eq!(rejected.len(), 1);
+    assert_eq!(&*rejected[0].family, format!("{}…", "ü".repeat(50)));
+    assert!(rejected[0].message.contains("514 bytes; 512 is the limit"), "{}", rejected[0].message);
+
+    // 200 histograms of 500 lines with 4,000 bytes of labels would be 400 MB.
+    let bounds: Vec<_> = (0..490_u32).map(f64::from).collect();
+    let long = "x".repeat(4_000);
+    let mut values = vec![1.0; bounds.len() + 2];
+    values[bounds.len() + 1] = 1.0;
+    let many = (0..200).map(|n| ReportedSeries {
+        labels: labels(&[("n", n.to_string().as_str()), ("x", long.as_str())], 1),
+        bounds: Bounds::new(&bounds).unwrap(),
+        values: values.clone(),
+        line: 1,
+        exemplars: Vec::new(),
+    });
+    let body = [ReportedFamily {
+        name: "h".into(),
+        kind: HISTOGRAM,
+        help: "h".repeat(10_000),
+        unit: String::new(),
+        series: many.collect(),
+    }];
+    let applied = post(&registry, named("a"), &body, at(0)).unwrap();
+    assert!(applied.samples > 5 && applied.samples < 10, "{} are taken", applied.samples);
+    assert!(
+        applied.rejected[0].message.contains("shorten them"),
+        "{}",
+        applied.rejected[0].message
+    );
+    let page = exposition::render(&registry, &[], at(0), Format::TEXT);
+    assert!(page.len() < 18 << 20, "{} bytes", page.len());
+    let help =
+        registry.families().into_iter().find(|family| &*family.name == "h").unwrap().help.len();
+    assert_eq!(help, 4_096);
+}
