@@ -80,9 +80,11 @@ impl Shard {
         }
         // A gRPC client that lost its stream learns on its return that it was folded, and counts on from there.
         let may_return = |i: &Instance| i.transport == Transport::Grpc && i.stream == 0;
+        // A manager that is started again and again must not keep all it ever knew alive.
+        let is_unheard = |i: &Instance| i.is_unheard(now, stale_after);
         self.instances
             .iter()
-            .position(|i| i.closed || may_return(i) || (is_waiting(&i) && may_end(i)))
+            .position(|i| i.closed || may_return(i) || (is_unheard(i) && may_end(i)))
     }
 
     /// Instance `at` takes no more reports: counts stay, gauges go.

@@ -124,6 +124,11 @@ impl Instance {
         now.since(self.seen) > self.patience(stale_after)
     }
 
+    /// Whether it is silent, or lives only because the manager was started anew since it reported.
+    pub(super) fn is_unheard(&self, now: UnixTime, stale_after: Duration) -> bool {
+        self.is_silent(now, stale_after) || now.since(self.last_report) > self.patience(stale_after)
+    }
+
     /// Until when it is alive if it does not report again; nothing, if it is not.
     pub(super) fn alive_until(&self, now: UnixTime, stale_after: Duration) -> Option<UnixTime> {
         let is_alive = self.is_alive(now, stale_after);

@@ -394,6 +394,19 @@ fn as_many_instances_as_may_live_refuse_another() {
     assert_eq!(value(&registry, "x_total{}@0", at(31)), Some(vec![17.0]));
 }
 
+/// A manager that is started again and again counts the dead as heard of each time.
+#[test]
+fn restarts_of_the_manager_keep_no_crowd_alive() {
+    let registry = registry();
+    let body = |n: f64| [family(COUNTER, "x_total", &[(&[], &[n])])];
+    for n in 0..40 {
+        let now = at(n * 10);
+        registry.resume(now);
+        post(&registry, named(&format!("s{n}")), &body(1.0), now).unwrap();
+        assert_eq!(value(&registry, "x_total{}@0", now), Some(vec![(n + 1) as f64]));
+    }
+}
+
 /// Folding out of order may move the last bit of a sum, but only upwards (E2).
 #[test]
 fn folding_out_of_order_lowers_no_total() {

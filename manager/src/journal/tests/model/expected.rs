@@ -237,6 +237,11 @@ impl Told {
         now.since(self.seen) > STALE_AFTER.max(self.interval * 3)
     }
 
+    /// Silent, or alive only because the manager was started anew.
+    fn unheard(&self, now: UnixTime) -> bool {
+        self.silent(now) || now.since(self.last_report) > STALE_AFTER.max(self.interval * 3)
+    }
+
     /// It never reported anything, so nobody needs to know that it was folded.
     fn is_forgotten(&self) -> bool {
         self.folded && !self.reported && !self.closed
@@ -368,7 +373,7 @@ impl Model {
             _ if told.closed => oldest || crowd,
             InstanceKey::Id(_) => oldest && (dead || many && silent) || crowd,
             InstanceKey::Anonymous => false,
-            _ => oldest && dead && many || crowd && silent,
+            _ => oldest && dead && many || crowd && told.unheard(now),
         };
         assert!(ended && !told.folded, "folded too early at {now:?}: {told:?}");
         told.folded = true;
