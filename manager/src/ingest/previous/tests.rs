@@ -6,7 +6,7 @@ use std::{sync::Barrier, thread::scope};
 
 use super::*;
 use crate::{
-    exposition::{self, Format},
+    exposition::{self, Coding, Exposition, Format},
     ingest::ingest,
     registry::Settings,
 };
@@ -43,11 +43,20 @@ fn json(body: &str) -> Text<'_> {
 /// Posts one body after the other; which of them were taken as repetitions.
 fn post_all(texts: &[Text<'_>]) -> Vec<bool> {
     let (registry, ordinary, bodies) = (registry(), registry(), bodies());
+    let kept = Exposition::default();
+    let kept_page = || {
+        let page = kept.render(&registry, &[], at(0), (Format::TEXT, Coding::Identity));
+        String::from_utf8(page.to_vec()).unwrap()
+    };
+    for _ in 0..2 {
+        kept_page(); // from the second time on it is kept
+    }
     let post = |text: &Text<'_>| {
         let before = bodies.repeated.get();
         let taken = bodies.ingest(&registry, &named(), *text, at(0));
         assert_eq!(taken, ingest(&ordinary, &named(), *text, at(0)));
         assert_eq!(page(&registry, at(0)), page(&ordinary, at(0)));
+        assert_eq!(sorted(&kept_page()), sorted(&page(&registry, at(0))));
         bodies.repeated.get() > before
     };
     texts.iter().map(post).collect()
