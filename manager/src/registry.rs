@@ -41,7 +41,7 @@ use std::{
 };
 
 use hashbrown::HashSet;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 pub use change::{
     About, Change, FamilyChange, InstanceRecord, Misfit, ReportStep, SeriesStep, ShardRecord, Sink,
@@ -94,6 +94,9 @@ impl Default for Settings {
 
 /// Greatest number of shards of a bot, so that nobody can make the manager list four billion.
 pub const MAX_SHARD_COUNT: u32 = 65_536;
+
+/// Values of a shard that are looked at before frames that wait for it go on: some hundred microseconds' work.
+const VALUES_AT_ONCE: usize = 2_000;
 
 /// Greatest number of families of all shards together, so that names without end fill nothing.
 pub const MAX_FAMILIES: usize = 100_000;
@@ -208,7 +211,8 @@ impl Registry {
 
     /// Calls `look` with every shard of which something changed since the last call, as [`Registry::visit`] does, and with
     /// those of its series that changed: whoever keeps what it saw needs no more. There can be one such keeper. With
-    /// `all`, and when the bot's size changed, `look` is called with every shard.
+    /// `all`, `look` is called with every series of every shard; when the bot's size changed, with every shard. If many
+    /// series of a shard changed it is called several times, between which a frame may come.
     pub fn collect(
         &self,
         now: UnixTime,
@@ -225,11 +229,26 @@ impl Registry {
             let mut shard = shared.peek();
             shard.settle(now, stale_after);
             shard.store.take_touched(&mut touched);
-            let view = ShardView::new(&shard);
-            look(&view, &touched);
+            if all {
+                touched.clear();
+                touched.extend(shard.store.ids());
+            }
+            let mut rest = &touched[..];
+            loop {
+                let (some, others) = shard.store.split_at_values(rest, VALUES_AT_ONCE);
+                look(&ShardView::new(&shard), some);
+                rest = others;
+                if rest.is_empty() {
+                    break;
+                }
+                MutexGuard::bump(&mut shard); // a frame that waits goes first
+            }
             touched.clear();
-            let summary = view.summary(now, stale_after);
-            shared.looked_at(&shard, shard.unchanged_until(now, stale_after));
+            let summary = ShardView::new(&shard).summary(now, stale_after);
+            // What a frame changed meanwhile may have been looked at before.
+            if !shard.store.is_touched() {
+                shared.looked_at(&shard, shard.unchanged_until(now, stale_after));
+            }
             if summary.is_listed(count) {
                 collected.summaries.push(summary);
             } else {

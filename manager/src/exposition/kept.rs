@@ -170,18 +170,17 @@ impl KeptPage {
         self.families.iter_mut().chain(&mut self.of_shards)
     }
 
-    /// Takes what changed of a shard; of one that it does not know, everything.
+    /// Takes what changed of a shard.
     fn take(&mut self, shard: &ShardView<'_>, touched: &[SeriesId]) {
-        let is_new = !self.places.contains_key(&shard.id());
-        if touched.is_empty() && !is_new {
+        if touched.is_empty() {
             return;
         }
         let (encoder, families, entry) = (self.encoder, &mut self.families, &mut self.entry);
         let places = self.places.entry(shard.id()).or_default();
         fetch(families, places, shard, touched);
-        let mut take = |id: SeriesId| {
+        for &id in touched {
             let Some(family) = shard.family(id) else {
-                return;
+                continue;
             };
             if places.len() <= id.index() {
                 places.resize(id.index() + 1, None);
@@ -194,11 +193,6 @@ impl KeptPage {
             {
                 kept.take(encoder, family, shard, id, place, entry);
             }
-        };
-        if is_new {
-            shard.ids().for_each(take);
-        } else {
-            touched.iter().for_each(|id| take(*id));
         }
     }
 

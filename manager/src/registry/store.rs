@@ -283,6 +283,26 @@ impl Store {
         }
     }
 
+    /// Whether series were touched since the last call of [`Store::take_touched`].
+    pub(super) fn is_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    /// The first of `ids` that have so many values together, but at least one, and the others.
+    pub(super) fn split_at_values<'a>(
+        &self,
+        ids: &'a [SeriesId],
+        values: usize,
+    ) -> (&'a [SeriesId], &'a [SeriesId]) {
+        let mut sum = 0;
+        let is_over = |id: &SeriesId| {
+            sum += self.get(*id).map_or(0, Series::width);
+            sum > values
+        };
+        let fitting = ids.iter().position(is_over).unwrap_or(ids.len());
+        ids.split_at_checked(fitting.max(1)).unwrap_or((ids, &[]))
+    }
+
     /// Moves to `taken` the series that were touched since the last call.
     pub(super) fn take_touched(&mut self, taken: &mut Vec<SeriesId>) {
         for id in &self.touched {

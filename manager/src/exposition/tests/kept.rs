@@ -242,3 +242,46 @@ fn a_page_that_is_being_sent_does_not_change() {
     assert_eq!(first.to_vec(), before);
     assert_ne!(scrape(at(0)).to_vec(), before);
 }
+
+/// Frames come while a large shard is looked at, some of whose series were looked at already.
+#[test]
+fn what_changes_during_a_scrape_is_on_the_next() {
+    let registry = registry();
+    let kept = Exposition::default();
+    let hello =
+        Hello { shard_id: 0, shard_count: 1, instance_id: [1; 16], started_at: at(0), client: "" };
+    let mut writer = registry.attach(hello, at(0)).unwrap().writer;
+    for (n, name) in (0..).zip(["a_total", "b_total", "c_total"]) {
+        let series = (0..1_600).map(|id| SeriesDefinition {
+            id: n * 1_600 + id,
+            labels: LabelSet::canonical([("l", id.to_string().as_str())], 0, None).unwrap(),
+            bounds: Bounds::none(),
+        });
+        let head = FamilyHead { name, kind: COUNTER, help: "", unit: "" };
+        let definition = FamilyDefinition { head, series: series.collect() };
+        registry.define(&mut writer, definition, at(0)).unwrap();
+    }
+    let ids: Vec<_> = (0..writer.ids() as u32).collect();
+    let mut apply = |sequence: u64| {
+        let values = vec![sequence as f64; ids.len()];
+        let frame = Frame {
+            kind: if sequence == 1 { FrameKind::Snapshot } else { FrameKind::Delta },
+            sequence,
+            samples: Samples { ids: &ids, values: &values },
+            removed: Samples::default(),
+            exemplars: &[],
+        };
+        writer.apply(frame, at(0)).unwrap();
+    };
+    let page = || kept.render(&registry, &[], at(0), (Format::TEXT, Coding::Identity)).to_vec();
+    for round in 0..20 {
+        std::thread::scope(|scope| {
+            let frames = scope.spawn(|| (1..=5).for_each(|n| apply(round * 5 + n)));
+            while !frames.is_finished() {
+                page();
+            }
+        });
+        let fresh = render(&registry, &[], at(0), Format::TEXT).to_vec();
+        assert!(sorted(Format::TEXT, &page()) == sorted(Format::TEXT, &fresh), "round {round}");
+    }
+}
