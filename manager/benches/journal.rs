@@ -12,7 +12,10 @@ use shardmeter_manager::{
     exposition::{Format, render},
     registry::{FrameKind, Registry},
 };
-use tokio::{runtime::Runtime, time::Instant};
+use tokio::{
+    runtime::Runtime,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 const ROUNDS: usize = 15;
@@ -78,7 +81,8 @@ fn start(runtime: &Runtime) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    runtime.block_on(checkpointed);
+    let checkpointed = async { timeout(Duration::from_secs(30), checkpointed).await };
+    runtime.block_on(checkpointed).unwrap();
     stop.cancel();
     runtime.block_on(running).unwrap().unwrap();
     restart(runtime, dir.path(), "a checkpoint", series, page);

@@ -21,29 +21,36 @@ pub(super) struct Deflated {
 
 /// Compresses pieces.
 #[derive(Debug)]
-pub(super) struct Deflater(Compress);
+pub(super) struct Deflater {
+    compress: Compress,
+    /// Where a piece is made, whose length is not known before; kept for its memory.
+    made: Vec<u8>,
+}
 
 impl Deflater {
     pub(super) fn new() -> Self {
         // Level 1: a page is compressed for one reader, and higher levels cost several times as much for a few percent.
-        Self(Compress::new(Compression::fast(), false))
+        Self { compress: Compress::new(Compression::fast(), false), made: Vec::new() }
     }
 
     pub(super) fn deflate(&mut self, text: &[u8]) -> Deflated {
-        self.0.reset();
-        let mut bytes = Vec::with_capacity(text.len() / 4 + 64);
+        let Self { compress, made } = self;
+        compress.reset();
+        made.clear();
+        made.reserve(text.len() / 4 + 64);
         let mut taken = 0;
         loop {
             let rest = text.get(taken..).unwrap_or_default();
             // Compressing from memory to memory cannot fail; were it to, the checksum would tell the reader.
-            let _ = self.0.compress_vec(rest, &mut bytes, FlushCompress::Full);
-            taken = self.0.total_in() as usize;
-            if taken >= text.len() && bytes.len() < bytes.capacity() {
+            let _ = compress.compress_vec(rest, made, FlushCompress::Full);
+            taken = compress.total_in() as usize;
+            if taken >= text.len() && made.len() < made.capacity() {
                 break;
             }
-            bytes.reserve(bytes.capacity().max(64));
+            made.reserve(made.capacity().max(64));
         }
-        Deflated::new(bytes, text)
+        // It is kept for long: with not a byte more than it needs.
+        Deflated::new(Bytes::copy_from_slice(made), text)
     }
 }
 
@@ -58,12 +65,12 @@ impl Deflated {
             bytes.extend_from_slice(&(!length).to_le_bytes());
             bytes.extend_from_slice(piece);
         }
-        Self::new(bytes, text)
+        Self::new(bytes.into(), text)
     }
 
-    fn new(bytes: Vec<u8>, text: &[u8]) -> Self {
+    fn new(bytes: Bytes, text: &[u8]) -> Self {
         Self {
-            bytes: bytes.into(),
+            bytes,
             checksum: crc32fast::hash(text),
             shift: crc32_combine_gen(text.len() as u64),
             length: text.len() as u32,

@@ -65,11 +65,11 @@ impl Exposition {
         (format, coding): (Format, Coding),
     ) -> Option<Page> {
         let mut kept = self.kept.lock();
-        if !kept.iter().any(|page| page.format == format) && !self.is_asked_again(format, now) {
-            return None;
-        }
         let is_new = !kept.iter().any(|page| page.format == format);
         if is_new {
+            if !self.is_asked_again(format, now) {
+                return None;
+            }
             let oldest = (0..).zip(kept.iter()).min_by_key(|(_, page)| page.asked_at);
             if let Some((at, _)) = oldest.filter(|_| kept.len() == MAX_PAGES) {
                 kept.swap_remove(at);

@@ -173,11 +173,6 @@ impl<'a> ShardView<'a> {
         self.shard.id
     }
 
-    /// All its series that were ever exposed, for [`ShardView::family`] and [`ShardView::series`].
-    pub fn ids(&self) -> impl Iterator<Item = SeriesId> + use<> {
-        self.shard.store.ids()
-    }
-
     /// The family of one of its series.
     #[must_use]
     pub fn family(&self, id: SeriesId) -> Option<&'a Family> {

@@ -200,8 +200,10 @@ impl Call {
         self.outbox.send(Ok(ReportResponse { message })).await.expect("the stream is open");
     }
 
-    pub(crate) async fn fail(self, status: Status) {
+    /// Ends the call with an error, and waits until the client has let go of it.
+    pub(crate) async fn fail(mut self, status: Status) {
         self.outbox.send(Err(status)).await.expect("the stream is open");
+        while self.next().await.is_some() {}
     }
 }
 

@@ -155,7 +155,6 @@ async fn a_refusal_is_tried_again_later() {
         let mut call = fake.accept().await;
         call.hello().await;
         call.fail(refusal).await;
-        tokio::time::sleep(INTERVAL).await;
         tokio::time::pause();
         let mut call = fake.accept().await;
         tokio::time::resume();
