@@ -113,8 +113,11 @@ impl Shard {
         if !before.is_empty() {
             self.lift_base(&before);
         }
+        if ended.owns {
+            self.refresh_owned();
+        }
         // What has no identity cannot return under it, and what never reported has nothing that could count twice.
-        if ended.key != InstanceKey::Anonymous && (ended.has_reported || ended.closed) {
+        if !ended.key.is_reused() && (ended.has_reported || ended.closed) {
             self.tombstones.push_back((ended.key, ended.last_sequence));
         }
         if self.tombstones.len() > MAX_TOMBSTONES {
@@ -139,7 +142,7 @@ impl Shard {
     }
 }
 
-/// One without identity could not be told that it was folded, and would count everything again on its return.
-fn may_end(instance: &Instance) -> bool {
-    instance.key != InstanceKey::Anonymous
+/// One that could not be told that it was folded would count everything again on its return.
+const fn may_end(instance: &Instance) -> bool {
+    !instance.key.is_reused()
 }

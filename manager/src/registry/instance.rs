@@ -22,6 +22,20 @@ pub enum InstanceKey {
     ProcessStart(u64),
     /// An HTTP sender without identity.
     Anonymous,
+    /// A grouping key of Pushgateway's API, without the shard's id.
+    Group(Box<str>),
+}
+
+impl InstanceKey {
+    /// Whether an instance that ended is not the one that comes next with this key: nobody has to be told that it ended.
+    pub(super) const fn is_reused(&self) -> bool {
+        matches!(self, Self::Anonymous | Self::Group(_))
+    }
+
+    /// Whether it owns its gauges whoever else reports for the shard: their labels say whose they are.
+    pub(super) const fn is_group(&self) -> bool {
+        matches!(self, Self::Group(_))
+    }
 }
 
 impl fmt::Display for InstanceKey {
@@ -31,6 +45,7 @@ impl fmt::Display for InstanceKey {
             Self::Named(name) => f.write_str(name),
             Self::ProcessStart(bits) => write!(f, "process_start_time={}", f64::from_bits(*bits)),
             Self::Anonymous => f.write_str("none"),
+            Self::Group(key) => f.write_str(key),
         }
     }
 }
@@ -82,6 +97,8 @@ pub(super) struct Instance {
     pub(super) last_sequence: u64,
     /// It said goodbye: counts stay, gauges go, and it is folded once it is the oldest.
     pub(super) closed: bool,
+    /// Its gauges are exposed.
+    pub(super) owns: bool,
     /// What it counted, by slot; slots past the end are 0.
     values: Vec<f64>,
     /// Which series it has now, by series; series past the end it has not.
@@ -107,6 +124,7 @@ impl Instance {
             taken_over: CancellationToken::new(),
             last_sequence: 0,
             closed: false,
+            owns: false,
             values: Vec::new(),
             has: Vec::new(),
             carried: Vec::new(),

@@ -3,7 +3,7 @@
 mod refused;
 mod repeat;
 
-use std::{cmp::Ordering, sync::Arc, time::Duration};
+use std::{cmp::Ordering, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use hashbrown::HashSet;
 use parking_lot::MutexGuard;
@@ -42,8 +42,20 @@ pub struct Report<'a> {
     pub started_at: Option<UnixTime>,
     /// How often the sender reports, if it said.
     pub interval: Option<Duration>,
-    /// Everything it has.
+    /// What the body stands for.
+    pub scope: Scope,
+    /// Everything it has, as far as the scope goes.
     pub families: &'a [ReportedFamily],
+}
+
+/// What a body replaces of what its sender said before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// All of it: a gauge that is not there has left.
+    #[default]
+    Everything,
+    /// The families that it names; the others stay as they were.
+    NamedFamilies,
 }
 
 /// One family of a body.
@@ -262,6 +274,27 @@ impl Registry {
         }
     }
 
+    /// Ends what `sender` reports for these shards: its counts stay, its gauges go. Returns the shards in which it did.
+    pub fn end(
+        &self,
+        sender: &InstanceKey,
+        shards: RangeInclusive<u32>,
+        now: UnixTime,
+    ) -> Vec<u32> {
+        let mut ended = self.shards_of(sender, *shards.start(), *shards.end());
+        ended.retain(|id| {
+            let shared = self.shard(*id);
+            let mut shard = shared.lock();
+            let open = shard.position(sender);
+            let open = open.filter(|at| shard.instances.get(*at).is_some_and(|i| !i.closed));
+            if let Some(at) = open {
+                shard.close(at, now, self.settings.stale_after, &self.recorder);
+            }
+            open.is_some()
+        });
+        ended
+    }
+
     /// Those of the shards `lowest` to `highest` that `sender` reports for.
     #[must_use]
     pub fn shards_of(&self, sender: &InstanceKey, lowest: u32, highest: u32) -> Vec<u32> {
@@ -292,9 +325,13 @@ impl Registry {
         let placed = self.place_all(shard, report, now, &mut refused);
         let at = shard.join(report.sender.clone(), Transport::Http, now, &self.recorder);
         let present = placed.iter().map(|(id, _)| *id).collect();
+        let named = match report.scope {
+            Scope::Everything => None,
+            Scope::NamedFamilies => Some(report.families.iter().map(|f| &*f.name).collect()),
+        };
         let mut news = News {
             is_new_run,
-            left: shard.left_out(at, &present),
+            left: shard.left_out(at, &present, named.as_ref()),
             rejected: refused.samples,
             ..News::default()
         };

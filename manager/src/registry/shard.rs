@@ -31,8 +31,6 @@ pub(super) struct Shard {
     /// In order of first Hello or post, which is the order their values are added in.
     pub(super) instances: Vec<Instance>,
     pub(super) tombstones: VecDeque<Tombstone>,
-    /// Ordinal of the instance whose gauges are exposed.
-    pub(super) owner: Option<u64>,
     /// The greatest ordinal given.
     pub(super) ordinals: u64,
     streams: u64,
@@ -51,16 +49,11 @@ impl Shard {
             exemplars: Exemplars::default(),
             instances: Vec::new(),
             tombstones: VecDeque::new(),
-            owner: None,
             ordinals: 0,
             streams: 0,
             fell_at: None,
             tally: Tally::default(),
         }
-    }
-
-    pub(super) fn is_owner(&self, ordinal: u64) -> bool {
-        self.owner == Some(ordinal)
     }
 
     /// Number of a new stream; greater than all before.
@@ -70,11 +63,9 @@ impl Shard {
     }
 
     /// The instance's place in `instances`: the newest's, should damage to the journal have left two of a key. A closed one
-    /// is found too, but not an anonymous one, which has no identity to return with.
+    /// is found too, unless it has no identity to return with.
     pub(super) fn position(&self, key: &InstanceKey) -> Option<usize> {
-        self.instances
-            .iter()
-            .rposition(|i| i.key == *key && !(i.closed && *key == InstanceKey::Anonymous))
+        self.instances.iter().rposition(|i| i.key == *key && !(i.closed && key.is_reused()))
     }
 
     /// The last sequence of an instance that was folded, or said goodbye and waits for it.
@@ -82,7 +73,7 @@ impl Shard {
         let folded = self.tombstones.iter().find(|(folded, _)| folded == key).map(|(_, k)| *k);
         folded.or_else(|| {
             let closed = self.instances.iter().find(|i| i.closed && i.key == *key);
-            closed.filter(|_| *key != InstanceKey::Anonymous).map(|i| i.last_sequence)
+            closed.filter(|_| !key.is_reused()).map(|i| i.last_sequence)
         })
     }
 
@@ -300,14 +291,25 @@ impl Shard {
         all.into_iter().for_each(|id| self.carry(at, id));
     }
 
-    /// The gauges of instance `at` that are not among those `present`: what a whole report leaves out has left.
-    pub(super) fn left_out(&self, at: usize, present: &HashSet<SeriesId>) -> Vec<u32> {
+    /// The gauges of instance `at` that are not among those `present`: what a whole report leaves out has left. Of one that
+    /// speaks of some families alone, those of them.
+    pub(super) fn left_out(
+        &self,
+        at: usize,
+        present: &HashSet<SeriesId>,
+        families: Option<&HashSet<&str>>,
+    ) -> Vec<u32> {
         let Some(instance) = self.instances.get(at) else {
             return Vec::new();
         };
-        let owned = self.store.with_owned().map(|(id, _)| id);
-        let left = owned.filter(|id| instance.has(*id) && !present.contains(id));
-        left.map(|id| id.index() as u32).collect()
+        let is_named = |series: &Series| {
+            let family = || self.store.family_of(series);
+            families
+                .is_none_or(|named| family().is_some_and(|family| named.contains(&*family.name)))
+        };
+        let owned = self.store.with_owned().filter(|(_, series)| is_named(series));
+        let left = owned.filter(|(id, _)| instance.has(*id) && !present.contains(id));
+        left.map(|(id, _)| id.index() as u32).collect()
     }
 
     /// Whether instance `at` reported exactly this last.
@@ -330,12 +332,21 @@ impl Shard {
 
     /// What time alone changes: who owns the gauges (E3).
     pub(super) fn settle(&mut self, now: UnixTime, stale_after: Duration) {
-        let alive = self.instances.iter().rfind(|i| i.is_alive(now, stale_after));
-        let owner = alive.map(|i| i.ordinal);
-        if owner != self.owner {
-            self.owner = owner;
-            let owned: Vec<_> = self.store.with_owned().map(|(id, _)| id).collect();
-            owned.into_iter().for_each(|id| self.refresh(id));
+        let mut changed = false;
+        let mut is_owned = false;
+        for instance in self.instances.iter_mut().rev() {
+            let owns = instance.is_alive(now, stale_after)
+                && (instance.key.is_group() || !std::mem::replace(&mut is_owned, true));
+            changed |= std::mem::replace(&mut instance.owns, owns) != owns;
         }
+        if changed {
+            self.refresh_owned();
+        }
+    }
+
+    /// Others own gauges than before.
+    pub(super) fn refresh_owned(&mut self) {
+        let owned: Vec<_> = self.store.with_owned().map(|(id, _)| id).collect();
+        owned.into_iter().for_each(|id| self.refresh(id));
     }
 }

@@ -153,7 +153,7 @@ impl ShardView<'_> {
             last_report: i.last_report,
             last_sequence: i.last_sequence,
             connected: i.stream != 0,
-            owner: shard.is_owner(i.ordinal),
+            owner: i.owns,
         };
         ShardStatus {
             summary: self.summary(now, stale_after),

@@ -4,6 +4,7 @@ mod anonymous;
 mod bounds;
 mod escaped;
 mod exemplars;
+mod groups;
 mod posts;
 mod rejects;
 mod status;
@@ -225,5 +226,14 @@ pub(crate) fn post(
 
 /// A report of shard 0 that says nothing of itself.
 pub(crate) fn report(sender: InstanceKey, families: &[ReportedFamily]) -> Report<'_> {
-    Report { shard_id: 0, sender, sequence: None, started_at: None, interval: None, families }
+    let scope = Scope::Everything;
+    Report {
+        shard_id: 0,
+        sender,
+        sequence: None,
+        started_at: None,
+        interval: None,
+        scope,
+        families,
+    }
 }

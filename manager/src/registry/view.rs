@@ -14,8 +14,6 @@ use crate::{
 impl Shard {
     /// Computes anew what is exposed of a series, or of the one shown in its place.
     pub(super) fn refresh(&mut self, id: SeriesId) {
-        let owner =
-            self.owner.and_then(|ordinal| self.instances.iter().find(|i| i.ordinal == ordinal));
         let Some(series) = self.store.get_mut(id) else {
             return;
         };
@@ -26,7 +24,8 @@ impl Shard {
         };
         let mut changed = false;
         if owned > 0 {
-            let of_owner = owner.filter(|i| i.has(id)).and_then(|i| i.values(slot, owned));
+            let owner = self.instances.iter().rfind(|i| i.owns && i.has(id));
+            let of_owner = owner.and_then(|i| i.values(slot, owned));
             changed = series.owned != of_owner.is_some();
             series.owned = of_owner.is_some();
             for (exposed, value) in exposed.iter_mut().zip(of_owner.unwrap_or_default()) {

@@ -309,7 +309,7 @@ impl Writer {
         self.accept(shard, at, frame.kind, frame.samples, &mut accepted);
         if frame.kind == FrameKind::Snapshot {
             let present = self.series_of(frame.samples.ids).collect();
-            accepted.left = shard.left_out(at, &present);
+            accepted.left = shard.left_out(at, &present, None);
         }
         self.accept(shard, at, FrameKind::Delta, frame.removed, &mut accepted);
         accepted.left.extend(self.series_of(frame.removed.ids).map(|id| id.index() as u32));
