@@ -22,8 +22,11 @@ mod fold;
 mod frame;
 mod instance;
 mod limits;
+mod parts;
+mod rearrange;
 mod report;
 mod restore;
+mod rules;
 mod shard;
 mod shared;
 mod status;
@@ -35,7 +38,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -44,8 +47,8 @@ use hashbrown::HashSet;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 pub use change::{
-    About, Change, FamilyChange, InstanceRecord, Misfit, ReportStep, SeriesStep, ShardRecord, Sink,
-    Step,
+    About, Change, FamilyChange, InstanceRecord, Misfit, PartValues, ReportStep, SeriesStep,
+    ShardRecord, Sink, Step,
 };
 pub use check::BadSample;
 pub use exemplars::ReportedExemplar;
@@ -55,9 +58,12 @@ pub use frame::{
     NotApplied, Outcome, SeriesDefinition,
 };
 pub use instance::{InstanceKey, Transport};
+pub use parts::{PartId, PartsRecord};
+pub use rearrange::Forgotten;
 pub use report::{
     NewValue, Placement, Repeat, Report, ReportError, ReportedFamily, ReportedSeries, Scope,
 };
+pub use rules::{Combine, Rule, RuleError, Rules, Treatment};
 pub use status::{Collected, InstanceStatus, ShardState, ShardStatus, ShardSummary};
 pub use store::SeriesId;
 pub use view::{SeriesView, ShardView};
@@ -79,6 +85,8 @@ pub struct Settings {
     pub max_series_per_family: usize,
     /// Series a shard may have in all.
     pub max_series_per_shard: usize,
+    /// Series at which no new shard is taken. Those that are there may have as many as they may.
+    pub max_series: usize,
 }
 
 impl Default for Settings {
@@ -88,6 +96,7 @@ impl Default for Settings {
             report_interval: Duration::from_secs(10),
             max_series_per_family: 2_000,
             max_series_per_shard: 5_000,
+            max_series: 10_000_000,
         }
     }
 }
@@ -112,12 +121,17 @@ pub enum Reason {
     DuplicateSeries,
     /// A limit on series was reached.
     Limit,
+    /// A rule drops the family: counted, and not said to the sender.
+    Rule,
+    /// A limit was reached, but the counts are in the family's `overflow="true"`: said to the sender, and counted nowhere, for
+    /// nothing is lost.
+    Overflow,
 }
 
 impl Reason {
-    /// All of them, in the order of their counters.
-    pub const ALL: [Self; 4] =
-        [Self::TypeConflict, Self::NameCollision, Self::DuplicateSeries, Self::Limit];
+    /// Those by which samples are lost, in the order of their counters.
+    pub const COUNTED: [Self; 5] =
+        [Self::TypeConflict, Self::NameCollision, Self::DuplicateSeries, Self::Limit, Self::Rule];
 
     /// The label value.
     #[must_use]
@@ -127,6 +141,8 @@ impl Reason {
             Self::NameCollision => "name_collision",
             Self::DuplicateSeries => "duplicate_series",
             Self::Limit => "limit",
+            Self::Overflow => "overflow",
+            Self::Rule => "rule",
         }
     }
 }
@@ -164,8 +180,19 @@ pub struct Registry {
     /// The shard count at the last [`Registry::collect`].
     collected_count: AtomicU32,
     recorder: Arc<Recorder>,
+    census: Census,
     /// The latest time that a restored change tells of.
     recorded_until: Mutex<UnixTime>,
+}
+
+/// What all shards have together, as it was last counted.
+#[derive(Debug, Default)]
+struct Census {
+    series: AtomicUsize,
+    /// Values of parts of merged series.
+    parts: AtomicUsize,
+    /// Ids that streams defined.
+    ids: AtomicUsize,
 }
 
 /// How many shards the bot has, as the instance that began last says.
@@ -182,15 +209,26 @@ impl FleetSize {
 }
 
 impl Registry {
-    /// An empty registry. `reserved` are families the manager itself exposes; shards cannot report them.
+    /// An empty registry without rules. `reserved` are families the manager itself exposes; shards cannot report them.
     #[must_use]
     pub fn new<'a>(
         settings: Settings,
         reserved: impl IntoIterator<Item = (&'a str, MetricType)>,
     ) -> Self {
+        Self::with_rules(settings, reserved, Rules::default())
+    }
+
+    /// The same, with rules.
+    #[must_use]
+    pub fn with_rules<'a>(
+        settings: Settings,
+        reserved: impl IntoIterator<Item = (&'a str, MetricType)>,
+        rules: Rules,
+    ) -> Self {
         Self {
             settings,
-            families: FamilyTable::new(reserved),
+            families: FamilyTable::new(reserved, rules),
+            census: Census::default(),
             shards: RwLock::default(),
             fleet: Mutex::default(),
             collected_count: AtomicU32::new(0),
@@ -212,7 +250,8 @@ impl Registry {
     /// Calls `look` with every shard of which something changed since the last call, as [`Registry::visit`] does, and with
     /// those of its series that changed: whoever keeps what it saw needs no more. There can be one such keeper. With
     /// `all`, `look` is called with every series of every shard; when the bot's size changed, with every shard. If many
-    /// series of a shard changed it is called several times, between which a frame may come.
+    /// series of a shard changed it is called several times, between which a frame may come. Should its series have got other
+    /// places, [`ShardView::before`] says so the first time.
     pub fn collect(
         &self,
         now: UnixTime,
@@ -233,20 +272,24 @@ impl Registry {
                 touched.clear();
                 touched.extend(shard.store.ids());
             }
+            let mut renumbered = shard.renumbered.take();
             let mut rest = &touched[..];
             loop {
                 let (some, others) = shard.store.split_at_values(rest, VALUES_AT_ONCE);
-                look(&ShardView::new(&shard), some);
+                look(&ShardView::renumbered(&shard, renumbered.take()), some);
                 rest = others;
                 if rest.is_empty() {
                     break;
                 }
                 MutexGuard::bump(&mut shard); // a frame that waits goes first
+                if shard.renumbered.is_some() {
+                    break; // all of them have other places now, and are looked at next time
+                }
             }
             touched.clear();
             let summary = ShardView::new(&shard).summary(now, stale_after);
             // What a frame changed meanwhile may have been looked at before.
-            if !shard.store.is_touched() {
+            if !shard.store.is_touched() && shard.renumbered.is_none() {
                 shared.looked_at(&shard, shard.unchanged_until(now, stale_after));
             }
             if summary.is_listed(count) {
@@ -326,6 +369,36 @@ impl Registry {
     /// All shards, in order of id.
     fn all(&self) -> Vec<Arc<SharedShard>> {
         self.shards.read().values().map(Arc::clone).collect()
+    }
+
+    /// Counts what all shards have together, which limits go by. To be called every second or so.
+    pub fn count(&self) {
+        let (mut series, mut parts, mut ids) = (0, 0, 0);
+        for shard in self.all() {
+            let shard = shard.peek();
+            series += shard.store.len();
+            parts += shard.parts();
+            ids += shard.instances.iter().map(|instance| instance.ids).sum::<usize>();
+        }
+        self.census.series.store(series, Relaxed);
+        self.census.parts.store(parts, Relaxed);
+        self.census.ids.store(ids, Relaxed);
+    }
+
+    /// Whether no more parts of merged series can be kept.
+    fn is_full_of_parts(&self) -> bool {
+        self.census.parts.load(Relaxed) >= limits::MAX_PARTS
+    }
+
+    /// Whether streams may have no more ids than each always may.
+    fn is_full_of_ids(&self) -> bool {
+        self.census.ids.load(Relaxed) >= limits::MAX_IDS
+    }
+
+    /// Whether a shard is known, or can be taken.
+    fn may_have(&self, shard_id: u32) -> bool {
+        self.census.series.load(Relaxed) < self.settings.max_series
+            || self.shards.read().contains_key(&shard_id)
     }
 
     fn note_fleet_size(&self, shard_count: u32, said_at: UnixTime) {

@@ -5,6 +5,7 @@ mod bounds;
 mod escaped;
 mod exemplars;
 mod groups;
+mod overflow;
 mod posts;
 mod rejects;
 mod status;

@@ -132,6 +132,7 @@ fn add_counts(
 #[derive(Debug)]
 pub struct ShardView<'a> {
     pub(super) shard: &'a Shard,
+    before: Option<Box<[u32]>>,
 }
 
 /// One exposed series.
@@ -163,7 +164,19 @@ impl<'a> SeriesView<'a> {
 
 impl<'a> ShardView<'a> {
     pub(super) fn new(shard: &'a Shard) -> Self {
-        Self { shard }
+        Self { shard, before: None }
+    }
+
+    /// The same; `before` is the family's id of each series by the place it had when the shard was last looked at.
+    pub(super) const fn renumbered(shard: &'a Shard, before: Option<Box<[u32]>>) -> Self {
+        Self { shard, before }
+    }
+
+    /// If series have other places than when the shard was last looked at: the family's id of each, by the place it had. What
+    /// is kept of those is to be dropped; all that there is now counts as changed.
+    #[must_use]
+    pub fn before(&self) -> Option<&[u32]> {
+        self.before.as_deref()
     }
 
     /// The shard's id.
