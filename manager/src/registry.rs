@@ -18,6 +18,7 @@ mod change;
 mod check;
 mod exemplars;
 mod family;
+mod fleet;
 mod fold;
 mod frame;
 mod instance;
@@ -72,6 +73,7 @@ pub use writer::{Attached, Writer};
 use crate::{clock::UnixTime, model::MetricType};
 use change::Recorder;
 use family::FamilyTable;
+use fleet::Fleet;
 use shared::SharedShard;
 
 /// What the registry needs to know of the manager's configuration.
@@ -181,6 +183,8 @@ pub struct Registry {
     collected_count: AtomicU32,
     recorder: Arc<Recorder>,
     census: Census,
+    /// What shards show together, as of the last [`Registry::collect`].
+    fleet_sums: Mutex<Fleet>,
     /// The latest time that a restored change tells of.
     recorded_until: Mutex<UnixTime>,
 }
@@ -229,6 +233,7 @@ impl Registry {
             settings,
             families: FamilyTable::new(reserved, rules),
             census: Census::default(),
+            fleet_sums: Mutex::default(),
             shards: RwLock::default(),
             fleet: Mutex::default(),
             collected_count: AtomicU32::new(0),
@@ -237,9 +242,22 @@ impl Registry {
         }
     }
 
-    /// Calls `look` with every shard that ever reported, in order of id. Each shard is locked while it is looked at, so
-    /// what `look` sees of it comes from whole frames.
+    /// Calls `look` with every shard that ever reported, in order of id, and then with what is shown of all together. Each
+    /// shard is locked while it is looked at, so what `look` sees of it comes from whole frames.
     pub fn visit(&self, now: UnixTime, mut look: impl FnMut(&ShardView<'_>)) {
+        let mut fleet = Fleet::default();
+        self.visit_shards(now, |shard| {
+            look(shard);
+            if self.families.collapses() {
+                let all: Vec<_> = shard.shard.store.ids().collect();
+                fleet.take(shard.shard, &all);
+            }
+        });
+        fleet.settle(&self.families, true);
+        look(&fleet.view());
+    }
+
+    fn visit_shards(&self, now: UnixTime, mut look: impl FnMut(&ShardView<'_>)) {
         for shard in self.all() {
             let mut shard = shard.peek();
             shard.settle(now, self.settings.stale_after);
@@ -264,6 +282,7 @@ impl Registry {
         let complete = all || count_before != count;
         let mut collected = Collected { complete, ..Collected::default() };
         let mut touched = Vec::new();
+        let mut fleet = self.fleet_sums.lock();
         for shared in self.due(now, complete) {
             let mut shard = shared.peek();
             shard.settle(now, stale_after);
@@ -273,10 +292,16 @@ impl Registry {
                 touched.extend(shard.store.ids());
             }
             let mut renumbered = shard.renumbered.take();
+            if renumbered.is_some() {
+                fleet.forget(shard.id);
+            }
             let mut rest = &touched[..];
             loop {
                 let (some, others) = shard.store.split_at_values(rest, VALUES_AT_ONCE);
                 look(&ShardView::renumbered(&shard, renumbered.take()), some);
+                if self.families.collapses() {
+                    fleet.take(&shard, some);
+                }
                 rest = others;
                 if rest.is_empty() {
                     break;
@@ -298,6 +323,8 @@ impl Registry {
                 collected.unlisted.push(summary.id);
             }
         }
+        let changed = fleet.settle(&self.families, all);
+        look(&fleet.view(), &changed);
         if complete {
             // One that came meanwhile is among those that were not looked at.
             let seen = collected.summaries.iter().map(|shard| shard.id);
@@ -326,7 +353,7 @@ impl Registry {
     #[must_use]
     pub fn status(&self, now: UnixTime) -> Vec<ShardStatus> {
         let mut known = BTreeMap::new();
-        self.visit(now, |view| {
+        self.visit_shards(now, |view| {
             known.insert(view.id(), view.status(now, self.settings.stale_after));
         });
         self.complete(known, ShardStatus::never_seen, |shard| &shard.summary)
@@ -336,7 +363,7 @@ impl Registry {
     #[must_use]
     pub fn summaries(&self, now: UnixTime) -> Vec<ShardSummary> {
         let mut known = BTreeMap::new();
-        self.visit(now, |view| {
+        self.visit_shards(now, |view| {
             known.insert(view.id(), view.summary(now, self.settings.stale_after));
         });
         self.complete(known, ShardSummary::never_seen, |shard| shard)

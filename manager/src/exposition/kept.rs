@@ -323,7 +323,7 @@ impl KeptFamily {
         if let Some(series) = shard.series(id) {
             let before = place.map_or(&[][..], |place| self.chunks.text(place));
             if !encoder.revalue(entry, before, head, &series) {
-                encoder.series(entry, head, Some(shard.id()), &series);
+                encoder.series(entry, head, shard.shard_id(), &series);
             }
         }
         let key = Key { shard_id: shard.id(), series: id.index() as u32 };

@@ -250,6 +250,11 @@ impl FamilyTable {
         Ok(())
     }
 
+    /// Whether rules put shards together.
+    pub(super) fn collapses(&self) -> bool {
+        self.rules.collapse()
+    }
+
     /// Families that rules treat otherwise now than when they were made, by id.
     pub(super) fn treated_otherwise(&self) -> Vec<u32> {
         let known = self.known.read();

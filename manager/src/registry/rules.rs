@@ -124,6 +124,11 @@ pub enum RuleError {
 }
 
 impl Rules {
+    /// Whether any puts shards together.
+    pub(super) fn collapse(&self) -> bool {
+        self.0.iter().any(|rule| rule.treatment.collapse_shards)
+    }
+
     /// What is done with a family.
     pub(super) fn treatment(&self, name: &str, kind: MetricType) -> Treatment {
         let fits =

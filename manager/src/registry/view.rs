@@ -2,6 +2,7 @@
 
 use super::{
     Family,
+    fleet::FLEET,
     instance::Instance,
     shard::Shard,
     store::{Series, SeriesId},
@@ -90,7 +91,11 @@ impl Shard {
     /// What is exposed of a series.
     fn shown(&self, id: SeriesId) -> Option<SeriesView<'_>> {
         let series = self.store.get(id)?;
-        let hidden = self.store.group(id).is_some_and(|(shown, _)| shown != id);
+        let is_collapsed = || {
+            let family = self.store.family_of(series);
+            self.id != FLEET && family.is_some_and(|family| family.treatment.collapse_shards)
+        };
+        let hidden = self.store.group(id).is_some_and(|(shown, _)| shown != id) || is_collapsed();
         (!hidden && is_exposed(series)).then(|| SeriesView {
             labels: self.store.labels(series),
             bounds: &series.bounds,
@@ -113,7 +118,7 @@ pub(super) fn total(base: &[f64], instances: &[Instance], slot: usize) -> f64 {
 
 /// Adds to `sum`, which has `bounds`, what was counted in `other_bounds`: at bound b all up to the greatest other bound
 /// that is no greater. Count and sum, the last two, are exact.
-fn add_counts(
+pub(super) fn add_counts(
     kind: MetricType,
     (bounds, sum): (&Bounds, &mut [f64]),
     (other_bounds, values): (&Bounds, &[f64]),
@@ -163,7 +168,7 @@ impl<'a> SeriesView<'a> {
 }
 
 impl<'a> ShardView<'a> {
-    pub(super) fn new(shard: &'a Shard) -> Self {
+    pub(super) const fn new(shard: &'a Shard) -> Self {
         Self { shard, before: None }
     }
 
@@ -179,10 +184,16 @@ impl<'a> ShardView<'a> {
         self.before.as_deref()
     }
 
-    /// The shard's id.
+    /// The shard's id; greater than any, where it is all shards together.
     #[must_use]
-    pub fn id(&self) -> u32 {
+    pub const fn id(&self) -> u32 {
         self.shard.id
+    }
+
+    /// The label that it has on a page: none, where it is all shards together.
+    #[must_use]
+    pub const fn shard_id(&self) -> Option<u32> {
+        if self.shard.id == FLEET { None } else { Some(self.shard.id) }
     }
 
     /// The family of one of its series.

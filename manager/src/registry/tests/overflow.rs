@@ -22,7 +22,7 @@ fn restored(changes: &[Change<'static>], settings: Settings) -> Registry {
 }
 
 /// All of a registry, as a checkpoint has it.
-fn checkpoint(registry: &Registry) -> Vec<Change<'static>> {
+pub(super) fn checkpoint(registry: &Registry) -> Vec<Change<'static>> {
     let mut all = Vec::new();
     registry.checkpoint(|changes| {
         let record = postcard::to_allocvec(changes).unwrap();
