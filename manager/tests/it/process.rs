@@ -23,6 +23,8 @@ pub(crate) struct Running {
     process: Child,
     /// Where its HTTP port is.
     pub(crate) http: String,
+    /// Where its gRPC port is.
+    pub(crate) grpc: String,
 }
 
 impl Running {
@@ -32,15 +34,16 @@ impl Running {
 
     /// Starts a command that becomes a manager, and waits until it listens.
     pub(crate) fn spawn(mut command: Command) -> Self {
-        let mut running =
-            Self { process: command.stderr(Stdio::piped()).spawn().unwrap(), http: String::new() };
+        let process = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut running = Self { process, http: String::new(), grpc: String::new() };
         let mut log = BufReader::new(running.process.stderr.take().unwrap()).lines();
-        let addr = log.find_map(|line| {
+        let addrs = log.find_map(|line| {
             let line = line.unwrap();
-            let addr = line.split_once("http_addr=")?.1.split_whitespace().next()?;
-            Some(addr.to_owned())
+            let addr = |name| line.split_once(name)?.1.split_whitespace().next();
+            let [http, grpc] = [addr("http_addr=")?, addr("grpc_addr=")?];
+            Some([http, grpc].map(|addr| format!("http://{addr}")))
         });
-        running.http = format!("http://{}", addr.expect("it ended without listening"));
+        [running.http, running.grpc] = addrs.expect("it ended without listening");
         // Somebody must read on, or a full pipe would stop it.
         std::thread::spawn(move || log.for_each(drop));
         running
@@ -109,6 +112,6 @@ fn a_closed_standard_error_keeps_it_from_nothing() {
     let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
     assert!(log.any(|line| line.unwrap().contains("http_addr=")));
     drop(log);
-    let running = Running { process, http: String::new() };
+    let running = Running { process, http: String::new(), grpc: String::new() };
     assert_eq!(running.terminate(), Some(0));
 }

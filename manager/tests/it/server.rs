@@ -88,10 +88,7 @@ impl Server {
 
     /// Opens a Report stream on a connection of its own.
     pub(crate) async fn stream(&self) -> Stream {
-        let (says, said) = mpsc::channel(16);
-        let mut client = TelemetryServiceClient::new(self.channel().await);
-        let answers = client.report(ReceiverStream::new(said)).await.unwrap();
-        Stream { says, answers: answers.into_inner() }
+        Stream::open(self.channel().await).await
     }
 
     /// A stream of `instance` of shard 0 of 2 that said Hello and defined the counter `c_total` as id 0.
@@ -111,6 +108,13 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    pub(crate) async fn open(channel: Channel) -> Self {
+        let (says, said) = mpsc::channel(16);
+        let mut client = TelemetryServiceClient::new(channel);
+        let answers = client.report(ReceiverStream::new(said)).await.unwrap();
+        Self { says, answers: answers.into_inner() }
+    }
+
     pub(crate) async fn say(&self, said: Said) {
         let message = Some(said);
         // If the session has ended, the test sees it in the answers.
@@ -118,7 +122,11 @@ impl Stream {
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Answer>, Status> {
-        let answer = timeout(PROMPT, self.answers.message()).await.expect("no answer")?;
+        self.next_within(PROMPT).await
+    }
+
+    async fn next_within(&mut self, time: Duration) -> Result<Option<Answer>, Status> {
+        let answer = timeout(time, self.answers.message()).await.expect("no answer")?;
         Ok(answer.map(|a| a.message.expect("an empty answer")))
     }
 
@@ -127,7 +135,12 @@ impl Stream {
     }
 
     pub(crate) async fn ack(&mut self) -> v1::Ack {
-        match self.answer().await {
+        self.ack_within(PROMPT).await
+    }
+
+    /// The answer to something that is much.
+    pub(crate) async fn ack_within(&mut self, time: Duration) -> v1::Ack {
+        match self.next_within(time).await.unwrap().expect("the stream ended") {
             Answer::Ack(ack) => ack,
             other => panic!("{other:?}"),
         }
