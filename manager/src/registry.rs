@@ -56,7 +56,7 @@ pub use frame::{
 };
 pub use instance::{InstanceKey, Transport};
 pub use report::{
-    NewValue, Placement, Repeat, Report, ReportError, ReportedFamily, ReportedSeries, Scope,
+    NewValue, Place, Placement, Repeat, Report, ReportError, ReportedFamily, ReportedSeries, Scope,
 };
 pub use status::{Collected, InstanceStatus, ShardState, ShardStatus, ShardSummary};
 pub use store::SeriesId;

@@ -202,7 +202,7 @@ pub(crate) fn family(
                 bounds: Bounds::none(),
                 values: values.to_vec(),
                 exemplars: Vec::new(),
-                line,
+                place: Place::Line(line),
             })
             .collect(),
     }
