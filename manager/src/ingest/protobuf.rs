@@ -44,9 +44,9 @@ pub enum ProtobufProblem {
     /// It is something else.
     #[error("it is no io.prometheus.client.MetricFamily: {0}")]
     Decode(#[from] prost::DecodeError),
-    /// A field of a kind that no such message has.
-    #[error("it is no io.prometheus.client.MetricFamily: it has a group")]
-    Group,
+    /// A field that is of another kind there.
+    #[error("it is no io.prometheus.client.MetricFamily: field {0} is of another kind")]
+    Field(usize),
     /// A metric that would take much memory.
     #[error("a metric of {0} bytes; {MAX_METRIC} is the limit")]
     Long(usize),
@@ -110,9 +110,6 @@ fn decode(metric: &[u8]) -> Result<Metric, ProtobufProblem> {
     }
     Ok(Metric::decode(metric)?)
 }
-
-#[cfg(test)]
-mod tests;
 
 #[cfg(test)]
 mod tests;

@@ -151,6 +151,7 @@ pub(super) fn metrics(family: &[u8]) -> impl Iterator<Item = Result<&[u8], Proto
         while !rest.is_empty() {
             match field(&mut rest) {
                 Ok((METRIC, Some(metric))) => return Some(Ok(metric)),
+                Ok((METRIC, None)) => return Some(Err(ProtobufProblem::Field(METRIC))),
                 Ok(_) => {}
                 Err(problem) => {
                     rest = &[];
@@ -171,7 +172,7 @@ fn field<'a>(rest: &mut &'a [u8]) -> Result<(usize, Option<&'a [u8]>), ProtobufP
         2 => return Ok((key >> 3, Some(delimited(rest)?))),
         5 => 4,
         // Groups, which metrics.proto never had.
-        _ => return Err(ProtobufProblem::Group),
+        _ => return Err(ProtobufProblem::Field(key >> 3)),
     };
     *rest = rest.get(fixed..).ok_or(ProtobufProblem::Length)?;
     Ok((key >> 3, None))
