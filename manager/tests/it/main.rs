@@ -8,6 +8,7 @@
 
 mod grpc;
 mod http;
+mod ingest;
 mod journal;
 mod process;
 mod promtool;
