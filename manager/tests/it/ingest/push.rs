@@ -39,15 +39,7 @@ async fn a_group_is_replaced_added_to_and_ended() {
     server.wait_for("shardmeter_manager_posts_repeated_total 1").await;
 
     assert_eq!(add("h{x=\"1\"} 3\ni 4\n").await.0, 200);
-    assert_eq!(
-        pushed(&server).await,
-        [
-            "c_total{G} 5",
-            g,
-            "h{G,x=\"1\"} 3",
-            "i{G} 4"
-        ]
-    );
+    assert_eq!(pushed(&server).await, ["c_total{G} 5", g, "h{G,x=\"1\"} 3", "i{G} 4"]);
     // The body that was PUT comes by POST, and by PUT again: another scope is no repetition.
     assert_eq!(add(counted).await.0, 200);
     assert_eq!(pushed(&server).await, ["c_total{G} 5", g, "h{G} 2", "i{G} 4"]);
