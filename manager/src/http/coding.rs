@@ -1,7 +1,10 @@
 //! Bodies that come compressed (RFC 9110, section 8.4): read in a stream that stops at the limit, so that a bomb costs no
 //! more than a body of that size.
 
-use std::io::{self, BufRead, Read as _};
+use std::{
+    fmt,
+    io::{self, BufRead, Read as _},
+};
 
 use axum::{
     body::Bytes,
@@ -48,7 +51,9 @@ impl Coding {
         for name in named {
             coding = match (coding, Self::named(name)) {
                 (Self::Identity, Some(known)) => known,
-                (first, Some(_)) => return Err(refuse(&format!("compresses twice ({first:?})"))),
+                (first, Some(_)) => {
+                    return Err(refuse(&format!("compresses twice, first as {first}")));
+                }
                 (_, None) => {
                     return Err(refuse(&format!("is {:?}", String::from_utf8_lossy(name))));
                 }
@@ -99,6 +104,16 @@ fn refuse(what: &str) -> HttpError {
     HttpError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
 }
 
+impl fmt::Display for Coding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Identity => "identity",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
 impl From<Broken> for HttpError {
     fn from(broken: Broken) -> Self {
         match broken {
@@ -107,11 +122,8 @@ impl From<Broken> for HttpError {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
             }
             Broken::Data(coding, error) => {
-                let message = format!("the body is not the {coding:?} that it says it is: {error}");
-                Self::new(
-                    StatusCode::BAD_REQUEST,
-                    message.replace("Gzip", "gzip").replace("Zstd", "zstd"),
-                )
+                let message = format!("the body is not the {coding} that it says it is: {error}");
+                Self::new(StatusCode::BAD_REQUEST, message)
             }
         }
     }

@@ -70,8 +70,10 @@ struct Counter {
     value: f64,
 }
 
-/// A counter `a_total` of this value in each format.
-fn bodies(value: f64) -> [(&'static [(&'static str, &'static str)], Vec<u8>); 5] {
+type Headers = &'static [(&'static str, &'static str)];
+
+/// A counter `a_total` of this value in each format, and what says which.
+fn bodies(value: f64) -> [(Headers, Vec<u8>); 5] {
     let text = format!("# TYPE a_total counter\na_total {value}\n").into_bytes();
     let openmetrics = format!("# TYPE a counter\na_total {value}\n# EOF\n").into_bytes();
     let metric = vec![Metric { counter: Some(Counter { value }) }];
