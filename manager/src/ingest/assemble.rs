@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::UnixTime,
     model::{Exemplar, ExemplarError, MetricType},
-    registry::Place,
+    registry::BodyPlace,
 };
 
 /// Reads a body into `drafts`, of which there are none yet.
@@ -24,8 +24,11 @@ pub(super) fn assemble(body: &str, drafts: Drafts<'_>) -> Result<Body, IngestErr
             Line::Help { name, .. } | Line::Type { name, .. } | Line::Unit { name, .. } => name,
             Line::Sample(sample) => &sample.name,
         };
-        let at =
-            |problem| AssembleError { place: Place::Line(number), name: name.to_string(), problem };
+        let at = |problem| AssembleError {
+            place: BodyPlace::Line(number),
+            name: name.to_string(),
+            problem,
+        };
         match &line {
             Line::Help { name, text } => assembly.help(name, text),
             Line::Type { name, kind } => assembly.kind(name, *kind),
@@ -133,7 +136,7 @@ impl Assembly<'_> {
             return Ok(());
         }
         let value = Value { number: sample.value, sample: number };
-        let series = self.drafts.named(name).series(shard_id, labels, Place::Line(line));
+        let series = self.drafts.named(name).series(shard_id, labels, BodyPlace::Line(line));
         let exemplar = sample.exemplar.as_ref().map(exemplar);
         series.exemplars.extend(exemplar.map(|exemplar| (bound.unwrap_or(0.0), exemplar)));
         let slot = match part {

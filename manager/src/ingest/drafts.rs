@@ -7,7 +7,7 @@ use hashbrown::{HashMap, hash_map::Entry};
 use super::{Group, ShardIds, ValueAt};
 use crate::{
     model::{Bounds, BoundsError, Exemplar, ExemplarError, LabelError, LabelSet, MetricType},
-    registry::{Place, ReportedExemplar, ReportedFamily, ReportedSeries},
+    registry::{BodyPlace, ReportedExemplar, ReportedFamily, ReportedSeries},
 };
 
 /// What is well-formed, but does not make metrics.
@@ -15,7 +15,7 @@ use crate::{
 #[error("{place}: {name}: {problem}")]
 pub struct AssembleError {
     /// Where.
-    pub place: Place,
+    pub place: BodyPlace,
     /// The metric in question.
     pub name: String,
     /// What is wrong.
@@ -67,7 +67,7 @@ pub enum AssembleProblem {
     SampleName(MetricType),
     /// The same sample twice.
     #[error("this sample is already there; its series begins at {0}")]
-    Twice(Place),
+    Twice(BodyPlace),
     /// A part that must be there.
     #[error("a {} without {part}", kind.as_str())]
     Missing {
@@ -111,7 +111,7 @@ pub(super) struct Draft {
 pub(super) struct DraftSeries {
     shard_id: u32,
     labels: LabelSet,
-    pub(super) place: Place,
+    pub(super) place: BodyPlace,
     pub(super) bounded: Vec<(f64, Value)>,
     pub(super) count: Option<Value>,
     pub(super) sum: Option<Value>,
@@ -232,7 +232,7 @@ impl Draft {
         &mut self,
         shard_id: u32,
         labels: LabelSet,
-        place: Place,
+        place: BodyPlace,
     ) -> &mut DraftSeries {
         let at = match self.by_labels.entry((shard_id, labels)) {
             Entry::Occupied(known) => *known.get(),
@@ -260,7 +260,7 @@ impl Draft {
         &mut self,
         shard_id: u32,
         labels: LabelSet,
-        place: Place,
+        place: BodyPlace,
     ) -> Result<&mut DraftSeries, AssembleProblem> {
         let series = self.series(shard_id, labels, place);
         let is_new = series.plain.is_none() && series.count.is_none();

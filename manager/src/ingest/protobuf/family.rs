@@ -13,14 +13,14 @@ use crate::{
         drafts::{AssembleError, AssembleProblem, DraftSeries, Drafts, Value},
     },
     model::{Bounds, Exemplar, ExemplarError, MetricType, is_name},
-    registry::Place,
+    registry::BodyPlace,
 };
 
 /// A family, as its message begins.
 pub(super) struct Family {
     head: Head,
     kind: Type,
-    place: Place,
+    place: BodyPlace,
 }
 
 impl Family {
@@ -30,7 +30,7 @@ impl Family {
             return Err(ProtobufProblem::Name(head.name));
         }
         match Type::try_from(head.kind) {
-            Ok(kind) => Ok(Self { head, kind, place: Place::Message(message) }),
+            Ok(kind) => Ok(Self { head, kind, place: BodyPlace::Message(message) }),
             Err(_) => Err(ProtobufProblem::Type { name: head.name, kind: head.kind }),
         }
     }

@@ -152,7 +152,7 @@ fn a_later_run_under_the_same_name_counts_on_top() {
 }
 
 #[test]
-fn what_makes_a_shard_too_large_is_refused_in_part() {
+fn what_makes_a_shard_too_large_is_counted_together() {
     let registry = registry();
     let mut wide = family(HISTOGRAM, "wide", &[]);
     for n in 0..1_000 {
@@ -162,14 +162,17 @@ fn what_makes_a_shard_too_large_is_refused_in_part() {
             bounds: Bounds::new(&bounds).unwrap(),
             values: vec![0.0; 202],
             exemplars: Vec::new(),
-            place: Place::Line(n + 1),
+            place: BodyPlace::Line(n + 1),
         });
     }
     let long = family(COUNTER, "c_total", &[(&[("l", &"x".repeat(5_000))], &[1.0]), (&[], &[2.0])]);
     let applied = post(&registry, named("a"), &[wide, long], at(0)).unwrap();
-    assert_eq!(applied.samples, 100_000 / 202 + 1);
+    assert_eq!(applied.samples, 1_000 + 1);
+    assert_eq!(exposed(&registry, at(0)).len(), 100_000 / 202 + 1 + 1);
     let said: Vec<_> = applied.rejected.iter().map(|r| (&*r.family, r.reason, r.series)).collect();
-    assert_eq!(said, [("wide", Reason::Limit, 1_000 - 495), ("c_total", Reason::Limit, 1)]);
+    let over = ("wide", Reason::Overflow, 1_000 - 495);
+    let small = [("c_total", Reason::Limit, 1), ("c_total", Reason::Overflow, 1)];
+    assert_eq!(said, [over, small[0], small[1]]);
 }
 
 #[test]
@@ -267,7 +270,7 @@ fn a_bad_body_changes_nothing_of_any_shard() {
         let bad = counts(11.0, bad);
         let refused = post(&registry, named("a"), &bad, at(0));
         assert!(
-            matches!(refused, Err(ReportError::Bad { place: Place::Line(2), .. })),
+            matches!(refused, Err(ReportError::Bad { place: BodyPlace::Line(2), .. })),
             "{refused:?}"
         );
         let part = |shard_id, families| Report { shard_id, ..report(named("a"), families) };
@@ -279,7 +282,7 @@ fn a_bad_body_changes_nothing_of_any_shard() {
     let twice = family(GAUGE, "g", &[(&[], &[1.0]), (&[], &[1.0])]);
     assert!(matches!(
         post(&registry, named("a"), &[twice], at(0)),
-        Err(ReportError::Twice { place: Place::Line(2), first: Place::Line(1), .. })
+        Err(ReportError::Twice { place: BodyPlace::Line(2), first: BodyPlace::Line(1), .. })
     ));
     assert_eq!(page(&registry, at(0)), before);
 }
