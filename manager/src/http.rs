@@ -63,12 +63,15 @@ pub(crate) struct Http {
 pub(crate) fn routes(http: Http) -> Router {
     let group = || put(push::take_group).post(push::take_group).delete(push::end_group);
     let ingest = push::PATHS.iter().fold(Router::new(), |ingest, path| ingest.route(path, group()));
-    ingest
+    let ingest = ingest
         .route("/metrics", post(push::take))
-        .route("/shard-metrics", post(shard_metrics::take))
+        .route("/shard-metrics", post(shard_metrics::take));
+    let view = Router::new()
         .route("/metrics", get(scrape::scrape))
         .route("/", get(|| ready(INDEX)))
-        .route("/api/v1/shards", get(shards::list))
+        .route("/api/v1/shards", get(shards::list));
+    ingest
+        .merge(view)
         .route("/healthz", get(|| ready("ok\n")))
         .route("/readyz", get(readiness))
         .fallback(|| ready(HttpError::new(StatusCode::NOT_FOUND, "no such page; / lists them")))
