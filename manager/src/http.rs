@@ -1,7 +1,10 @@
 //! The HTTP port: the scrape, the way in for bots without gRPC, and what operators ask.
 
 mod body;
+mod coding;
 mod error;
+mod posted;
+mod push;
 mod scrape;
 mod shard_metrics;
 mod shards;
@@ -13,7 +16,7 @@ use axum::{
     extract::{DefaultBodyLimit, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +37,10 @@ const MAX_BODY_BYTES: usize = 8 << 20;
 /// Parts of pages that are rendered at the same time: each costs what a page does.
 pub(crate) const PARTS_AT_ONCE: usize = 2;
 
+/// Bodies that are read as a whole at the same time: each may be unpacked to [`MAX_BODY_BYTES`], and takes several times its
+/// size while it is read.
+pub(crate) const BODIES_AT_ONCE: usize = 8;
+
 /// What every request needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Http {
@@ -42,6 +49,8 @@ pub(crate) struct Http {
     pub(crate) exposition: Arc<Exposition>,
     /// Parts of pages that may be rendered at the same time.
     pub(crate) parts: Arc<Semaphore>,
+    /// Bodies that may be read at the same time.
+    pub(crate) bodies: Arc<Semaphore>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
@@ -52,11 +61,17 @@ pub(crate) struct Http {
 
 /// All routes.
 pub(crate) fn routes(http: Http) -> Router {
-    Router::new()
+    let group = || put(push::take_group).post(push::take_group).delete(push::end_group);
+    let ingest = push::PATHS.iter().fold(Router::new(), |ingest, path| ingest.route(path, group()));
+    let ingest = ingest
+        .route("/metrics", post(push::take))
+        .route("/shard-metrics", post(shard_metrics::take));
+    let view = Router::new()
         .route("/metrics", get(scrape::scrape))
         .route("/", get(|| ready(INDEX)))
-        .route("/shard-metrics", post(shard_metrics::take))
-        .route("/api/v1/shards", get(shards::list))
+        .route("/api/v1/shards", get(shards::list));
+    ingest
+        .merge(view)
         .route("/healthz", get(|| ready("ok\n")))
         .route("/readyz", get(readiness))
         .fallback(|| ready(HttpError::new(StatusCode::NOT_FOUND, "no such page; / lists them")))
@@ -75,6 +90,11 @@ shardmeter-manager
   GET  /metrics          all shards' metrics, for Prometheus (text, OpenMetrics, protobuf); a part of them with
                          ?name[]=guild_count and ?shard_id=3
   POST /shard-metrics    {\"shardId\": 3, \"metrics\": \"<Prometheus text>\"}
+  POST /metrics?shard_id=3
+                         Prometheus text, OpenMetrics, or delimited protobuf, by Content-Type
+  PUT, POST, DELETE /metrics/job/<job>/shard_id/3{/<label>/<value>}
+                         the same, as clients push to a Pushgateway
+                         all bodies by Content-Encoding gzip or zstd too
   GET  /api/v1/shards    who reports, as JSON
   GET  /healthz, /readyz
 gRPC (telemetry, reflection, health) has a port of its own.

@@ -9,6 +9,7 @@
 mod flood;
 mod grpc;
 mod http;
+mod ingest;
 mod journal;
 mod process;
 mod promtool;
