@@ -3,6 +3,7 @@
 mod body;
 mod error;
 mod scrape;
+mod serve;
 mod shard_metrics;
 mod shards;
 
@@ -10,23 +11,28 @@ use std::{future::ready, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Request, State},
     http::StatusCode,
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::{Access, Role},
     clock::Clock,
     exposition::Exposition,
     ingest::PreviousBodies,
     journal::{Journal, JournalState},
     metrics::Metrics,
+    rates::Rates,
     registry::Registry,
+    serve::Peer,
 };
 use error::HttpError;
+pub(crate) use serve::serve;
 
 /// Longest body of a POST, bytes: a shard at its limit of 5,000 series has about 1 MB of text.
 const MAX_BODY_BYTES: usize = 8 << 20;
@@ -44,21 +50,28 @@ pub(crate) struct Http {
     pub(crate) parts: Arc<Semaphore>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) rates: Arc<Rates>,
     pub(crate) clock: Clock,
     /// Whether OpenMetrics pages have `_created` samples.
     pub(crate) openmetrics_created: bool,
     pub(crate) shutdown: CancellationToken,
 }
 
-/// All routes.
-pub(crate) fn routes(http: Http) -> Router {
-    Router::new()
+/// All routes. Each is in the group of those that may use it.
+pub(crate) fn routes(http: Http, access: &Arc<Access>) -> Router {
+    let ingest = Router::new().route("/shard-metrics", post(shard_metrics::take));
+    let view = Router::new()
         .route("/metrics", get(scrape::scrape))
         .route("/", get(|| ready(INDEX)))
-        .route("/shard-metrics", post(shard_metrics::take))
-        .route("/api/v1/shards", get(shards::list))
-        .route("/healthz", get(|| ready("ok\n")))
-        .route("/readyz", get(readiness))
+        .route("/api/v1/shards", get(shards::list));
+    let admin = Router::new().route("/api/v1/shards/{id}", delete(shards::forget));
+    let anybody =
+        Router::new().route("/healthz", get(|| ready("ok\n"))).route("/readyz", get(readiness));
+    let only = |role| from_fn_with_state((Arc::clone(access), role), admit);
+    anybody
+        .merge(ingest.route_layer(only(Role::Ingest)))
+        .merge(view.route_layer(only(Role::View)))
+        .merge(admin.route_layer(only(Role::Admin)))
         .fallback(|| ready(HttpError::new(StatusCode::NOT_FOUND, "no such page; / lists them")))
         .method_not_allowed_fallback(|| {
             ready(HttpError::new(
@@ -70,12 +83,27 @@ pub(crate) fn routes(http: Http) -> Router {
         .with_state(http)
 }
 
+/// Lets through who may do what the route does.
+async fn admit(
+    State((access, role)): State<(Arc<Access>, Role)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let peer = request.extensions().get::<Peer>();
+    match access.check(role, request.headers(), peer) {
+        Ok(()) => next.run(request).await,
+        Err(denied) => HttpError::from(denied).into_response(),
+    }
+}
+
 const INDEX: &str = "\
 shardmeter-manager
   GET  /metrics          all shards' metrics, for Prometheus (text, OpenMetrics, protobuf); a part of them with
                          ?name[]=guild_count and ?shard_id=3
   POST /shard-metrics    {\"shardId\": 3, \"metrics\": \"<Prometheus text>\"}
   GET  /api/v1/shards    who reports, as JSON
+  DELETE /api/v1/shards/3
+                         forget what shard 3 counted (admin)
   GET  /healthz, /readyz
 gRPC (telemetry, reflection, health) has a port of its own.
 ";

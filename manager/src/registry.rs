@@ -323,6 +323,12 @@ impl Registry {
         Arc::clone(shards.entry(id).or_insert_with(|| Arc::new(SharedShard::new(id))))
     }
 
+    /// STUB until the registry can forget: knows no shard.
+    #[must_use]
+    pub fn forget(&self, _shard_id: u32, _now: UnixTime) -> Option<Forgotten> {
+        None
+    }
+
     /// All shards, in order of id.
     fn all(&self) -> Vec<Arc<SharedShard>> {
         self.shards.read().values().map(Arc::clone).collect()
@@ -339,6 +345,10 @@ impl Registry {
         }
     }
 }
+
+/// STUB: what [`Registry::forget`] did.
+#[derive(Debug, Clone, Copy)]
+pub struct Forgotten;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -54,8 +54,12 @@ pub(super) async fn take(
 
 async fn take_body(http: Http, headers: HeaderMap, body: Bytes) -> Result<Taken, HttpError> {
     error::expect_json(&headers)?;
+    let presumed = presumed_shard_id(&body);
+    if let Some(shards) = presumed {
+        http.rates.of(shards.lowest()).take()?;
+    }
     if body.len() <= MAX_INLINE_BYTES
-        && let Some(shard_id) = presumed_shard_id(&body)
+        && let Some(shard_id) = presumed
     {
         let post = post(shard_id, &headers)?;
         let taken = http.previous_bodies.repeat(&http.registry, &post, &body, http.clock.now());
@@ -66,6 +70,9 @@ async fn take_body(http: Http, headers: HeaderMap, body: Bytes) -> Result<Taken,
     // Megabytes of text take milliseconds: not on a worker that serves others.
     let taking = move || {
         let posted = Posted::read(&body)?;
+        if presumed.is_none() {
+            http.rates.of(posted.shard_id.lowest()).take()?;
+        }
         let post = post(posted.shard_id, &headers)?;
         let text = Text::Json { body: &body, metrics: posted.metrics };
         let taken = http.previous_bodies.ingest(&http.registry, &post, text, http.clock.now());
