@@ -98,7 +98,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
             }
             return Poll::Ready(read);
         }
-        let Some(until) = this.patience.reads_until() else {
+        let Some(until) = this.patience.reads_until(cx) else {
             return Poll::Pending;
         };
         ready!(this.read_alarm.poll_at(until, cx));

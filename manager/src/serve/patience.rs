@@ -1,6 +1,10 @@
 //! How long a connection waits for its peer: a deadline, and what moves it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -19,7 +23,14 @@ const PREFACE: usize = 24;
 
 /// See the module. What serves the connection and its socket share it.
 #[derive(Debug)]
-pub(crate) struct Patience(Mutex<Wait>);
+pub(crate) struct Patience(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    wait: Wait,
+    /// Whoever would read while nothing is waited for. hyper does not ask again by itself once that changes.
+    reader: Option<Waker>,
+}
 
 #[derive(Debug, Clone, Copy)]
 enum Wait {
@@ -31,6 +42,8 @@ enum Wait {
     Head(Instant),
     /// The peer waits.
     Busy,
+    /// Nothing, from now on.
+    Nothing,
     /// For the peer to read the answer, by then.
     Answer(Instant),
 }
@@ -38,25 +51,34 @@ enum Wait {
 impl Patience {
     /// Of a connection that brings one request after the other.
     pub(crate) fn with_requests() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Wait::Request(Instant::now() + HEAD_WITHIN))))
+        Self::new(Wait::Request(Instant::now() + HEAD_WITHIN))
     }
 
     /// Of one that begins with an HTTP/2 preface.
     pub(crate) fn with_preface() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Wait::Preface(PREFACE, Instant::now() + HEAD_WITHIN))))
+        Self::new(Wait::Preface(PREFACE, Instant::now() + HEAD_WITHIN))
     }
 
-    /// Until when the peer has to send something.
-    pub(super) fn reads_until(&self) -> Option<Instant> {
-        match *self.0.lock() {
+    fn new(wait: Wait) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State { wait, reader: None })))
+    }
+
+    /// Until when the peer has to send something. If nothing is waited for, the reader is woken when that changes.
+    pub(super) fn reads_until(&self, cx: &Context<'_>) -> Option<Instant> {
+        let mut state = self.0.lock();
+        match state.wait {
             Wait::Preface(_, until) | Wait::Request(until) | Wait::Head(until) => Some(until),
-            Wait::Busy | Wait::Answer(_) => None,
+            Wait::Busy | Wait::Answer(_) => {
+                state.reader = Some(cx.waker().clone());
+                None
+            }
+            Wait::Nothing => None,
         }
     }
 
     /// Until when it has to have read what it is sent.
     pub(super) fn writes_until(&self) -> Option<Instant> {
-        match *self.0.lock() {
+        match self.0.lock().wait {
             Wait::Answer(until) => Some(until),
             _ => None,
         }
@@ -64,20 +86,20 @@ impl Patience {
 
     /// That many bytes came.
     pub(super) fn came(&self, bytes: usize) {
-        let mut wait = self.0.lock();
+        let wait = &mut self.0.lock().wait;
         match *wait {
             Wait::Preface(left, until) if left > bytes => {
                 *wait = Wait::Preface(left - bytes, until);
             }
-            Wait::Preface(..) => *wait = Wait::Busy,
+            Wait::Preface(..) => *wait = Wait::Nothing,
             Wait::Request(until) => *wait = Wait::Head(until.min(Instant::now() + HEAD_WITHIN)),
-            Wait::Head(_) | Wait::Busy | Wait::Answer(_) => {}
+            Wait::Head(_) | Wait::Busy | Wait::Answer(_) | Wait::Nothing => {}
         }
     }
 
     /// A request came: the peer waits until what this returns is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> Turn {
-        *self.0.lock() = Wait::Busy;
+        self.0.lock().wait = Wait::Busy;
         Turn(Arc::clone(self))
     }
 }
@@ -89,12 +111,19 @@ pub(crate) struct Turn(Arc<Patience>);
 impl Turn {
     /// The answer begins.
     pub(crate) fn answers(&self) {
-        *self.0.0.lock() = Wait::Answer(Instant::now() + ANSWER_WITHIN);
+        self.0.0.lock().wait = Wait::Answer(Instant::now() + ANSWER_WITHIN);
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *self.0.0.lock() = Wait::Request(Instant::now() + IDLE_WITHIN);
+        let reader = {
+            let mut state = self.0.0.lock();
+            state.wait = Wait::Request(Instant::now() + IDLE_WITHIN);
+            state.reader.take()
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 }
