@@ -109,7 +109,9 @@ impl fmt::Display for Denied {
         );
         match self.why {
             Why::Missing => write!(f, "this needs the {role} token: {send}"),
-            Why::Unreadable => write!(f, "the Authorization header cannot be read: {send}"),
+            Why::Unreadable => {
+                write!(f, "this needs the {role} token, and Authorization cannot be read: {send}")
+            }
             Why::Unknown => write!(f, "the token is not the {role} token: {send}"),
             Why::Other(other) => {
                 write!(f, "this needs the {role} token, and the {} token came", other.as_str())

@@ -12,7 +12,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinSet,
@@ -127,10 +127,14 @@ fn connection(socket: Socket, peer: Peer, place: Place, protocol: Protocol) -> C
     Connection::new(socket, peer, patience, Some(place))
 }
 
-async fn agree(acceptor: TlsAcceptor, socket: TcpStream, peer: Peer) -> io::Result<(Socket, Peer)> {
-    let socket = timeout(HANDSHAKE_WITHIN, acceptor.accept(socket)).await??;
-    let certificate = tls::subject(socket.get_ref().1);
-    Ok((Socket::Tls(Box::new(socket)), Peer { certificate, ..peer }))
+async fn agree<IO: AsyncRead + AsyncWrite + Unpin>(
+    acceptor: TlsAcceptor,
+    io: IO,
+    peer: Peer,
+) -> io::Result<(Socket<IO>, Peer)> {
+    let agreed = timeout(HANDSHAKE_WITHIN, acceptor.accept(io)).await??;
+    let certificate = tls::subject(agreed.get_ref().1);
+    Ok((Socket::Tls(Box::new(agreed)), Peer { certificate, ..peer }))
 }
 
 /// Says why there is no room, where that can be said.
@@ -159,3 +163,6 @@ async fn say_full(mut socket: TcpStream, full: Full) -> io::Result<()> {
     while socket.read(&mut passed_over).await? > 0 {}
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

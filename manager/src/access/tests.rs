@@ -50,10 +50,8 @@ fn files_that_cannot_be_used_are_refused_without_a_word_of_them() {
         assert!(error.to_string().contains(&format!("--view-token-file {}", file.display())));
         assert!(said.contains(problem) && !said.contains("s3cr"), "{text:?}: {said}");
     }
-    let missing = AccessConfig {
-        admin_token_file: Some("/no/such/file".into()),
-        ..AccessConfig::default()
-    };
+    let missing =
+        AccessConfig { admin_token_file: Some("/no/such/file".into()), ..AccessConfig::default() };
     let error = Access::open(&missing, Arc::new(Metrics::new().unwrap())).unwrap_err();
     assert!(error.to_string().starts_with("--admin-token-file /no/such/file: No such file"));
 }

@@ -13,12 +13,12 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 #[derive(Debug)]
-pub(crate) enum Socket {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+pub(crate) enum Socket<IO = TcpStream> {
+    Plain(IO),
+    Tls(Box<TlsStream<IO>>),
 }
 
-impl AsyncRead for Socket {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<IO> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -31,7 +31,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<IO> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -6,10 +6,14 @@
     reason = "what helpers of tests do"
 )]
 
+mod access;
+mod certificates;
 mod grpc;
 mod http;
 mod journal;
+mod limits;
 mod process;
 mod promtool;
 mod scrape;
 mod server;
+mod tls;

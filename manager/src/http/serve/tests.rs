@@ -117,8 +117,16 @@ async fn a_body_comes_in_time() {
     // Ten bytes each time, in seconds: until when, and to what end.
     for (pause, expected, within) in [
         (0.5, ("HTTP/1.1 200 OK", "1000 bytes"), 49),
-        (29.0, ("HTTP/1.1 408 Request Timeout", "{\"error\":\"the body did not come in time\"}"), 60),
-        (31.0, ("HTTP/1.1 408 Request Timeout", "{\"error\":\"the body did not come in time\"}"), 30),
+        (
+            29.0,
+            ("HTTP/1.1 408 Request Timeout", "{\"error\":\"the body did not come in time\"}"),
+            60,
+        ),
+        (
+            31.0,
+            ("HTTP/1.1 408 Request Timeout", "{\"error\":\"the body did not come in time\"}"),
+            30,
+        ),
     ] {
         let (_server, mut peer) = serve_one();
         peer.write_all(head).await.unwrap();
