@@ -21,6 +21,7 @@ use tonic::{
 use crate::{
     access::{Access, Denied, Role},
     admin,
+    registry::Forgotten,
     serve::Peer,
     session::{MAX_MESSAGE_BYTES, Sessions, Telemetry},
 };
@@ -109,7 +110,9 @@ impl AdminService for Admin {
         let peer = request.extensions().get::<Peer>();
         let shard_id = request.get_ref().shard_id;
         admin::forget_shard(registry, shard_id, clock.now(), peer)
-            .map(|_| Response::new(ForgetShardResponse {}))
+            .map(|Forgotten { series, alive }| {
+                Response::new(ForgetShardResponse { series: series as u64, alive })
+            })
             .ok_or_else(|| Status::not_found(format!("no shard {shard_id} has reported")))
     }
 }

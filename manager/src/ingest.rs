@@ -23,6 +23,7 @@ use crate::{
     clock::UnixTime,
     registry::{
         InstanceKey, Outcome, Placement, Registry, Rejected, Report, ReportError, ReportedFamily,
+        Scope,
     },
 };
 
@@ -164,6 +165,7 @@ fn read<'a>(
             sequence: post.sequence,
             interval: post.interval,
             started_at: body.process_start.map(UnixTime::from_secs_f64),
+            scope: Scope::Everything,
             families,
         })
         .collect();

@@ -137,6 +137,7 @@ impl Manager {
             report_interval: config.report_interval,
             max_series_per_family: limits.series_per_family.get(),
             max_series_per_shard: limits.series_per_shard.get(),
+            max_series: limits.series.get(),
         };
         let registry = Arc::new(Registry::new(
             settings,
@@ -148,6 +149,7 @@ impl Manager {
         };
         let sink = Arc::clone(&journal);
         registry.record_to(Box::new(move |changes| sink.append(changes)));
+        registry.apply_rules();
         registry.resume(clock.now());
         let (http, http_addr) = bind("HTTP", config.http_addr).await?;
         let (grpc, grpc_addr) = bind("gRPC", config.grpc_addr).await?;
@@ -319,6 +321,8 @@ impl Kept {
             tls.reload();
         }
         self.sessions.rates.forget_full();
+        self.sessions.registry.count();
+        self.sessions.registry.yield_types(now);
         self.sessions.journal.maintain(&self.sessions.registry, now);
         self.exposition.forget_unused(now);
         self.previous_bodies.forget_unused(now);

@@ -27,6 +27,8 @@ pub struct Limits {
     pub series_per_family: NonZeroUsize,
     /// Series a shard may have in all.
     pub series_per_shard: NonZeroUsize,
+    /// Series at which no new shard is taken.
+    pub series: NonZeroUsize,
     /// Report streams that may be open. As many gRPC connections may be, for a stream may have one to itself.
     pub streams: NonZeroUsize,
     /// Report streams, and gRPC connections, that one address may have open.
@@ -54,6 +56,7 @@ impl Default for Limits {
         Self {
             series_per_family: count(registry.max_series_per_family),
             series_per_shard: count(registry.max_series_per_shard),
+            series: count(registry.max_series),
             streams: count(STREAMS),
             streams_per_peer: count(STREAMS_PER_PEER),
             connections: count(CONNECTIONS),
@@ -120,6 +123,7 @@ impl Limits {
         for (key, value) in [
             ("series_per_family", self.series_per_family.get()),
             ("series_per_shard", self.series_per_shard.get()),
+            ("series", self.series.get()),
             ("streams", self.streams.get()),
             ("streams_per_peer", self.streams_per_peer.get()),
             ("connections", self.connections.get()),

@@ -13,7 +13,7 @@ use super::{Http, error::HttpError};
 use crate::{
     admin,
     clock::UnixTime,
-    registry::{InstanceStatus, ShardState, ShardStatus},
+    registry::{self, InstanceStatus, ShardState, ShardStatus},
     serve::Peer,
 };
 
@@ -54,10 +54,14 @@ pub(super) async fn list(State(http): State<Http>) -> Json<Shards> {
     Json(Shards { shards: status.into_iter().map(Shard::from).collect() })
 }
 
-/// Which shard was forgotten.
+/// What was forgotten.
 #[derive(Serialize)]
 pub(super) struct Forgotten {
-    forgotten: u32,
+    shard_id: u32,
+    /// That are gone.
+    series: usize,
+    /// It lives, and counts from zero.
+    alive: bool,
 }
 
 pub(super) async fn forget(
@@ -71,7 +75,9 @@ pub(super) async fn forget(
     };
     let now = http.clock.now();
     match admin::forget_shard(&http.registry, shard_id, now, Some(&peer)) {
-        Some(_) => Ok(Json(Forgotten { forgotten: shard_id })),
+        Some(registry::Forgotten { series, alive }) => {
+            Ok(Json(Forgotten { shard_id, series, alive }))
+        }
         None => {
             let message = format!("no shard {shard_id} has reported");
             Err(HttpError::new(StatusCode::NOT_FOUND, message))

@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use shardmeter_manager::{AccessConfig, Config};
 use shardmeter_proto::v1::{
-    ForgetShardRequest, ReportRequest, admin_service_client::AdminServiceClient,
+    ForgetShardRequest, MetricType, ReportRequest, admin_service_client::AdminServiceClient,
     report_request::Message as Said, telemetry_service_client::TelemetryServiceClient,
 };
 use tempfile::TempDir;
@@ -27,7 +27,7 @@ use tonic_reflection::pb::{
 
 use crate::{
     process::{Running, ends},
-    server::{PROMPT, Server, delta, hello, snapshot},
+    server::{PROMPT, Server, define, delta, hello, snapshot},
 };
 
 const ROLES: [&str; 3] = ["ingest", "view", "admin"];
@@ -399,5 +399,48 @@ async fn statuses_of_what_is_not_there_need_no_token() {
     assert_eq!(missing.status(), StatusCode::NOT_FOUND);
     let method = client.put(format!("{}/shard-metrics", server.http)).send().await.unwrap();
     assert_eq!(method.status(), StatusCode::METHOD_NOT_ALLOWED);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_admin_makes_it_forget_a_shard() {
+    let dir = TempDir::new().unwrap();
+    let server = with_tokens(dir.path()).await;
+    let report = async |sequence, count| {
+        let mut stream = server.stream_with("Bearer ingest-new").await;
+        stream.say(Said::Hello(hello(1))).await;
+        stream.answer().await;
+        stream.say(define("c_total", MetricType::Counter, 0)).await;
+        stream.say(snapshot(sequence, &[(0, count)])).await;
+        stream.ack().await;
+        stream
+    };
+    let mut before = report(1, 7.0).await;
+    let page = async || {
+        let page = reqwest::Client::new().get(format!("{}/metrics", server.http));
+        page.bearer_auth("admin-old").send().await.unwrap().text().await.unwrap()
+    };
+    let counted = |page: &str| {
+        let line = page.lines().find_map(|l| l.strip_prefix("c_total{shard_id=\"0\"} "));
+        line.map(|value| value.parse::<f64>().unwrap())
+    };
+    assert_eq!(counted(&page().await), Some(7.0));
+
+    let delete = reqwest::Client::new().delete(format!("{}/api/v1/shards/0", server.http));
+    let answer = delete.bearer_auth("admin-new").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let answer: Value = answer.json().await.unwrap();
+    assert_eq!(answer, json!({ "shard_id": 0, "series": 0, "alive": true }));
+    assert_eq!(counted(&page().await), Some(0.0), "it lives, and counts from zero");
+    // Its series are defined anew, on another stream; the instance and what it says are the same.
+    assert_eq!(before.next().await.unwrap_err().code(), Code::Unavailable);
+    let _after = report(2, 9.0).await;
+    assert_eq!(counted(&page().await), Some(2.0));
+
+    let mut admin = AdminServiceClient::new(server.channel().await);
+    let request = ForgetShardRequest { shard_id: 0 };
+    let forgotten = admin.forget_shard(with_authorization(request, Some("Bearer admin-old"))).await;
+    assert!(forgotten.unwrap().into_inner().alive);
+    assert_eq!(counted(&page().await), Some(0.0));
     server.stop().await;
 }

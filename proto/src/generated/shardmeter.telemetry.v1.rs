@@ -6,9 +6,16 @@ pub struct ForgetShardRequest {
     #[prost(uint32, tag = "1")]
     pub shard_id: u32,
 }
-/// It is forgotten.
+/// What was forgotten.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ForgetShardResponse {}
+pub struct ForgetShardResponse {
+    /// Series that are gone.
+    #[prost(uint64, tag = "1")]
+    pub series: u64,
+    /// The shard lives, and counts from zero.
+    #[prost(bool, tag = "2")]
+    pub alive: bool,
+}
 /// From the shard.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReportRequest {
@@ -255,7 +262,7 @@ pub struct Ack {
     /// Whether the frame survives a crash of the manager.
     #[prost(bool, tag = "2")]
     pub durable: bool,
-    /// What of the frame was not applied; the rest was.
+    /// What of the frame was not applied as it was sent; the rest was.
     #[prost(message, repeated, tag = "3")]
     pub rejected: ::prost::alloc::vec::Vec<Rejected>,
 }
@@ -342,6 +349,9 @@ pub enum RejectReason {
     DuplicateSeries = 3,
     /// A limit on series was reached.
     Limit = 4,
+    /// A limit was reached, but nothing is lost: what these series count is added up in one series of the family, with the
+    /// label overflow="true".
+    Overflow = 5,
 }
 impl RejectReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -355,6 +365,7 @@ impl RejectReason {
             Self::NameCollision => "REJECT_REASON_NAME_COLLISION",
             Self::DuplicateSeries => "REJECT_REASON_DUPLICATE_SERIES",
             Self::Limit => "REJECT_REASON_LIMIT",
+            Self::Overflow => "REJECT_REASON_OVERFLOW",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -365,6 +376,7 @@ impl RejectReason {
             "REJECT_REASON_NAME_COLLISION" => Some(Self::NameCollision),
             "REJECT_REASON_DUPLICATE_SERIES" => Some(Self::DuplicateSeries),
             "REJECT_REASON_LIMIT" => Some(Self::Limit),
+            "REJECT_REASON_OVERFLOW" => Some(Self::Overflow),
             _ => None,
         }
     }
@@ -796,7 +808,7 @@ pub mod admin_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Forgets what a shard counted, as if it had never reported. One that lives starts anew at zero.
+        /// Forgets what a shard counted. One that lives begins anew from zero; instances that are silent cannot return.
         ///
         /// Errors: NOT_FOUND for a shard that never reported.
         pub async fn forget_shard(
@@ -843,7 +855,7 @@ pub mod admin_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with AdminServiceServer.
     #[async_trait]
     pub trait AdminService: std::marker::Send + std::marker::Sync + 'static {
-        /// Forgets what a shard counted, as if it had never reported. One that lives starts anew at zero.
+        /// Forgets what a shard counted. One that lives begins anew from zero; instances that are silent cannot return.
         ///
         /// Errors: NOT_FOUND for a shard that never reported.
         async fn forget_shard(

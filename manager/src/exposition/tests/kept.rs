@@ -6,7 +6,7 @@ use flate2::read::GzDecoder;
 use proptest::prelude::*;
 
 use super::*;
-use crate::registry::{InstanceKey, Report, ReportedFamily, ReportedSeries};
+use crate::registry::{InstanceKey, Report, ReportedFamily, ReportedSeries, Scope};
 
 /// Something that changes the page.
 #[derive(Debug, Clone)]
@@ -197,6 +197,7 @@ proptest! {
                         started_at: None,
                         // Some are heard of for longer than others.
                         interval: (sender % 3 == 1).then_some(Duration::from_secs(25)),
+                        scope: Scope::Everything,
                         families: &families,
                     };
                     // One that was folded is refused; that changes nothing either.
@@ -228,6 +229,7 @@ fn a_page_that_is_being_sent_does_not_change() {
             sequence: None,
             started_at: None,
             interval: None,
+            scope: Scope::Everything,
             families: &families,
         };
         registry.report(&[report], at(0)).unwrap();

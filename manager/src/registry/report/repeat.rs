@@ -3,7 +3,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::{Applied, InstanceKey, News, Registry, Report, Shard, UnixTime, check, is_late};
+use super::{Applied, InstanceKey, News, Registry, Report, Scope, Shard, UnixTime, check, is_late};
 use crate::registry::store::SeriesId;
 
 /// Where the series of a body stand. It holds until another report of the sender is applied.
@@ -132,6 +132,7 @@ impl Registry {
             // It stands in the text, and did not change.
             started_at: shard.instances.get(at)?.about.started_at,
             interval: repeat.interval,
+            scope: Scope::Everything,
             families: &[],
         };
         self.check_sender(&report, shard, now).ok()?;

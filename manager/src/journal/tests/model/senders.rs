@@ -170,6 +170,7 @@ impl World {
                 sequence,
                 started_at,
                 interval,
+                scope: registry::Scope::Everything,
                 families: &families,
             })
             .collect();
