@@ -2,6 +2,7 @@
 
 mod any_messages;
 mod frames;
+mod rates;
 mod refusals;
 
 use std::num::NonZeroU32;
