@@ -6,6 +6,7 @@ mod error;
 mod posted;
 mod push;
 mod scrape;
+mod serve;
 mod shard_metrics;
 mod shards;
 
@@ -13,23 +14,28 @@ use std::{future::ready, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Request, State},
     http::StatusCode,
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post, put},
+    routing::{delete, get, post, put},
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::{Access, Role},
     clock::Clock,
     exposition::Exposition,
     ingest::PreviousBodies,
     journal::{Journal, JournalState},
     metrics::Metrics,
+    rates::Rates,
     registry::Registry,
+    serve::Peer,
 };
 use error::HttpError;
+pub(crate) use serve::serve;
 
 /// Longest body of a POST, bytes: a shard at its limit of 5,000 series has about 1 MB of text.
 const MAX_BODY_BYTES: usize = 8 << 20;
@@ -53,14 +59,15 @@ pub(crate) struct Http {
     pub(crate) bodies: Arc<Semaphore>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) rates: Arc<Rates>,
     pub(crate) clock: Clock,
     /// Whether OpenMetrics pages have `_created` samples.
     pub(crate) openmetrics_created: bool,
     pub(crate) shutdown: CancellationToken,
 }
 
-/// All routes.
-pub(crate) fn routes(http: Http) -> Router {
+/// All routes. Each is in the group of those that may use it.
+pub(crate) fn routes(http: Http, access: &Arc<Access>) -> Router {
     let group = || put(push::take_group).post(push::take_group).delete(push::end_group);
     let ingest = push::PATHS.iter().fold(Router::new(), |ingest, path| ingest.route(path, group()));
     let ingest = ingest
@@ -70,10 +77,14 @@ pub(crate) fn routes(http: Http) -> Router {
         .route("/metrics", get(scrape::scrape))
         .route("/", get(|| ready(INDEX)))
         .route("/api/v1/shards", get(shards::list));
-    ingest
-        .merge(view)
-        .route("/healthz", get(|| ready("ok\n")))
-        .route("/readyz", get(readiness))
+    let admin = Router::new().route("/api/v1/shards/{id}", delete(shards::forget));
+    let anybody =
+        Router::new().route("/healthz", get(|| ready("ok\n"))).route("/readyz", get(readiness));
+    let only = |role| from_fn_with_state((Arc::clone(access), role), admit);
+    anybody
+        .merge(ingest.route_layer(only(Role::Ingest)))
+        .merge(view.route_layer(only(Role::View)))
+        .merge(admin.route_layer(only(Role::Admin)))
         .fallback(|| ready(HttpError::new(StatusCode::NOT_FOUND, "no such page; / lists them")))
         .method_not_allowed_fallback(|| {
             ready(HttpError::new(
@@ -83,6 +94,19 @@ pub(crate) fn routes(http: Http) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(http)
+}
+
+/// Lets through who may do what the route does.
+async fn admit(
+    State((access, role)): State<(Arc<Access>, Role)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let peer = request.extensions().get::<Peer>();
+    match access.check(role, request.headers(), peer) {
+        Ok(()) => next.run(request).await,
+        Err(denied) => HttpError::from(denied).into_response(),
+    }
 }
 
 const INDEX: &str = "\
@@ -96,6 +120,8 @@ shardmeter-manager
                          the same, as clients push to a Pushgateway
                          all bodies by Content-Encoding gzip or zstd too
   GET  /api/v1/shards    who reports, as JSON
+  DELETE /api/v1/shards/3
+                         forget what shard 3 counted (admin)
   GET  /healthz, /readyz
 gRPC (telemetry, reflection, health) has a port of its own.
 ";

@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+mod access;
 mod faults;
 mod grpc_client;
 mod half_open;

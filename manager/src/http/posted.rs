@@ -38,6 +38,9 @@ const MAX_INLINE_PACKED_BYTES: usize = 16 << 10;
 
 /// What a route makes of bodies.
 pub(super) trait Route: Send + Sync + 'static {
+    /// Whose body it is, as far as can be said without reading it.
+    fn shards(&self, body: &[u8]) -> Option<ShardIds>;
+
     /// Takes a body that repeats its sender's previous one, at once.
     fn repeat(
         &self,
@@ -46,8 +49,14 @@ pub(super) trait Route: Send + Sync + 'static {
         body: &[u8],
     ) -> Result<Option<Taken>, HttpError>;
 
-    /// Takes any body, in its time.
-    fn read(&self, http: &Http, headers: &HeaderMap, body: &[u8]) -> Result<Taken, HttpError>;
+    /// Takes any body, in its time; `is_admitted`: it is known that its shard does not send too many.
+    fn read(
+        &self,
+        http: &Http,
+        headers: &HeaderMap,
+        body: &[u8],
+        is_admitted: bool,
+    ) -> Result<Taken, HttpError>;
 }
 
 /// Takes a body, and says what became of it.
@@ -87,6 +96,10 @@ async fn take_body(
             Err(broken) => return Err(broken.into()),
         }
     }
+    let shards = if coding == Coding::Identity { route.shards(&body) } else { None };
+    if let Some(shards) = shards {
+        http.rates.of(shards.lowest()).take()?;
+    }
     if coding == Coding::Identity
         && body.len() <= MAX_INLINE_BYTES
         && let Some(taken) = route.repeat(&http, &headers, &body)?
@@ -100,7 +113,7 @@ async fn take_body(
     let taking = move || {
         let _turn = turn;
         let body = coding.unpack(&body, MAX_BODY_BYTES)?;
-        route.read(&http, &headers, &body)
+        route.read(&http, &headers, &body, shards.is_some())
     };
     spawn_blocking(taking).await.unwrap_or_else(|_| Err(HttpError::failed("taking the body")))
 }

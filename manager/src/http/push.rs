@@ -90,6 +90,10 @@ enum Format {
 }
 
 impl Route for Push {
+    fn shards(&self, _body: &[u8]) -> Option<ShardIds> {
+        Some(self.shards)
+    }
+
     fn repeat(
         &self,
         http: &Http,
@@ -106,7 +110,16 @@ impl Route for Push {
         Ok(http.previous_bodies.repeat(&http.registry, &post, body, http.clock.now()))
     }
 
-    fn read(&self, http: &Http, headers: &HeaderMap, body: &[u8]) -> Result<Taken, HttpError> {
+    fn read(
+        &self,
+        http: &Http,
+        headers: &HeaderMap,
+        body: &[u8],
+        is_admitted: bool,
+    ) -> Result<Taken, HttpError> {
+        if !is_admitted {
+            http.rates.of(self.shards.lowest()).take()?;
+        }
         let (post, now) = (self.post(headers)?, http.clock.now());
         let taken = match self.format {
             Format::Protobuf => ingest::ingest_protobuf(&http.registry, &post, body, now),

@@ -29,6 +29,10 @@ pub(super) async fn take(
 struct InJson;
 
 impl Route for InJson {
+    fn shards(&self, body: &[u8]) -> Option<ShardIds> {
+        presumed_shard_id(body)
+    }
+
     fn repeat(
         &self,
         http: &Http,
@@ -40,8 +44,17 @@ impl Route for InJson {
         Ok(http.previous_bodies.repeat(&http.registry, &post, body, http.clock.now()))
     }
 
-    fn read(&self, http: &Http, headers: &HeaderMap, body: &[u8]) -> Result<Taken, HttpError> {
+    fn read(
+        &self,
+        http: &Http,
+        headers: &HeaderMap,
+        body: &[u8],
+        is_admitted: bool,
+    ) -> Result<Taken, HttpError> {
         let posted = Posted::read(body)?;
+        if !is_admitted {
+            http.rates.of(posted.shard_id.lowest()).take()?;
+        }
         let post = post(posted.shard_id, headers)?;
         let text = Text::Json { body, metrics: posted.metrics };
         let taken = http.previous_bodies.ingest(&http.registry, &post, text, http.clock.now());

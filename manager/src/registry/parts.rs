@@ -187,7 +187,8 @@ impl AcceptedParts {
         match chunks.last_mut() {
             Some(last) => last.left = (&self.left[..]).into(),
             None => {
-                chunks.push(PartValues { left: (&self.left[..]).into(), ..PartValues::default() })
+                let left = (&self.left[..]).into();
+                chunks.push(PartValues { left, ..PartValues::default() });
             }
         }
         chunks

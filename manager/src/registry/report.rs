@@ -352,10 +352,11 @@ impl Registry {
         let is_new_run =
             known.is_some_and(|instance| runs_apart(report, instance) == Ordering::Greater);
         self.make_way_for_body(shard, report, now);
-        let Placed { series, parts, mut refused } = self.place_all(shard, report, now);
+        let placed = self.place_all(shard, report, now);
         let at = shard.join(report.sender.clone(), Transport::Http, now, &self.recorder);
-        let news = news(shard, at, report, is_new_run, (&series, &parts), refused.samples);
+        let news = news(shard, at, report, is_new_run, &placed);
         let durable = self.commit(shard, at, report, news, now);
+        let Placed { series, parts, mut refused } = placed;
         for (id, series) in &series {
             for reported in &series.exemplars {
                 if let Err(rejected) = shard.exemplify(*id, reported, now) {
@@ -435,7 +436,7 @@ impl Registry {
             };
             own.insert(family.id);
             for series in &reported.series {
-                match self.place(shard, sender, &family, &series.labels, series.bounds.clone()) {
+                match self.place(shard, sender, &family, &series.labels, &series.bounds) {
                     Ok(Place::Series(id) | Place::Part { merged: id, .. })
                         if !shard.store.claim(id) =>
                     {
@@ -473,9 +474,9 @@ fn news(
     at: usize,
     report: &Report<'_>,
     is_new_run: bool,
-    (series, parts): (&[(SeriesId, &ReportedSeries)], &[(SeriesId, PartId, &ReportedSeries)]),
-    rejected: [u64; Reason::COUNTED.len()],
+    placed: &Placed<'_>,
 ) -> News {
+    let Placed { series, parts, refused } = placed;
     let named: Option<HashSet<&str>> = match report.scope {
         Scope::Everything => None,
         Scope::NamedFamilies => Some(report.families.iter().map(|f| &*f.name).collect()),
@@ -486,7 +487,7 @@ fn news(
     let mut news = News {
         is_new_run,
         left: shard.left_out(at, &present, named.as_ref()),
-        rejected,
+        rejected: refused.samples,
         ..News::default()
     };
     for (id, series) in series {

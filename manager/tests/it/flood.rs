@@ -45,7 +45,7 @@ fn parts() -> impl Iterator<Item = Range<u32>> {
 
 async fn open(running: &Running, shard_id: u32) -> Stream {
     let channel = Channel::from_shared(running.grpc.clone()).unwrap().connect().await.unwrap();
-    let mut stream = Stream::open(channel).await;
+    let mut stream = Stream::open(channel, None).await.unwrap();
     stream.say(Said::Hello(v1::Hello { shard_id, ..hello(shard_id as u8) })).await;
     assert!(matches!(stream.answer().await, Answer::Welcome(_)));
     stream

@@ -6,12 +6,16 @@
     reason = "what helpers of tests do"
 )]
 
+mod access;
+mod certificates;
 mod flood;
 mod grpc;
 mod http;
 mod ingest;
 mod journal;
+mod limits;
 mod process;
 mod promtool;
 mod scrape;
 mod server;
+mod tls;

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Request, Status, Streaming, transport::Channel};
 
 /// How long anything may take that should be at once.
 pub(crate) const PROMPT: Duration = Duration::from_secs(10);
@@ -88,7 +88,12 @@ impl Server {
 
     /// Opens a Report stream on a connection of its own.
     pub(crate) async fn stream(&self) -> Stream {
-        Stream::open(self.channel().await).await
+        Stream::open(self.channel().await, None).await.unwrap()
+    }
+
+    /// The same, saying who one is.
+    pub(crate) async fn stream_with(&self, authorization: &str) -> Stream {
+        Stream::open(self.channel().await, Some(authorization)).await.unwrap()
     }
 
     /// A stream of `instance` of shard 0 of 2 that said Hello and defined the counter `c_total` as id 0.
@@ -108,11 +113,18 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) async fn open(channel: Channel) -> Self {
+    pub(crate) async fn open(
+        channel: Channel,
+        authorization: Option<&str>,
+    ) -> Result<Self, Status> {
         let (says, said) = mpsc::channel(16);
-        let mut client = TelemetryServiceClient::new(channel);
-        let answers = client.report(ReceiverStream::new(said)).await.unwrap();
-        Self { says, answers: answers.into_inner() }
+        let mut call = Request::new(ReceiverStream::new(said));
+        if let Some(authorization) = authorization {
+            let value = authorization.parse().unwrap();
+            call.metadata_mut().insert("authorization", value);
+        }
+        let answers = TelemetryServiceClient::new(channel).report(call).await?;
+        Ok(Self { says, answers: answers.into_inner() })
     }
 
     pub(crate) async fn say(&self, said: Said) {
