@@ -1,7 +1,10 @@
 //! The HTTP port: the scrape, the way in for bots without gRPC, and what operators ask.
 
 mod body;
+mod coding;
 mod error;
+mod posted;
+mod push;
 mod scrape;
 mod serve;
 mod shard_metrics;
@@ -15,7 +18,7 @@ use axum::{
     http::StatusCode,
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    routing::{delete, get, post, put},
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +43,10 @@ const MAX_BODY_BYTES: usize = 8 << 20;
 /// Parts of pages that are rendered at the same time: each costs what a page does.
 pub(crate) const PARTS_AT_ONCE: usize = 2;
 
+/// Bodies that are read as a whole at the same time: each may be unpacked to [`MAX_BODY_BYTES`], and takes several times its
+/// size while it is read.
+pub(crate) const BODIES_AT_ONCE: usize = 8;
+
 /// What every request needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Http {
@@ -48,6 +55,8 @@ pub(crate) struct Http {
     pub(crate) exposition: Arc<Exposition>,
     /// Parts of pages that may be rendered at the same time.
     pub(crate) parts: Arc<Semaphore>,
+    /// Bodies that may be read at the same time.
+    pub(crate) bodies: Arc<Semaphore>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) rates: Arc<Rates>,
@@ -59,7 +68,11 @@ pub(crate) struct Http {
 
 /// All routes. Each is in the group of those that may use it.
 pub(crate) fn routes(http: Http, access: &Arc<Access>) -> Router {
-    let ingest = Router::new().route("/shard-metrics", post(shard_metrics::take));
+    let group = || put(push::take_group).post(push::take_group).delete(push::end_group);
+    let ingest = push::PATHS.iter().fold(Router::new(), |ingest, path| ingest.route(path, group()));
+    let ingest = ingest
+        .route("/metrics", post(push::take))
+        .route("/shard-metrics", post(shard_metrics::take));
     let view = Router::new()
         .route("/metrics", get(scrape::scrape))
         .route("/", get(|| ready(INDEX)))
@@ -101,6 +114,11 @@ shardmeter-manager
   GET  /metrics          all shards' metrics, for Prometheus (text, OpenMetrics, protobuf); a part of them with
                          ?name[]=guild_count and ?shard_id=3
   POST /shard-metrics    {\"shardId\": 3, \"metrics\": \"<Prometheus text>\"}
+  POST /metrics?shard_id=3
+                         Prometheus text, OpenMetrics, or delimited protobuf, by Content-Type
+  PUT, POST, DELETE /metrics/job/<job>/shard_id/3{/<label>/<value>}
+                         the same, as clients push to a Pushgateway
+                         all bodies by Content-Encoding gzip or zstd too
   GET  /api/v1/shards    who reports, as JSON
   DELETE /api/v1/shards/3
                          forget what shard 3 counted (admin)

@@ -304,6 +304,7 @@ impl Kept {
             previous_bodies: Arc::clone(previous_bodies),
             exposition: Arc::clone(exposition),
             parts: Arc::new(Semaphore::new(http::PARTS_AT_ONCE)),
+            bodies: Arc::new(Semaphore::new(http::BODIES_AT_ONCE)),
             journal: Arc::clone(&sessions.journal),
             metrics: Arc::clone(&sessions.metrics),
             rates: Arc::clone(&sessions.rates),

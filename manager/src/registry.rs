@@ -62,7 +62,8 @@ pub use instance::{InstanceKey, Transport};
 pub use parts::{PartId, PartsRecord};
 pub use rearrange::Forgotten;
 pub use report::{
-    NewValue, Placement, Repeat, Report, ReportError, ReportedFamily, ReportedSeries, Scope,
+    BodyPlace, NewValue, Placement, Repeat, Report, ReportError, ReportedFamily, ReportedSeries,
+    Scope,
 };
 pub use rules::{Combine, Rule, RuleError, Rules, Treatment};
 pub use status::{Collected, InstanceStatus, ShardState, ShardStatus, ShardSummary};
@@ -111,6 +112,9 @@ const VALUES_AT_ONCE: usize = 2_000;
 
 /// Greatest number of families of all shards together, so that names without end fill nothing.
 pub const MAX_FAMILIES: usize = 100_000;
+
+/// Greatest number of families that one shard can be the first to report.
+pub const MAX_FAMILIES_OF_SHARD: usize = 10_000;
 
 /// Why series were not taken; also the label value of `shard_rejected_samples_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

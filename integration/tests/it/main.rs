@@ -18,6 +18,7 @@ mod process;
 mod prometheus;
 mod promtool;
 mod proxy;
+mod push;
 mod readers;
 mod scrape;
 mod system;

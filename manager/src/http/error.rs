@@ -36,6 +36,12 @@ impl HttpError {
         Self { status, message: clip(message.into()), retry_after: RETRY_AFTER }
     }
 
+    /// What it says.
+    #[cfg(test)]
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// serde says line and column.
     #[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
     pub(super) fn bad_json(error: serde_json::Error) -> Self {
@@ -92,10 +98,12 @@ impl From<IngestError> for HttpError {
         let status = match &error {
             IngestError::NotAString
             | IngestError::Parse(_)
+            | IngestError::Protobuf(_)
             | IngestError::Assemble(_)
             | IngestError::Report(ReportError::Bad { .. } | ReportError::Twice { .. }) => {
                 StatusCode::BAD_REQUEST
             }
+            IngestError::GroupTaken => StatusCode::CONFLICT,
             IngestError::Report(
                 ReportError::Closed | ReportError::AlsoGrpc | ReportError::FellAgain { .. },
             ) => StatusCode::CONFLICT,
@@ -144,13 +152,8 @@ fn is_late(error: &(dyn Error + 'static)) -> bool {
     causes.any(|cause| matches!(cause.downcast_ref(), Some(BodyError::Late)))
 }
 
-/// Refuses a body that does not say it is JSON, or is compressed.
+/// Refuses a body that does not say it is JSON.
 pub(super) fn expect_json(headers: &HeaderMap) -> Result<(), HttpError> {
-    let encoding = headers.get(header::CONTENT_ENCODING).filter(|v| *v != "identity");
-    if let Some(encoding) = encoding {
-        let message = format!("Content-Encoding is {encoding:?}; send the body uncompressed");
-        return Err(HttpError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
-    }
     let stated =
         headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let is_json =

@@ -12,7 +12,7 @@ use hashbrown::{HashMap, HashSet};
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    MAX_FAMILIES, Reason, Rejected,
+    MAX_FAMILIES, MAX_FAMILIES_OF_SHARD, Reason, Rejected,
     change::{Change, FamilyChange, Misfit, Recorder},
     limits::MAX_HELP_BYTES,
     rules::{Rules, Treatment},
@@ -138,6 +138,8 @@ struct Known {
     bounds: HashSet<SharedBounds>,
     /// Names of families that were retired.
     retired: HashSet<Box<str>>,
+    /// How many families each shard was the first to report.
+    brought: HashMap<u32, usize>,
 }
 
 impl FamilyTable {
@@ -181,14 +183,7 @@ impl FamilyTable {
         if let Some(family) = known.by_name.get(head.name).filter(|f| f.kind == head.kind) {
             return Ok(Arc::clone(family));
         }
-        if known.in_order.len() >= MAX_FAMILIES {
-            return Err(Rejected {
-                family: head.name.into(),
-                reason: Reason::Limit,
-                message: format!("the fleet has {MAX_FAMILIES} families, its limit"),
-                series: 0,
-            });
-        }
+        known.check_room(asking)?;
         let replaces = known.free(asking).map_err(|(rejected, owner)| {
             if let Some(owner) = owner {
                 self.contested.lock().entry(owner).or_default().insert(asking.shard_id);
@@ -243,7 +238,7 @@ impl FamilyTable {
             standing: AtomicU8::new(if change.gave_way { GAVE_WAY } else { DEFINED }),
         });
         if change.gave_way {
-            known.in_order.push(family);
+            known.append(&family);
         } else {
             known.add(&family);
         }
@@ -317,7 +312,29 @@ impl Known {
         let claims = claims(&family.name, family.kind);
         self.claimed.extend(claims.into_iter().map(|claim| (claim, Some(Arc::clone(family)))));
         self.by_name.insert(family.name.clone(), Arc::clone(family));
+        self.append(family);
+    }
+
+    fn append(&mut self, family: &Arc<Family>) {
+        *self.brought.entry(family.first).or_default() += 1;
         self.in_order.push(Arc::clone(family));
+    }
+
+    /// Whether one more can be made: families are never forgotten, so no shard may bring all that there can be.
+    fn check_room(&self, asking: &Asking<'_>) -> Result<(), Rejected> {
+        let brought = self.brought.get(&asking.shard_id).copied().unwrap_or(0);
+        let message = if self.in_order.len() >= MAX_FAMILIES {
+            format!("the fleet has {MAX_FAMILIES} families, its limit")
+        } else if brought >= MAX_FAMILIES_OF_SHARD {
+            format!(
+                "shard {} was the first to report {brought} families, its limit",
+                asking.shard_id
+            )
+        } else {
+            return Ok(());
+        };
+        let family = asking.head.name.into();
+        Err(Rejected { family, reason: Reason::Limit, message, series: 0 })
     }
 
     /// Forgets the names of a family that gave way.

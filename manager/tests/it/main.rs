@@ -8,8 +8,10 @@
 
 mod access;
 mod certificates;
+mod flood;
 mod grpc;
 mod http;
+mod ingest;
 mod journal;
 mod limits;
 mod process;

@@ -134,7 +134,11 @@ impl Stream {
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Answer>, Status> {
-        let answer = timeout(PROMPT, self.answers.message()).await.expect("no answer")?;
+        self.next_within(PROMPT).await
+    }
+
+    async fn next_within(&mut self, time: Duration) -> Result<Option<Answer>, Status> {
+        let answer = timeout(time, self.answers.message()).await.expect("no answer")?;
         Ok(answer.map(|a| a.message.expect("an empty answer")))
     }
 
@@ -143,7 +147,12 @@ impl Stream {
     }
 
     pub(crate) async fn ack(&mut self) -> v1::Ack {
-        match self.answer().await {
+        self.ack_within(PROMPT).await
+    }
+
+    /// The answer to something that is much.
+    pub(crate) async fn ack_within(&mut self, time: Duration) -> v1::Ack {
+        match self.next_within(time).await.unwrap().expect("the stream ended") {
             Answer::Ack(ack) => ack,
             other => panic!("{other:?}"),
         }

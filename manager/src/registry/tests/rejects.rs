@@ -217,14 +217,25 @@ fn families_without_end_are_refused() {
     let settings = Settings { max_series_per_shard: usize::MAX, ..Settings::default() };
     let registry = Registry::new(settings, []);
     let mut stream = open(&registry, 1, at(0));
-    for n in 0..MAX_FAMILIES + 10 {
+    for n in 0..MAX_FAMILIES_OF_SHARD + 10 {
         stream.define(GAUGE, &format!("g{n}"), &[]);
     }
-    assert_eq!(registry.families().len(), MAX_FAMILIES);
-    // The known go on, and what is said of the others is no longer than anybody reads.
+    assert_eq!(registry.families().len(), MAX_FAMILIES_OF_SHARD);
+    // Others go on, with new ones too.
     let mut other = open_shard(&registry, 1, 2, at(0));
     other.define(GAUGE, "g0", &[]);
+    other.define(GAUGE, "other", &[]);
     assert_eq!(report(&mut other, 1), []);
+    // Until there are too many in all.
+    for shard in 2..20 {
+        let name = |n| format!("s{shard}_{n}");
+        let families: Vec<_> =
+            (0..9_000).map(|n| family(GAUGE, &name(n), &[(&[], &[1.0])])).collect();
+        let report = Report { shard_id: shard, ..super::report(named("a"), &families) };
+        registry.report(&[report], at(0)).unwrap();
+    }
+    assert_eq!(registry.families().len(), MAX_FAMILIES);
+    assert_eq!(report(&mut other, 2), [], "the known go on");
 }
 
 #[test]
@@ -371,7 +382,7 @@ fn names_and_labels_without_end_are_refused() {
         labels: labels(&[("n", n.to_string().as_str()), ("x", long.as_str())], 1),
         bounds: Bounds::new(&bounds).unwrap(),
         values: values.clone(),
-        line: 1,
+        place: BodyPlace::Line(1),
         exemplars: Vec::new(),
     });
     let body = [ReportedFamily {
