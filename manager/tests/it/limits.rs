@@ -226,17 +226,18 @@ async fn every_way_in_counts_for_its_shard() {
     ] {
         let server = with_limits("frames_per_second = 1").await;
         let client = reqwest::Client::new();
-        let mut last = 0;
+        let mut refused = 0;
         for _ in 0..12 {
             let request = client.request(method.parse().unwrap(), format!("{}{path}", server.http));
             let mut request = request.header("content-type", kind).header("x-instance-id", "a");
             if packed {
                 request = request.header("content-encoding", "gzip");
             }
-            last = request.body(body.clone()).send().await.unwrap().status().as_u16();
-            assert!([200, 202, 429].contains(&last), "{method} {path}: {last}");
+            let status = request.body(body.clone()).send().await.unwrap().status().as_u16();
+            assert!([200, 202, 429].contains(&status), "{method} {path}: {status}");
+            refused += u32::from(status == 429);
         }
-        assert_eq!(last, 429, "{method} {path} {kind} {} bytes", body.len());
+        assert!(refused > 0, "{method} {path} {kind} {} bytes", body.len());
         server.stop().await;
     }
 }
