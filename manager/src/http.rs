@@ -2,6 +2,8 @@
 
 mod body;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod scrape;
 mod shard_metrics;
 mod shards;

@@ -6,6 +6,8 @@
 //! only those values, with the same result.
 
 mod assemble;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod previous;
 mod shard_ids;
 mod text;

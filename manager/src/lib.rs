@@ -12,6 +12,9 @@ mod clip;
 pub mod clock;
 mod config;
 pub mod exposition;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod http;
 pub mod ingest;

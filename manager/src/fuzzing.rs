@@ -1,0 +1,56 @@
+//! What the fuzz targets of `fuzz/` call, each with the bytes that a fuzzer made: they panic when something is not as it must
+//! be. A stable test calls them with the corpus.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "whatever is wrong here is a failure to report"
+)]
+
+mod input;
+pub(crate) mod page;
+mod round_trip;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use input::Input;
+pub use round_trip::round_trip;
+
+use crate::{
+    exposition::{self, Format, reserved},
+    registry::{Registry, Settings},
+};
+
+pub use crate::{
+    http::fuzzing::json_body,
+    ingest::fuzzing::{openmetrics, text},
+    journal::fuzzing::journal,
+    session::fuzzing::frames,
+};
+
+/// Each target: its name, which is that of its corpus too, and what it does.
+pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+    ("text", text),
+    ("openmetrics", openmetrics),
+    ("json_body", json_body),
+    ("frames", frames),
+    ("journal", journal),
+    ("round_trip", round_trip),
+];
+
+/// An empty registry, as a manager has it.
+pub(crate) fn registry() -> Registry {
+    let names = reserved(&[]);
+    Registry::new(Settings::default(), names.iter().map(|(name, kind)| (name.as_str(), *kind)))
+}
+
+/// What a page of everything shows, if it is valid.
+pub(crate) fn valid_page(registry: &Registry, now: crate::clock::UnixTime, format: Format) -> Vec<page::Family> {
+    let page = exposition::render(registry, &[], now, format).to_vec();
+    let families = page::read(format, &page);
+    if let Err(flaw) = page::check(format, &families) {
+        panic!("{flaw}\n{}", String::from_utf8_lossy(&page));
+    }
+    families
+}
