@@ -18,6 +18,7 @@ pub(crate) use input::Input;
 pub use round_trip::round_trip;
 
 use crate::{
+    clock::UnixTime,
     exposition::{self, Format, reserved},
     registry::{Registry, Settings},
 };
@@ -29,8 +30,11 @@ pub use crate::{
     session::fuzzing::frames,
 };
 
+/// Takes any bytes, and panics if something is wrong.
+pub type Target = fn(&[u8]);
+
 /// Each target: its name, which is that of its corpus too, and what it does.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+pub const TARGETS: [(&str, Target); 6] = [
     ("text", text),
     ("openmetrics", openmetrics),
     ("json_body", json_body),
@@ -46,11 +50,15 @@ pub(crate) fn registry() -> Registry {
 }
 
 /// What a page of everything shows, if it is valid.
-pub(crate) fn valid_page(registry: &Registry, now: crate::clock::UnixTime, format: Format) -> Vec<page::Family> {
-    let page = exposition::render(registry, &[], now, format).to_vec();
-    let families = page::read(format, &page);
+pub(crate) fn valid_page(registry: &Registry, now: UnixTime, format: Format) -> Vec<page::Family> {
+    valid(format, &exposition::render(registry, &[], now, format).to_vec())
+}
+
+/// What a page shows, if it is valid.
+pub(crate) fn valid(format: Format, page: &[u8]) -> Vec<page::Family> {
+    let families = page::read(format, page);
     if let Err(flaw) = page::check(format, &families) {
-        panic!("{flaw}\n{}", String::from_utf8_lossy(&page));
+        panic!("{flaw}\n{}", String::from_utf8_lossy(page));
     }
     families
 }

@@ -50,20 +50,19 @@ pub fn json_body(input: &[u8]) {
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let clock = Clock::starting_at(UnixTime::from_secs_f64(1.7e9));
-            let [quick, plain] = [(); 2].map(|()| Arc::new(registry()));
-            let previous = previous_bodies();
+            let [quick, plain] = [(); 2].map(|()| Side::new(clock));
             let kept = Exposition::default();
             for (number, body) in (1..).zip(bodies) {
-                let quickly = post(&quick, &previous, clock, &body, flags, number).await;
-                let plainly = post(&plain, &previous_bodies(), clock, &body, flags, number).await;
-                assert_eq!(quickly, plainly);
-                check_pages(&quick, &plain, &kept, clock.now());
+                plain.previous_bodies.forget_unused(UnixTime::MAX);
+                let quickly = quick.post(&body, flags, number).await;
+                assert_eq!(quickly, plain.post(&body, flags, number).await);
+                check_pages(&quick.registry, &plain.registry, &kept, clock.now());
                 advance(Duration::from_secs(10)).await;
             }
             for syntax in Syntax::ALL {
                 let format = Format::new(syntax, Escaping::AllowUtf8);
-                let shown = valid_page(&quick, clock.now(), format);
-                assert_eq!(shown, valid_page(&plain, clock.now(), format));
+                let shown = valid_page(&quick.registry, clock.now(), format);
+                assert_eq!(shown, valid_page(&plain.registry, clock.now(), format));
             }
         });
     });
@@ -78,51 +77,50 @@ fn other_digits(body: &[u8], seed: u8) -> Vec<u8> {
     body.iter().enumerate().map(other).collect()
 }
 
-fn previous_bodies() -> Arc<PreviousBodies> {
-    Arc::new(PreviousBodies::new(PreviousBodyMetrics::new().unwrap()))
+/// A manager's routes, and what is behind them.
+struct Side {
+    registry: Arc<Registry>,
+    previous_bodies: Arc<PreviousBodies>,
+    routes: Router,
 }
 
-async fn post(
-    registry: &Arc<Registry>,
-    previous_bodies: &Arc<PreviousBodies>,
-    clock: Clock,
-    body: &[u8],
-    flags: u8,
-    number: u32,
-) -> (StatusCode, Bytes) {
-    let mut request = Request::post("/shard-metrics").header(CONTENT_TYPE, "application/json");
-    if flags & 1 != 0 {
-        request = request.header("x-instance-id", "a");
+impl Side {
+    fn new(clock: Clock) -> Self {
+        let registry = Arc::new(registry());
+        let previous_bodies = PreviousBodies::new(PreviousBodyMetrics::new().unwrap());
+        let previous_bodies = Arc::new(previous_bodies);
+        let routes = routes(Http {
+            registry: Arc::clone(&registry),
+            previous_bodies: Arc::clone(&previous_bodies),
+            exposition: Arc::default(),
+            parts: Arc::new(Semaphore::new(1)),
+            journal: Arc::new(MemoryOnly),
+            metrics: METRICS.with(Arc::clone),
+            clock,
+            openmetrics_created: false,
+            shutdown: CancellationToken::new(),
+        });
+        Self { registry, previous_bodies, routes }
     }
-    if flags & 2 != 0 {
-        request = request.header("x-report-sequence", number);
-    }
-    if flags & 4 != 0 {
-        request = request.header("x-report-interval", "7.5");
-    }
-    let request = request.body(Body::from(body.to_vec())).unwrap();
-    let answer = router(registry, previous_bodies, clock).oneshot(request).await.unwrap();
-    let status = answer.status();
-    assert!(!status.is_server_error(), "{status}");
-    (status, to_bytes(answer.into_body(), usize::MAX).await.unwrap())
-}
 
-fn router(
-    registry: &Arc<Registry>,
-    previous_bodies: &Arc<PreviousBodies>,
-    clock: Clock,
-) -> Router {
-    routes(Http {
-        registry: Arc::clone(registry),
-        previous_bodies: Arc::clone(previous_bodies),
-        exposition: Arc::default(),
-        parts: Arc::new(Semaphore::new(1)),
-        journal: Arc::new(MemoryOnly),
-        metrics: METRICS.with(Arc::clone),
-        clock,
-        openmetrics_created: false,
-        shutdown: CancellationToken::new(),
-    })
+    /// Status and body of the answer.
+    async fn post(&self, body: &[u8], flags: u8, number: u32) -> (StatusCode, Bytes) {
+        let mut request = Request::post("/shard-metrics").header(CONTENT_TYPE, "application/json");
+        if flags & 1 != 0 {
+            request = request.header("x-instance-id", "a");
+        }
+        if flags & 2 != 0 {
+            request = request.header("x-report-sequence", number);
+        }
+        if flags & 4 != 0 {
+            request = request.header("x-report-interval", "7.5");
+        }
+        let request = request.body(Body::from(body.to_vec())).unwrap();
+        let answer = self.routes.clone().oneshot(request).await.unwrap();
+        let status = answer.status();
+        assert!(!status.is_server_error(), "{status}");
+        (status, to_bytes(answer.into_body(), usize::MAX).await.unwrap())
+    }
 }
 
 /// Both show the same; and so does a page that is kept, but for the order of its lines.

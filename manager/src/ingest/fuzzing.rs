@@ -1,5 +1,10 @@
 //! The parsers, on any bytes.
-#![expect(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "what fuzz targets do")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what fuzz targets do"
+)]
 
 use super::{Body, IngestError, assemble::assemble, text::Syntax};
 
@@ -67,8 +72,8 @@ fn said(body: &Result<Body, IngestError>, higher: usize) -> String {
 fn check_values(text: &str, body: &Body) {
     for value in &body.values {
         let token: f64 = text[value.token.clone()].parse().unwrap();
-        let series = body.shards[&value.shard_id].iter().flat_map(|family| &family.series);
-        let series = series.skip(value.series as usize).next().unwrap();
+        let mut all = body.shards[&value.shard_id].iter().flat_map(|family| &family.series);
+        let series = all.nth(value.series as usize).unwrap();
         let placed = series.values[value.at];
         assert!(placed == token || placed.is_nan() && token.is_nan(), "{value:?}: {placed}");
     }

@@ -1,5 +1,5 @@
 //! Any bytes as a journal: as a segment of it, or as the payloads of records that are whole.
-#![expect(clippy::unwrap_used, reason = "what fuzz targets do")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what fuzz targets do")]
 
 use std::{fs, iter};
 
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::{FileJournal, log::first_segment};
 use crate::{
     clock::UnixTime,
-    exposition::Format,
+    exposition::{self, Format},
     fuzzing::{Input, registry, valid_page},
     metrics::{JournalMetrics, Metrics},
 };
@@ -36,14 +36,15 @@ pub fn journal(input: &[u8]) {
     };
     DIR.with(|dir| {
         fs::write(dir.path().join(name), segment).unwrap();
-        replay(dir);
+        replay(dir, shape < 2);
         for file in fs::read_dir(dir.path()).unwrap() {
             fs::remove_file(file.unwrap().path()).unwrap();
         }
     });
 }
 
-fn replay(dir: &TempDir) {
+/// With `is_ours`, every whole record is one that a manager wrote, for nothing else has its checksum.
+fn replay(dir: &TempDir, is_ours: bool) {
     let open = || {
         let registry = registry();
         let journal = FileJournal::open(dir.path(), &registry, METRICS.with(Clone::clone)).ok()?;
@@ -52,10 +53,14 @@ fn replay(dir: &TempDir) {
     let Some((registry, journal)) = open() else { return };
     let now = UnixTime::from_secs_f64(1.7e9);
     registry.resume(now);
-    let shown = |registry| format!("{:?}", valid_page(registry, now, Format::TEXT));
+    let shown = |registry| exposition::render(registry, &[], now, Format::TEXT).to_vec();
     let before = shown(&registry);
     journal.checkpoint(&registry, now).unwrap();
     drop(journal);
     let (again, _journal) = open().expect("what was written is not read");
-    assert_eq!(shown(&again), before);
+    let after = shown(&again);
+    if is_ours {
+        valid_page(&registry, now, Format::TEXT);
+        assert_eq!(after, before);
+    }
 }

@@ -1,7 +1,7 @@
 //! The registry from its recorded changes, and a checkpoint of it.
 
 use super::{
-    FleetSize, Registry,
+    FleetSize, MAX_SHARD_COUNT, Registry,
     change::{Change, Misfit, ReportStep, SeriesStep, ShardRecord, Sink, Step},
     family::FamilyTable,
     instance::Instance,
@@ -27,6 +27,9 @@ impl Registry {
     pub fn restore(&self, change: Change<'_>) -> Result<(), Misfit> {
         match change {
             Change::Family(family) => self.families.restore(family),
+            Change::FleetSize { shard_count, .. } if shard_count > MAX_SHARD_COUNT => {
+                Err(Misfit("size of the bot"))
+            }
             Change::FleetSize { shard_count, said_at } => {
                 *self.fleet.lock() = FleetSize { shard_count, said_at };
                 Ok(())

@@ -6,6 +6,7 @@
     reason = "what helpers of tests do"
 )]
 
+mod bad_inputs;
 mod grpc;
 mod http;
 mod journal;

@@ -111,7 +111,8 @@ fn sample(shown: &mut Shown, types: &Types, mut rest: Rest<'_>, lowest: u32, hig
                 break;
             }
             let is_quoted = rest.0.starts_with('"');
-            let label = if is_quoted { rest.quoted() } else { rest.until(&['=', ' ', '\t']).to_owned() };
+            let label =
+                if is_quoted { rest.quoted() } else { rest.until(&['=', ' ', '\t']).to_owned() };
             rest.blanks();
             if rest.eat('=') {
                 rest.blanks();
@@ -154,7 +155,8 @@ fn shown_labels(
     let mut shown = BTreeMap::new();
     for (name, value) in labels {
         let value = if name == of_bound { bound(&value) } else { value };
-        if !value.is_empty() && !(name == "shard_id" && value.parse() == Ok(shard_id)) {
+        let is_its_own = name == "shard_id" && value.parse() == Ok(shard_id);
+        if !value.is_empty() && !is_its_own {
             shown.insert(name, value);
         }
     }
