@@ -24,6 +24,7 @@ pub(super) fn said(text: &str, lowest: u32, highest: u32) -> Said {
     let is_openmetrics = trimmed == "# EOF" || trimmed.ends_with("\n# EOF");
     let mut types = Types { is_openmetrics, ..Types::default() };
     let mut shown = Shown::new();
+    let text = if is_openmetrics { trimmed } else { text };
     for line in text.split('\n') {
         let line = line.strip_suffix('\r').unwrap_or(line);
         let mut rest = Rest(line);
