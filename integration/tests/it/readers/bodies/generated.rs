@@ -161,7 +161,7 @@ fn series(
         }
         "info" => sample(rng, "_info", None, "1".to_owned()),
         "stateset" => {
-            let state = format!("{}=\"on\"", name);
+            let state = format!("{name}=\"on\"");
             sample(rng, "", Some(state), "1".to_owned());
         }
         "gaugehistogram" => {
