@@ -92,7 +92,7 @@ pub fn render_some(
     // By family id. Shards are read one after the other, each in one go, so that a shard's families agree.
     let mut blocks: BTreeMap<usize, Option<Block>> = BTreeMap::new();
     registry.visit(now, |shard| {
-        if !filter.has_shard(Some(shard.id())) {
+        if !filter.has_shard(shard.shard_id()) {
             return;
         }
         for (family, series) in shard.families() {
@@ -106,7 +106,7 @@ pub fn render_some(
             });
             if let Some(block) = block {
                 for one in series {
-                    encoder.series(&mut block.body, &block.head, Some(shard.id()), &one);
+                    encoder.series(&mut block.body, &block.head, shard.shard_id(), &one);
                 }
             }
         }

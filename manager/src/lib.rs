@@ -124,6 +124,7 @@ impl Manager {
         };
         let sink = Arc::clone(&journal);
         registry.record_to(Box::new(move |changes| sink.append(changes)));
+        registry.apply_rules();
         registry.resume(clock.now());
         let (http, http_addr) = bind("HTTP", config.http_addr).await?;
         let (grpc, grpc_addr) = bind("gRPC", config.grpc_addr).await?;
@@ -261,6 +262,8 @@ fn maintain(
             let previous_bodies = Arc::clone(&previous_bodies);
             let now = sessions.clock.now();
             let maintained = spawn_blocking(move || {
+                sessions.registry.count();
+                sessions.registry.yield_types(now);
                 sessions.journal.maintain(&sessions.registry, now);
                 exposition.forget_unused(now);
                 previous_bodies.forget_unused(now);

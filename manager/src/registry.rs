@@ -18,12 +18,16 @@ mod change;
 mod check;
 mod exemplars;
 mod family;
+mod fleet;
 mod fold;
 mod frame;
 mod instance;
 mod limits;
+mod parts;
+mod rearrange;
 mod report;
 mod restore;
+mod rules;
 mod shard;
 mod shared;
 mod status;
@@ -35,7 +39,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -44,8 +48,8 @@ use hashbrown::HashSet;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 pub use change::{
-    About, Change, FamilyChange, InstanceRecord, Misfit, ReportStep, SeriesStep, ShardRecord, Sink,
-    Step,
+    About, Change, FamilyChange, InstanceRecord, Misfit, PartValues, ReportStep, SeriesStep,
+    ShardRecord, Sink, Step,
 };
 pub use check::BadSample;
 pub use exemplars::ReportedExemplar;
@@ -55,9 +59,12 @@ pub use frame::{
     NotApplied, Outcome, SeriesDefinition,
 };
 pub use instance::{InstanceKey, Transport};
+pub use parts::{PartId, PartsRecord};
+pub use rearrange::Forgotten;
 pub use report::{
     NewValue, Placement, Repeat, Report, ReportError, ReportedFamily, ReportedSeries, Scope,
 };
+pub use rules::{Combine, Rule, RuleError, Rules, Treatment};
 pub use status::{Collected, InstanceStatus, ShardState, ShardStatus, ShardSummary};
 pub use store::SeriesId;
 pub use view::{SeriesView, ShardView};
@@ -66,6 +73,7 @@ pub use writer::{Attached, Writer};
 use crate::{clock::UnixTime, model::MetricType};
 use change::Recorder;
 use family::FamilyTable;
+use fleet::Fleet;
 use shared::SharedShard;
 
 /// What the registry needs to know of the manager's configuration.
@@ -79,6 +87,8 @@ pub struct Settings {
     pub max_series_per_family: usize,
     /// Series a shard may have in all.
     pub max_series_per_shard: usize,
+    /// Series at which no new shard is taken. Those that are there may have as many as they may.
+    pub max_series: usize,
 }
 
 impl Default for Settings {
@@ -88,6 +98,7 @@ impl Default for Settings {
             report_interval: Duration::from_secs(10),
             max_series_per_family: 2_000,
             max_series_per_shard: 5_000,
+            max_series: 10_000_000,
         }
     }
 }
@@ -101,6 +112,9 @@ const VALUES_AT_ONCE: usize = 2_000;
 /// Greatest number of families of all shards together, so that names without end fill nothing.
 pub const MAX_FAMILIES: usize = 100_000;
 
+/// Greatest number of families that one shard can be the first to report.
+pub const MAX_FAMILIES_OF_SHARD: usize = 10_000;
+
 /// Why series were not taken; also the label value of `shard_rejected_samples_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -112,12 +126,17 @@ pub enum Reason {
     DuplicateSeries,
     /// A limit on series was reached.
     Limit,
+    /// A rule drops the family: counted, and not said to the sender.
+    Rule,
+    /// A limit was reached, but the counts are in the family's `overflow="true"`: said to the sender, and counted nowhere, for
+    /// nothing is lost.
+    Overflow,
 }
 
 impl Reason {
-    /// All of them, in the order of their counters.
-    pub const ALL: [Self; 4] =
-        [Self::TypeConflict, Self::NameCollision, Self::DuplicateSeries, Self::Limit];
+    /// Those by which samples are lost, in the order of their counters.
+    pub const COUNTED: [Self; 5] =
+        [Self::TypeConflict, Self::NameCollision, Self::DuplicateSeries, Self::Limit, Self::Rule];
 
     /// The label value.
     #[must_use]
@@ -127,6 +146,8 @@ impl Reason {
             Self::NameCollision => "name_collision",
             Self::DuplicateSeries => "duplicate_series",
             Self::Limit => "limit",
+            Self::Overflow => "overflow",
+            Self::Rule => "rule",
         }
     }
 }
@@ -164,8 +185,21 @@ pub struct Registry {
     /// The shard count at the last [`Registry::collect`].
     collected_count: AtomicU32,
     recorder: Arc<Recorder>,
+    census: Census,
+    /// What shards show together, as of the last [`Registry::collect`].
+    fleet_sums: Mutex<Fleet>,
     /// The latest time that a restored change tells of.
     recorded_until: Mutex<UnixTime>,
+}
+
+/// What all shards have together, as it was last counted.
+#[derive(Debug, Default)]
+struct Census {
+    series: AtomicUsize,
+    /// Values of parts of merged series.
+    parts: AtomicUsize,
+    /// Ids that streams defined.
+    ids: AtomicUsize,
 }
 
 /// How many shards the bot has, as the instance that began last says.
@@ -182,15 +216,27 @@ impl FleetSize {
 }
 
 impl Registry {
-    /// An empty registry. `reserved` are families the manager itself exposes; shards cannot report them.
+    /// An empty registry without rules. `reserved` are families the manager itself exposes; shards cannot report them.
     #[must_use]
     pub fn new<'a>(
         settings: Settings,
         reserved: impl IntoIterator<Item = (&'a str, MetricType)>,
     ) -> Self {
+        Self::with_rules(settings, reserved, Rules::default())
+    }
+
+    /// The same, with rules.
+    #[must_use]
+    pub fn with_rules<'a>(
+        settings: Settings,
+        reserved: impl IntoIterator<Item = (&'a str, MetricType)>,
+        rules: Rules,
+    ) -> Self {
         Self {
             settings,
-            families: FamilyTable::new(reserved),
+            families: FamilyTable::new(reserved, rules),
+            census: Census::default(),
+            fleet_sums: Mutex::default(),
             shards: RwLock::default(),
             fleet: Mutex::default(),
             collected_count: AtomicU32::new(0),
@@ -199,9 +245,22 @@ impl Registry {
         }
     }
 
-    /// Calls `look` with every shard that ever reported, in order of id. Each shard is locked while it is looked at, so
-    /// what `look` sees of it comes from whole frames.
+    /// Calls `look` with every shard that ever reported, in order of id, and then with what is shown of all together. Each
+    /// shard is locked while it is looked at, so what `look` sees of it comes from whole frames.
     pub fn visit(&self, now: UnixTime, mut look: impl FnMut(&ShardView<'_>)) {
+        let mut fleet = Fleet::default();
+        self.visit_shards(now, |shard| {
+            look(shard);
+            if self.families.collapses() {
+                let all: Vec<_> = shard.shard.store.ids().collect();
+                fleet.take(shard.shard, &all);
+            }
+        });
+        fleet.settle(&self.families, true);
+        look(&fleet.view());
+    }
+
+    fn visit_shards(&self, now: UnixTime, mut look: impl FnMut(&ShardView<'_>)) {
         for shard in self.all() {
             let mut shard = shard.peek();
             shard.settle(now, self.settings.stale_after);
@@ -212,7 +271,8 @@ impl Registry {
     /// Calls `look` with every shard of which something changed since the last call, as [`Registry::visit`] does, and with
     /// those of its series that changed: whoever keeps what it saw needs no more. There can be one such keeper. With
     /// `all`, `look` is called with every series of every shard; when the bot's size changed, with every shard. If many
-    /// series of a shard changed it is called several times, between which a frame may come.
+    /// series of a shard changed it is called several times, between which a frame may come. Should its series have got other
+    /// places, [`ShardView::before`] says so the first time.
     pub fn collect(
         &self,
         now: UnixTime,
@@ -225,6 +285,7 @@ impl Registry {
         let complete = all || count_before != count;
         let mut collected = Collected { complete, ..Collected::default() };
         let mut touched = Vec::new();
+        let mut fleet = self.fleet_sums.lock();
         for shared in self.due(now, complete) {
             let mut shard = shared.peek();
             shard.settle(now, stale_after);
@@ -233,20 +294,30 @@ impl Registry {
                 touched.clear();
                 touched.extend(shard.store.ids());
             }
+            let mut renumbered = shard.renumbered.take();
+            if renumbered.is_some() {
+                fleet.forget(shard.id);
+            }
             let mut rest = &touched[..];
             loop {
                 let (some, others) = shard.store.split_at_values(rest, VALUES_AT_ONCE);
-                look(&ShardView::new(&shard), some);
+                look(&ShardView::renumbered(&shard, renumbered.take()), some);
+                if self.families.collapses() {
+                    fleet.take(&shard, some);
+                }
                 rest = others;
                 if rest.is_empty() {
                     break;
                 }
                 MutexGuard::bump(&mut shard); // a frame that waits goes first
+                if shard.renumbered.is_some() {
+                    break; // all of them have other places now, and are looked at next time
+                }
             }
             touched.clear();
             let summary = ShardView::new(&shard).summary(now, stale_after);
             // What a frame changed meanwhile may have been looked at before.
-            if !shard.store.is_touched() {
+            if !shard.store.is_touched() && shard.renumbered.is_none() {
                 shared.looked_at(&shard, shard.unchanged_until(now, stale_after));
             }
             if summary.is_listed(count) {
@@ -255,6 +326,8 @@ impl Registry {
                 collected.unlisted.push(summary.id);
             }
         }
+        let changed = fleet.settle(&self.families, all);
+        look(&fleet.view(), &changed);
         if complete {
             // One that came meanwhile is among those that were not looked at.
             let seen = collected.summaries.iter().map(|shard| shard.id);
@@ -283,7 +356,7 @@ impl Registry {
     #[must_use]
     pub fn status(&self, now: UnixTime) -> Vec<ShardStatus> {
         let mut known = BTreeMap::new();
-        self.visit(now, |view| {
+        self.visit_shards(now, |view| {
             known.insert(view.id(), view.status(now, self.settings.stale_after));
         });
         self.complete(known, ShardStatus::never_seen, |shard| &shard.summary)
@@ -293,7 +366,7 @@ impl Registry {
     #[must_use]
     pub fn summaries(&self, now: UnixTime) -> Vec<ShardSummary> {
         let mut known = BTreeMap::new();
-        self.visit(now, |view| {
+        self.visit_shards(now, |view| {
             known.insert(view.id(), view.summary(now, self.settings.stale_after));
         });
         self.complete(known, ShardSummary::never_seen, |shard| shard)
@@ -326,6 +399,36 @@ impl Registry {
     /// All shards, in order of id.
     fn all(&self) -> Vec<Arc<SharedShard>> {
         self.shards.read().values().map(Arc::clone).collect()
+    }
+
+    /// Counts what all shards have together, which limits go by. To be called every second or so.
+    pub fn count(&self) {
+        let (mut series, mut parts, mut ids) = (0, 0, 0);
+        for shard in self.all() {
+            let shard = shard.peek();
+            series += shard.store.len();
+            parts += shard.parts();
+            ids += shard.instances.iter().map(|instance| instance.ids).sum::<usize>();
+        }
+        self.census.series.store(series, Relaxed);
+        self.census.parts.store(parts, Relaxed);
+        self.census.ids.store(ids, Relaxed);
+    }
+
+    /// Whether no more parts of merged series can be kept.
+    fn is_full_of_parts(&self) -> bool {
+        self.census.parts.load(Relaxed) >= limits::MAX_PARTS
+    }
+
+    /// Whether streams may have no more ids than each always may.
+    fn is_full_of_ids(&self) -> bool {
+        self.census.ids.load(Relaxed) >= limits::MAX_IDS
+    }
+
+    /// Whether a shard is known, or can be taken.
+    fn may_have(&self, shard_id: u32) -> bool {
+        self.census.series.load(Relaxed) < self.settings.max_series
+            || self.shards.read().contains_key(&shard_id)
     }
 
     fn note_fleet_size(&self, shard_count: u32, said_at: UnixTime) {

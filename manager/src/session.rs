@@ -43,8 +43,8 @@ const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
 /// Longest message on a stream, bytes; a longer snapshot goes in parts.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
-/// Series ids one stream may define.
-const MAX_SERIES_IDS: usize = 100_000;
+/// Series ids one stream may define: also those over the limits on series, whose counts are added up.
+const MAX_SERIES_IDS: usize = 1 << 20;
 
 /// What every session needs to know.
 #[derive(Debug)]
@@ -165,7 +165,7 @@ impl Session<'_> {
             };
             let taken = tokio::select! {
                 () = sessions.shutdown.cancelled() => Err(End::Shutdown),
-                () = superseded.cancelled() => Err(End::Refused(refusal(FrameError::Superseded))),
+                () = superseded.cancelled() => Err(self.ended_by_others()),
                 taken = step => taken,
             };
             if let Err(end) = taken {
@@ -176,6 +176,12 @@ impl Session<'_> {
             }
             within = sessions.idle_gap;
         }
+    }
+
+    /// Why the registry lets the stream write no more.
+    fn ended_by_others(&self) -> End {
+        let why = self.attached.as_ref().map(|reporting| reporting.writer.why_superseded());
+        End::Refused(refusal(why.unwrap_or(FrameError::Superseded)))
     }
 
     /// The next message, if it comes `within` that time.
@@ -270,7 +276,9 @@ impl Session<'_> {
         let client = format!("{} {}", hello.client_name, hello.client_version);
         let known = convert::hello(hello, client.trim(), now)?;
         let attached = sessions.registry.attach(known, now).map_err(|e| match e {
-            AttachError::TooManyInstances(_) => Status::resource_exhausted(e.to_string()),
+            AttachError::TooManyInstances(_) | AttachError::FleetFull(_) => {
+                Status::resource_exhausted(e.to_string())
+            }
             _ => Status::invalid_argument(e.to_string()),
         })?;
         let Attached { writer, last_sequence, closed_at } = attached;
@@ -309,7 +317,13 @@ impl Reporting {
             return Err(Status::resource_exhausted(message));
         }
         // All are converted and checked before the first is defined, so that a bad one leaves nothing behind.
-        let refuse = |e: DefineError| Status::invalid_argument(e.to_string());
+        let refuse = |e: DefineError| match e {
+            DefineError::Rearranged => Status::unavailable(e.to_string()),
+            DefineError::TooManyIds => Status::resource_exhausted(e.to_string()),
+            DefineError::Id { .. } | DefineError::UnexpectedBounds { .. } => {
+                Status::invalid_argument(e.to_string())
+            }
+        };
         let families = convert::definitions(definitions, self.shard_id)?;
         self.writer.check_definitions(&families).map_err(refuse)?;
         let now = sessions.clock.now();
@@ -407,11 +421,13 @@ fn refusal(error: FrameError) -> Status {
     let message = error.to_string();
     match error {
         FrameError::Superseded => Status::aborted(message),
+        FrameError::Rearranged => Status::unavailable(message),
         FrameError::Closed => Status::failed_precondition(message),
         FrameError::SequenceZero
         | FrameError::Twice(_)
         | FrameError::ValueCount { .. }
         | FrameError::Bad { .. }
+        | FrameError::BadPart { .. }
         | FrameError::Exemplar { .. } => Status::invalid_argument(message),
     }
 }

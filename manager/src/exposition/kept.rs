@@ -172,6 +172,9 @@ impl KeptPage {
 
     /// Takes what changed of a shard.
     fn take(&mut self, shard: &ShardView<'_>, touched: &[SeriesId]) {
+        if let Some(before) = shard.before() {
+            self.drop_series(shard.id(), before);
+        }
         if touched.is_empty() {
             return;
         }
@@ -192,6 +195,16 @@ impl KeptPage {
                 (families.get_mut(family.id), places.get_mut(id.index()))
             {
                 kept.take(encoder, family, shard, id, place, entry);
+            }
+        }
+    }
+
+    /// Drops what is kept of a shard, of whose series these are the families.
+    fn drop_series(&mut self, shard_id: u32, families: &[u32]) {
+        let places = self.places.remove(&shard_id).unwrap_or_default();
+        for (place, family) in places.into_iter().zip(families) {
+            if let (Some(place), Some(kept)) = (place, self.families.get_mut(*family as usize)) {
+                kept.chunks.remove(place);
             }
         }
     }
@@ -310,7 +323,7 @@ impl KeptFamily {
         if let Some(series) = shard.series(id) {
             let before = place.map_or(&[][..], |place| self.chunks.text(place));
             if !encoder.revalue(entry, before, head, &series) {
-                encoder.series(entry, head, Some(shard.id()), &series);
+                encoder.series(entry, head, shard.shard_id(), &series);
             }
         }
         let key = Key { shard_id: shard.id(), series: id.index() as u32 };

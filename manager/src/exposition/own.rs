@@ -87,13 +87,13 @@ pub fn reserved(own: &[OwnFamily]) -> Vec<(String, MetricType)> {
 pub(super) struct OfShards([(usize, LabelSet); SERIES_OF_SHARD]);
 
 /// Series the manager keeps of a shard.
-const SERIES_OF_SHARD: usize = 3 + Transport::ALL.len() + Reason::ALL.len();
+const SERIES_OF_SHARD: usize = 3 + Transport::ALL.len() + Reason::COUNTED.len();
 
 impl OfShards {
     pub(super) fn new() -> Self {
         let plain = [0, 1, 2].map(|family| (family, LabelSet::default()));
         let reports = Transport::ALL.map(|t| (3, label("transport", t.as_str())));
-        let rejected = Reason::ALL.map(|r| (4, label("reason", r.as_str())));
+        let rejected = Reason::COUNTED.map(|r| (4, label("reason", r.as_str())));
         let mut all = plain.into_iter().chain(reports).chain(rejected);
         Self(std::array::from_fn(|_| all.next().unwrap_or_default()))
     }

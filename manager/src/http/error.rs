@@ -83,7 +83,9 @@ impl From<IngestError> for HttpError {
             IngestError::Report(
                 ReportError::Closed | ReportError::AlsoGrpc | ReportError::FellAgain { .. },
             ) => StatusCode::CONFLICT,
-            IngestError::Report(ReportError::TooManyInstances(_)) => StatusCode::TOO_MANY_REQUESTS,
+            IngestError::Report(ReportError::TooManyInstances(_) | ReportError::FleetFull(_)) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
         };
         let place = if status == StatusCode::BAD_REQUEST { "metrics: " } else { "" };
         Self::new(status, format!("{place}{error}"))

@@ -99,6 +99,22 @@ impl LabelSet {
         !self.0.starts_with('"')
     }
 
+    /// The set without the labels of these names.
+    #[must_use]
+    pub fn without(&self, names: &[Box<str>]) -> Self {
+        let stays = |name: &str| !names.iter().any(|dropped| **dropped == *name);
+        let rest = pairs(&self.0).filter(|(name, _)| stays(name));
+        let rest: Vec<_> = rest.collect();
+        let rest = rest.iter().map(|(name, value)| (&**name, Cow::Borrowed(*value)));
+        Self(join(rest, self.0.len()))
+    }
+
+    /// How many labels there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        pairs(&self.0).count()
+    }
+
     /// The canonical text of the set with its names escaped.
     #[must_use]
     pub fn escaped(&self, escaping: Escaping) -> Box<str> {

@@ -8,7 +8,10 @@ use std::{borrow::Cow, fmt, sync::OnceLock, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{InstanceKey, Reason, Transport};
+use super::{
+    InstanceKey, Reason, Transport,
+    parts::{PartId, PartsRecord},
+};
 use crate::{clock::UnixTime, model::MetricType};
 
 /// Keeps changes; returns whether they are durable.
@@ -20,6 +23,9 @@ pub enum Change<'a> {
     /// A family was defined.
     #[serde(borrow)]
     Family(FamilyChange<'a>),
+    /// These families, by id, are no more, and their names are free.
+    #[serde(borrow)]
+    Retired(Cow<'a, [u32]>),
     /// The bot has this many shards.
     FleetSize {
         /// How many.
@@ -55,6 +61,13 @@ pub struct FamilyChange<'a> {
     pub gave_way: bool,
     /// Families, by id, whose names it took.
     pub replaces: Cow<'a, [u32]>,
+    /// The shard that reported it first.
+    pub first: u32,
+    /// If another family of this name was retired: when this one began.
+    pub since: Option<UnixTime>,
+    /// What rules made of it, in words.
+    #[serde(borrow)]
+    pub treatment: Cow<'a, str>,
 }
 
 /// What happened to a shard. Instances are named by their ordinal, series by their place in the shard.
@@ -101,7 +114,7 @@ pub enum Step<'a> {
         /// The instance.
         ordinal: u64,
     },
-    /// All of a shard, whatever was known of it before (in a checkpoint).
+    /// All of a shard, whatever was known of it before: in a checkpoint, and when it is put in order anew.
     State(Box<ShardRecord<'a>>),
 }
 
@@ -175,8 +188,24 @@ pub struct ReportStep<'a> {
     pub values: Cow<'a, [f64]>,
     /// Series that left the sender's registry with it.
     pub left: Cow<'a, [u32]>,
-    /// Samples that were not taken, by [`Reason::ALL`].
-    pub rejected: [u64; Reason::ALL.len()],
+    /// What it says of label sets that are parts of merged series.
+    #[serde(borrow)]
+    pub parts: PartValues<'a>,
+    /// Samples that were not taken, by [`Reason::COUNTED`].
+    pub rejected: [u64; Reason::COUNTED.len()],
+}
+
+/// What a report says of parts of merged series.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PartValues<'a> {
+    /// The merged series of each.
+    pub merged: Cow<'a, [u32]>,
+    /// Which parts.
+    pub parts: Cow<'a, [PartId]>,
+    /// Their values, as many for each as the merged series has slots.
+    pub values: Cow<'a, [f64]>,
+    /// Gauges that left, with their merged series.
+    pub left: Cow<'a, [(u32, PartId)]>,
 }
 
 /// All of a shard. Columns are by slot.
@@ -206,8 +235,8 @@ pub struct ShardRecord<'a> {
     pub seen: Option<UnixTime>,
     /// Reports applied, by [`Transport::ALL`].
     pub reports: [u64; Transport::ALL.len()],
-    /// Samples not taken, by [`Reason::ALL`].
-    pub rejected: [u64; Reason::ALL.len()],
+    /// Samples not taken, by [`Reason::COUNTED`].
+    pub rejected: [u64; Reason::COUNTED.len()],
 }
 
 /// All of an instance.
@@ -240,6 +269,8 @@ pub struct InstanceRecord<'a> {
     pub carried: Cow<'a, [f64]>,
     /// What it reported since.
     pub raw: Cow<'a, [f64]>,
+    /// What it said of parts of merged series.
+    pub parts: PartsRecord,
 }
 
 /// A restored change that does not fit what was restored before it: something is missing in between.

@@ -35,6 +35,13 @@ impl Exemplars {
         self.of_series.get(&id).map_or(&[], Vec::as_slice)
     }
 
+    /// Series have other places now; of those without one, exemplars go.
+    pub(super) fn renumber(&mut self, place: impl Fn(SeriesId) -> Option<SeriesId>) {
+        let before = std::mem::take(&mut self.of_series).into_iter();
+        self.of_series = before.filter_map(|(id, of)| Some((place(id)?, of))).collect();
+        self.len = self.of_series.values().map(Vec::len).sum();
+    }
+
     /// Takes an exemplar that is later than the known one. Returns whether it changed anything; `None`: there is no room.
     fn take(&mut self, id: SeriesId, bucket: u32, said: &Exemplar, now: UnixTime) -> Option<bool> {
         let new = Exemplar { at: said.at.or(Some(now)), ..said.clone() };

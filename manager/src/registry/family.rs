@@ -1,18 +1,23 @@
 //! What families there are, and which names are taken: the one thing shards share.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering::Relaxed},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
 };
 
 use hashbrown::{HashMap, HashSet};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::{
-    MAX_FAMILIES, Reason, Rejected,
+    MAX_FAMILIES, MAX_FAMILIES_OF_SHARD, Reason, Rejected,
     change::{Change, FamilyChange, Misfit, Recorder},
     limits::MAX_HELP_BYTES,
+    rules::{Rules, Treatment},
 };
+use crate::clock::UnixTime;
 use crate::model::{
     Bounds, Escaping, FamilyHead, MetricType, counter_stem, is_legacy_metric_name, sample_names,
 };
@@ -30,7 +35,28 @@ pub struct Family {
     pub help: Box<str>,
     /// The first unit reported, if the name ends in it; else empty.
     pub unit: Box<str>,
+    /// What rules make of it.
+    pub treatment: Treatment,
+    /// The shard that reported it first.
+    pub first: u32,
+    /// If it takes the place of a retired one: since when. Nothing of it was created before.
+    since: Option<UnixTime>,
+    /// What rules made of it when it was made, in words.
+    made_under: Box<str>,
     standing: AtomicU8,
+}
+
+/// Who asks for a family.
+#[derive(Debug)]
+pub(super) struct Asking<'a> {
+    /// The family as the sender has it.
+    pub(super) head: FamilyHead<'a>,
+    /// Families of the same sender, by id: they do not give way to it.
+    pub(super) own: &'a HashSet<usize>,
+    /// The sender's shard.
+    pub(super) shard_id: u32,
+    /// When.
+    pub(super) now: UnixTime,
 }
 
 /// Standings of a family. One that was only defined gives way to another that claims its names: a stream that defines and
@@ -40,6 +66,16 @@ const REPORTED: u8 = 1;
 const GAVE_WAY: u8 = 2;
 
 impl Family {
+    /// When a series of it that is counted since `created` may say so.
+    pub(super) fn created(&self, created: UnixTime) -> UnixTime {
+        self.since.map_or(created, |since| since.max(created))
+    }
+
+    /// Whether its series count something, so that they can be added up.
+    pub(super) const fn counts(&self) -> bool {
+        self.kind.count_at(0).is_some()
+    }
+
     /// A sample of it comes. False: it gave way, and its samples are not taken.
     pub(super) fn report(&self) -> bool {
         match self.standing.compare_exchange(DEFINED, REPORTED, Relaxed, Relaxed) {
@@ -58,7 +94,7 @@ impl Family {
     }
 
     /// Whether another took its names.
-    fn gave_way(&self) -> bool {
+    pub(super) fn gave_way(&self) -> bool {
         self.standing.load(Relaxed) == GAVE_WAY
     }
 
@@ -72,6 +108,9 @@ impl Family {
             unit: (&*self.unit).into(),
             gave_way: self.gave_way(),
             replaces: replaces.into(),
+            first: self.first,
+            since: self.since,
+            treatment: (&*self.made_under).into(),
         })
     }
 
@@ -85,6 +124,9 @@ impl Family {
 #[derive(Debug, Default)]
 pub(super) struct FamilyTable {
     known: RwLock<Known>,
+    rules: Rules,
+    /// Families that stood in the way of another type, by id, and the shards that reported that.
+    contested: Mutex<BTreeMap<usize, BTreeSet<u32>>>,
 }
 
 #[derive(Debug, Default)]
@@ -94,52 +136,71 @@ struct Known {
     /// Every name that some format uses for a known family or its samples, and that family; `None`: the manager's own.
     claimed: HashMap<String, Option<Arc<Family>>>,
     bounds: HashSet<SharedBounds>,
+    /// Names of families that were retired.
+    retired: HashSet<Box<str>>,
+    /// How many families each shard was the first to report.
+    brought: HashMap<u32, usize>,
 }
 
 impl FamilyTable {
     /// A table in which `reserved` are taken by the manager.
-    pub(super) fn new<'a>(reserved: impl IntoIterator<Item = (&'a str, MetricType)>) -> Self {
+    pub(super) fn new<'a>(
+        reserved: impl IntoIterator<Item = (&'a str, MetricType)>,
+        rules: Rules,
+    ) -> Self {
         let mut known = Known::default();
         for (name, kind) in reserved {
             for claim in claims(name, kind) {
                 known.claimed.insert(claim, None);
             }
         }
-        Self { known: RwLock::new(known) }
+        Self { known: RwLock::new(known), rules, contested: Mutex::default() }
     }
 
-    /// The family that `head` names, made now if it is new and `room` says that there is room for a series of it. A family
-    /// of the same sender, by id in `own`, does not give way to it. A new one is recorded before anybody can use it.
+    /// The family that a sender asks for, made now if it is new and `room` says that there is room for a series of it. A
+    /// new one is recorded before anybody can use it.
     pub(super) fn resolve(
         &self,
-        head: FamilyHead<'_>,
-        own: &HashSet<usize>,
+        asking: &Asking<'_>,
         recorder: &Recorder,
         room: impl FnOnce() -> Result<(), Rejected>,
     ) -> Result<Arc<Family>, Rejected> {
+        let head = asking.head;
         if let Some(family) = self.find(head.name, head.kind) {
             return Ok(family);
+        }
+        let treatment = self.rules.treatment(head.name, head.kind);
+        if treatment.drop {
+            return Err(Rejected {
+                family: head.name.into(),
+                reason: Reason::Rule,
+                message: "a rule of this manager drops it".to_owned(),
+                series: 0,
+            });
         }
         room()?;
         let mut known = self.known.write();
         if let Some(family) = known.by_name.get(head.name).filter(|f| f.kind == head.kind) {
             return Ok(Arc::clone(family));
         }
-        if known.in_order.len() >= MAX_FAMILIES {
-            return Err(Rejected {
-                family: head.name.into(),
-                reason: Reason::Limit,
-                message: format!("the fleet has {MAX_FAMILIES} families, its limit"),
-                series: 0,
-            });
-        }
-        let replaces = known.free(head, own)?;
+        known.check_room(asking)?;
+        let replaces = known.free(asking).map_err(|(rejected, owner)| {
+            if let Some(owner) = owner {
+                self.contested.lock().entry(owner).or_default().insert(asking.shard_id);
+            }
+            rejected
+        })?;
+        let since = known.retired.contains(head.name).then_some(asking.now);
         let family = Arc::new(Family {
             id: known.in_order.len(),
             name: head.name.into(),
             kind: head.kind,
             help: fitting_help(head.help).into(),
             unit: fitting_unit(head).into(),
+            made_under: treatment.to_string().into(),
+            treatment,
+            first: asking.shard_id,
+            since,
             standing: AtomicU8::new(DEFINED),
         });
         recorder.record(&[family.change(&replaces)]);
@@ -163,20 +224,55 @@ impl FamilyTable {
                 known.remove(&family);
             }
         }
+        let treatment = self.rules.treatment(&change.name, change.kind);
         let family = Arc::new(Family {
             id,
             name: change.name.into(),
             kind: change.kind,
             help: change.help.into(),
             unit: change.unit.into(),
+            treatment,
+            first: change.first,
+            since: change.since,
+            made_under: change.treatment.into(),
             standing: AtomicU8::new(if change.gave_way { GAVE_WAY } else { DEFINED }),
         });
         if change.gave_way {
-            known.in_order.push(family);
+            known.append(&family);
         } else {
             known.add(&family);
         }
         Ok(())
+    }
+
+    /// Whether rules put shards together.
+    pub(super) fn collapses(&self) -> bool {
+        self.rules.collapse()
+    }
+
+    /// Families that rules treat otherwise now than when they were made, by id.
+    pub(super) fn treated_otherwise(&self) -> Vec<u32> {
+        let known = self.known.read();
+        let families = known.in_order.iter().filter(|family| !family.gave_way());
+        let changed = families.filter(|f| f.treatment.to_string() != *f.made_under);
+        changed.map(|family| family.id as u32).collect()
+    }
+
+    /// Families that stood in the way of another type since the last call, and the shards that reported that.
+    pub(super) fn take_contested(&self) -> BTreeMap<usize, BTreeSet<u32>> {
+        std::mem::take(&mut self.contested.lock())
+    }
+
+    /// Frees the names of families, of which no more samples are taken.
+    pub(super) fn retire(&self, ids: &[u32]) {
+        let mut known = self.known.write();
+        for id in ids {
+            let Some(family) = known.in_order.get(*id as usize).cloned() else { continue };
+            if family.standing.swap(GAVE_WAY, Relaxed) != GAVE_WAY {
+                known.remove(&family);
+                known.retired.insert(family.name.clone());
+            }
+        }
     }
 
     /// Records every family, for a checkpoint. None is added meanwhile.
@@ -216,7 +312,29 @@ impl Known {
         let claims = claims(&family.name, family.kind);
         self.claimed.extend(claims.into_iter().map(|claim| (claim, Some(Arc::clone(family)))));
         self.by_name.insert(family.name.clone(), Arc::clone(family));
+        self.append(family);
+    }
+
+    fn append(&mut self, family: &Arc<Family>) {
+        *self.brought.entry(family.first).or_default() += 1;
         self.in_order.push(Arc::clone(family));
+    }
+
+    /// Whether one more can be made: families are never forgotten, so no shard may bring all that there can be.
+    fn check_room(&self, asking: &Asking<'_>) -> Result<(), Rejected> {
+        let brought = self.brought.get(&asking.shard_id).copied().unwrap_or(0);
+        let message = if self.in_order.len() >= MAX_FAMILIES {
+            format!("the fleet has {MAX_FAMILIES} families, its limit")
+        } else if brought >= MAX_FAMILIES_OF_SHARD {
+            format!(
+                "shard {} was the first to report {brought} families, its limit",
+                asking.shard_id
+            )
+        } else {
+            return Ok(());
+        };
+        let family = asking.head.name.into();
+        Err(Rejected { family, reason: Reason::Limit, message, series: 0 })
     }
 
     /// Forgets the names of a family that gave way.
@@ -227,8 +345,10 @@ impl Known {
         self.by_name.remove(&family.name);
     }
 
-    /// Makes the names of `head` free, if nobody has them or who has them gives way: the ids of the families that did.
-    fn free(&mut self, head: FamilyHead<'_>, own: &HashSet<usize>) -> Result<Vec<u32>, Rejected> {
+    /// Makes the names of a family free, if nobody has them or who has them gives way: the ids of the families that did.
+    /// If not, the family that stands in the way is named too.
+    fn free(&mut self, asking: &Asking<'_>) -> Result<Vec<u32>, (Rejected, Option<usize>)> {
+        let Asking { head, own, .. } = *asking;
         let mut in_the_way = Vec::new();
         for claim in claims(head.name, head.kind) {
             match self.claimed.get(&claim) {
@@ -236,7 +356,10 @@ impl Known {
                 Some(Some(family)) if !own.contains(&family.id) && family.is_only_defined() => {
                     in_the_way.push((claim, Arc::clone(family)));
                 }
-                Some(owner) => return Err(conflict(&claim, owner.as_deref(), head)),
+                Some(owner) => {
+                    let id = owner.as_ref().map(|family| family.id);
+                    return Err((conflict(&claim, owner.as_deref(), head), id));
+                }
             }
         }
         let mut gave_way: Vec<Arc<Family>> = Vec::new();
@@ -246,7 +369,7 @@ impl Known {
             } else if !family.gave_way() {
                 // It reported just now, so the others need not have given way.
                 gave_way.iter().for_each(|family| family.stay());
-                return Err(conflict(&claim, Some(&family), head));
+                return Err((conflict(&claim, Some(&family), head), Some(family.id)));
             }
         }
         gave_way.iter().for_each(|family| self.remove(family));
@@ -260,10 +383,16 @@ fn conflict(claim: &str, owner: Option<&Family>, head: FamilyHead<'_>) -> Reject
     let (reason, message) = match owner {
         Some(family) if *family.name == *head.name => (
             Reason::TypeConflict,
-            format!("reported as {kind}, but the fleet reports it as {}", family.kind.as_str()),
+            format!(
+                "reported as {kind}, but the fleet reports it as {}: shard {} was the first to; it counts again once no \
+                 living shard reports it so",
+                family.kind.as_str(),
+                family.first
+            ),
         ),
         _ => {
-            let owner = owner.map_or("the manager".into(), |f| format!("family {}", f.name));
+            let family = |f: &Family| format!("family {} of shard {}", f.name, f.first);
+            let owner = owner.map_or("the manager".into(), family);
             let message = format!("the name {claim:?} is taken by {owner}; rename this {kind}");
             (Reason::NameCollision, message)
         }

@@ -106,6 +106,7 @@ impl Shard {
         let slots = if at > 0 { 0..self.base.len() } else { 0..0 };
         let before: Vec<_> = slots.map(|slot| total(&self.base, &self.instances, slot)).collect();
         let ended = self.instances.remove(at);
+        let owned = ended.owns;
         for (slot, base) in self.base.iter_mut().enumerate() {
             // Gauge slots of the base are never read.
             *base += ended.value(slot);
@@ -113,9 +114,14 @@ impl Shard {
         if !before.is_empty() {
             self.lift_base(&before);
         }
-        if ended.owns {
+        if owned {
             self.refresh_owned();
         }
+        self.remember(ended);
+    }
+
+    /// Remembers an instance that is no more, so that it is told on its return.
+    pub(super) fn remember(&mut self, ended: Instance) {
         // What has no identity cannot return under it, and what never reported has nothing that could count twice.
         if !ended.key.is_reused() && (ended.has_reported || ended.closed) {
             self.tombstones.push_back((ended.key, ended.last_sequence));

@@ -1,7 +1,8 @@
 //! What a stream says to the registry, and what becomes of it.
 
 use super::{
-    BadSample, MAX_SHARD_COUNT, Rejected, ReportedExemplar, UnixTime, shard::MAX_INSTANCES,
+    BadSample, MAX_SHARD_COUNT, Rejected, ReportedExemplar, UnixTime, limits::IDS_ALWAYS,
+    shard::MAX_INSTANCES,
 };
 use crate::model::{Bounds, FamilyHead, LabelSet, MetricType, Samples};
 
@@ -39,6 +40,9 @@ pub enum AttachError {
         "shard {0} has {MAX_INSTANCES} living instances, its limit; do all of them report for it?"
     )]
     TooManyInstances(u32),
+    /// The fleet has as many series as the manager takes, and the shard is new.
+    #[error("the fleet has over {0} series, its limit (limits.series): no new shard is taken")]
+    FleetFull(usize),
     /// The instance reports by HTTP.
     #[error("this instance already reports by HTTP; report one way only")]
     AlsoHttp,
@@ -79,6 +83,16 @@ pub enum DefineError {
         /// The id given.
         got: u32,
     },
+    /// The shard's series have other places now.
+    #[error(
+        "the manager put the series of this shard in order anew; reconnect and define them again"
+    )]
+    Rearranged,
+    /// All streams have as many ids as they may.
+    #[error(
+        "the streams of this manager have so many series ids that none may have over {IDS_ALWAYS}"
+    )]
+    TooManyIds,
     /// A type without bounds was given some.
     #[error("family {family}: a {} has no bounds", kind.as_str())]
     UnexpectedBounds {
@@ -183,6 +197,21 @@ pub enum FrameError {
         /// What is wrong.
         problem: BadSample,
     },
+    /// The same, of a label set that is counted together with others.
+    #[error("series id {id} (of {family}): {problem}")]
+    BadPart {
+        /// The series.
+        id: u32,
+        /// The family.
+        family: Box<str>,
+        /// What is wrong.
+        problem: BadSample,
+    },
+    /// The shard's series have other places now.
+    #[error(
+        "the manager put the series of this shard in order anew; reconnect and define them again"
+    )]
+    Rearranged,
     /// An exemplar of something that has none.
     #[error("an exemplar of series id {id}, bucket {bucket}: {what}")]
     Exemplar {

@@ -7,6 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     change::{About, InstanceRecord},
+    parts::Parts,
+    rearrange::Move,
     store::SeriesId,
 };
 use crate::clock::UnixTime;
@@ -107,6 +109,10 @@ pub(super) struct Instance {
     /// as `values`, which are the two added; empty until needed.
     carried: Vec<f64>,
     raw: Vec<f64>,
+    /// What it says of parts of merged series.
+    pub(super) parts: Parts,
+    /// Series ids that its stream defined.
+    pub(super) ids: usize,
 }
 
 impl Instance {
@@ -129,6 +135,8 @@ impl Instance {
             has: Vec::new(),
             carried: Vec::new(),
             raw: Vec::new(),
+            parts: Parts::default(),
+            ids: 0,
         }
     }
 
@@ -173,6 +181,69 @@ impl Instance {
         self.taken_over.clone()
     }
 
+    /// Its stream has to begin anew, or a body that is compared with the one before to be read as a whole.
+    pub(super) fn end_stream(&mut self) {
+        self.stream = 0;
+        self.taken_over.cancel();
+        self.reports += 1;
+    }
+
+    /// Brings its values to their new places in columns of `slots` values and `series` series.
+    pub(super) fn rearrange(&mut self, moves: &[Move], slots: usize, series: usize) {
+        let carries = !self.carried.is_empty();
+        let mut has = vec![false; series];
+        let mut values = vec![0.0; slots];
+        let of_carried = if carries { slots } else { 0 };
+        let (mut carried, mut raw) = (vec![0.0; of_carried], vec![0.0; of_carried]);
+        for m in moves {
+            if !self.ever_had(m.from, m.from_slot, m.width) {
+                continue;
+            }
+            if let Some(has) = has.get_mut(m.to.index()) {
+                *has |= m.merges || self.has(m.from);
+            }
+            for (from, to) in (m.from_slot..m.from_slot + m.width).zip(m.to_slot..) {
+                let put = |column: &mut Vec<f64>, value: f64| {
+                    if let Some(place) = column.get_mut(to) {
+                        *place = if m.merges { *place + value } else { value };
+                    }
+                };
+                put(&mut values, self.value(from));
+                put(&mut carried, self.carried.get(from).copied().unwrap_or(0.0));
+                put(&mut raw, self.reported(from));
+            }
+            if let Some(part) = m.part {
+                let slots = m.from_slot..m.from_slot + m.width;
+                let reported: Vec<_> = slots.map(|slot| self.reported(slot)).collect();
+                self.parts.count(part, &reported);
+            }
+        }
+        (self.has, self.values, self.carried, self.raw) = (has, values, carried, raw);
+    }
+
+    /// What it counted in these slots so far is left out: it counts from zero there, whatever its sender goes on from.
+    pub(super) fn begin_anew(&mut self, slot: usize, width: usize) {
+        let slots = self.values.len();
+        if self.carried.len() < slots {
+            self.raw.extend_from_slice(self.values.get(self.raw.len()..).unwrap_or_default());
+            self.carried.resize(slots, 0.0);
+        }
+        for at in slot..slot + width {
+            let reported = self.reported(at);
+            if let (Some(value), Some(carried)) =
+                (self.values.get_mut(at), self.carried.get_mut(at))
+            {
+                *value = 0.0;
+                *carried = -reported;
+            }
+        }
+    }
+
+    /// What it reported last for the values of `width` slots from `slot`, if it ever had them.
+    pub(super) fn reported_values(&self, slot: usize, width: usize) -> Option<&[f64]> {
+        self.raw.get(slot..slot + width).or_else(|| self.values(slot, width))
+    }
+
     /// What it counted in `slot`.
     pub(super) fn value(&self, slot: usize) -> f64 {
         self.values.get(slot).copied().unwrap_or(0.0)
@@ -208,9 +279,7 @@ impl Instance {
             Some(values) if self.carried.is_empty() => values.copy_from_slice(reported),
             _ => self.set(slot, reported.iter().copied()),
         }
-        if let Some(has) = self.has.get_mut(series.index()) {
-            *has = true;
-        }
+        self.hold(series);
     }
 
     /// Takes back what it reported in `width` slots: it reports the same counts elsewhere now.
@@ -248,6 +317,25 @@ impl Instance {
         }
     }
 
+    /// Adds to what it reported in one slot, because a part of a merged series did. The caller made room.
+    pub(super) fn add(&mut self, slot: usize, more: f64) {
+        let reported = self.reported(slot) + more;
+        self.set(slot, std::iter::once(reported));
+    }
+
+    /// It reports a series, or a part of it.
+    pub(super) fn hold(&mut self, series: SeriesId) {
+        if let Some(has) = self.has.get_mut(series.index()) {
+            *has = true;
+        }
+    }
+
+    /// Whether it ever counted anything in a series: then it has its counts there for good.
+    pub(super) fn ever_had(&self, series: SeriesId, slot: usize, width: usize) -> bool {
+        let counted = |values: &[f64]| values.iter().any(|value| *value != 0.0);
+        self.has(series) || self.values(slot, width).is_some_and(counted)
+    }
+
     /// The series left the sender's registry.
     pub(super) fn remove(&mut self, series: SeriesId) {
         if let Some(has) = self.has.get_mut(series.index()) {
@@ -271,6 +359,7 @@ impl Instance {
             has: (&self.has[..]).into(),
             carried: (&self.carried[..]).into(),
             raw: (&self.raw[..]).into(),
+            parts: self.parts.record(),
         }
     }
 
@@ -286,6 +375,7 @@ impl Instance {
             has: record.has.into_owned(),
             carried: record.carried.into_owned(),
             raw: record.raw.into_owned(),
+            parts: Parts::restore(record.parts),
             ..Self::new(record.ordinal, record.key, record.transport, record.last_report)
         }
     }

@@ -13,7 +13,10 @@ use super::{
     UnixTime,
     change::{About, Change, ReportStep, Step},
     check,
+    family::Asking,
     instance::{Instance, InstanceKey},
+    limits::{Place, Sender},
+    parts::{AcceptedParts, PartId},
     shard::{MAX_INSTANCES, Shard},
     shared::SharedShard,
     store::SeriesId,
@@ -137,6 +140,9 @@ pub enum ReportError {
         /// The shard.
         shard_id: u32,
     },
+    /// The fleet has as many series as the manager takes, and the shard is new.
+    #[error("the fleet has over {0} series, its limit (limits.series): no new shard is taken")]
+    FleetFull(usize),
     /// As many instances as a shard may have are alive.
     #[error(
         "shard {0} has {MAX_INSTANCES} living instances, its limit; do all of them report for it?"
@@ -174,6 +180,9 @@ impl Registry {
     ) -> Result<(Vec<Outcome>, Option<Placement>), ReportError> {
         for report in reports {
             check_body(report.families)?;
+            if !self.may_have(report.shard_id) {
+                return Err(ReportError::FleetFull(self.settings.max_series));
+            }
         }
         let shared: Vec<_> = reports.iter().map(|report| self.shard(report.shard_id)).collect();
         // All at once, so that a body of several shards is applied as a whole. In order of id, so that two such bodies
@@ -237,11 +246,14 @@ impl Registry {
         report.families.iter().find_map(|family| {
             let known = self.families.find(&family.name, family.kind)?;
             let fell = |series: &&ReportedSeries| {
+                let count = family.kind.count_at(series.bounds.len());
+                let Some(count) = count.and_then(|at| series.values.get(at)) else {
+                    return false;
+                };
                 // Whatever its bounds.
                 let id = shard.store.first_of(&known, &series.labels).map(|(id, _)| id);
-                let count = family.kind.count_at(series.bounds.len());
-                let count = count.and_then(|at| series.values.get(at));
-                id.zip(count).is_some_and(|(id, count)| shard.fell(at, id, *count))
+                id.is_some_and(|id| shard.fell(at, id, *count))
+                    || shard.part_fell(at, &known, series, *count)
             };
             family.series.iter().find(fell).map(|series| (family, series))
         })
@@ -321,38 +333,25 @@ impl Registry {
         }
         let is_new_run =
             known.is_some_and(|instance| runs_apart(report, instance) == Ordering::Greater);
-        let mut refused = Refused::default();
-        let placed = self.place_all(shard, report, now, &mut refused);
+        self.make_way_for_body(shard, report, now);
+        let Placed { series, parts, mut refused } = self.place_all(shard, report, now);
         let at = shard.join(report.sender.clone(), Transport::Http, now, &self.recorder);
-        let present = placed.iter().map(|(id, _)| *id).collect();
-        let named = match report.scope {
-            Scope::Everything => None,
-            Scope::NamedFamilies => Some(report.families.iter().map(|f| &*f.name).collect()),
-        };
-        let mut news = News {
-            is_new_run,
-            left: shard.left_out(at, &present, named.as_ref()),
-            rejected: refused.samples,
-            ..News::default()
-        };
-        for (id, series) in &placed {
-            if is_new_run || !shard.has_reported(at, *id, &series.values) {
-                news.series.push(id.index() as u32);
-                news.values.extend(&series.values);
-            }
-        }
+        let news = news(shard, at, report, is_new_run, (&series, &parts), refused.samples);
         let durable = self.commit(shard, at, report, news, now);
-        for (id, series) in &placed {
+        for (id, series) in &series {
             for reported in &series.exemplars {
                 if let Err(rejected) = shard.exemplify(*id, reported, now) {
                     refused.say(rejected, 1);
                 }
             }
         }
-        let series = placed.iter().map(|(id, _)| *id);
-        let part =
-            if refused.list.is_empty() { Part::new(shard, at, series.collect()) } else { None };
-        (Outcome::Applied(Applied { samples: placed.len(), rejected: refused.list, durable }), part)
+        let samples = series.len() + parts.len();
+        // What is counted together with others, or not at all, is looked up every time.
+        let is_plain = parts.is_empty() && refused.samples == [0; Reason::COUNTED.len()];
+        let part = is_plain && refused.list.is_empty();
+        let part = part.then(|| series.iter().map(|(id, _)| *id).collect());
+        let part = part.and_then(|series| Part::new(shard, at, series));
+        (Outcome::Applied(Applied { samples, rejected: refused.list, durable }), part)
     }
 
     /// Records and applies what a report of instance `at` comes to. Returns whether it is durable.
@@ -377,16 +376,29 @@ impl Registry {
         durable
     }
 
+    /// Makes room for the series of a body, if that is possible and they need it.
+    fn make_way_for_body(&self, shard: &mut Shard, report: &Report<'_>, now: UnixTime) {
+        let at = shard.position(&report.sender);
+        let wanted = report.families.iter().filter_map(|reported| {
+            let family = self.families.find(&reported.name, reported.kind);
+            // Merged series are few, and one that overflowed admits no new ones.
+            let takes_none = |f: &Arc<Family>| f.treatment.merges() || shard.has_overflowed(at, f);
+            let labels = reported.series.iter().map(|series| &series.labels).collect();
+            (!family.as_ref().is_some_and(takes_none)).then_some((family, labels))
+        });
+        let wanted: Vec<_> = wanted.collect();
+        self.make_way(shard, &wanted, |_| false, now);
+    }
+
     /// Finds or makes the series of a body.
-    fn place_all<'a>(
-        &self,
-        shard: &mut Shard,
-        report: &Report<'a>,
-        now: UnixTime,
-        refused: &mut Refused,
-    ) -> Vec<(SeriesId, &'a ReportedSeries)> {
-        let (mut placed, mut own) = (Vec::new(), HashSet::new());
-        let (first_new, created) = (shard.store.len(), report.started_at.unwrap_or(now).min(now));
+    fn place_all<'a>(&self, shard: &mut Shard, report: &Report<'a>, now: UnixTime) -> Placed<'a> {
+        let (mut placed, mut own) = (Placed::default(), HashSet::new());
+        let refused = &mut placed.refused;
+        let first_new = shard.store.len();
+        let sender = Sender {
+            at: shard.position(&report.sender),
+            started_at: report.started_at.unwrap_or(now).min(now),
+        };
         for reported in report.families {
             let head = FamilyHead {
                 name: &reported.name,
@@ -394,8 +406,9 @@ impl Registry {
                 help: &reported.help,
                 unit: &reported.unit,
             };
-            let room = || self.check_shard(shard, head.name);
-            let family = match self.families.resolve(head, &own, &self.recorder, room) {
+            let asking = Asking { head, own: &own, shard_id: shard.id, now };
+            let room = || self.check_family(shard, head);
+            let family = match self.families.resolve(&asking, &self.recorder, room) {
                 Ok(family) => family,
                 Err(rejected) => {
                     refused.note(rejected, reported.series.len());
@@ -404,10 +417,19 @@ impl Registry {
             };
             own.insert(family.id);
             for series in &reported.series {
-                let bounds = series.bounds.clone();
-                match self.place(shard, &family, &series.labels, bounds, created) {
-                    Ok(id) if shard.store.claim(id) => placed.push((id, series)),
-                    Ok(_) => refused.note(gave_way(&family), 1),
+                match self.place(shard, sender, &family, &series.labels, series.bounds.clone()) {
+                    Ok(Place::Series(id) | Place::Part { merged: id, .. })
+                        if !shard.store.claim(id) =>
+                    {
+                        refused.note(gave_way(&family), 1);
+                    }
+                    Ok(Place::Series(id)) => placed.series.push((id, series)),
+                    Ok(Place::Part { merged, part, is_over }) => {
+                        if is_over {
+                            refused.say_overflow(&family);
+                        }
+                        placed.parts.push((merged, part, series));
+                    }
                     Err(rejected) => refused.note(rejected, 1),
                 }
             }
@@ -415,6 +437,52 @@ impl Registry {
         shard.record_series(first_new, &self.recorder);
         placed
     }
+}
+
+/// Where the series of a body are counted.
+#[derive(Debug, Default)]
+struct Placed<'a> {
+    /// As series of their own.
+    series: Vec<(SeriesId, &'a ReportedSeries)>,
+    /// As parts of merged series.
+    parts: Vec<(SeriesId, PartId, &'a ReportedSeries)>,
+    refused: Refused,
+}
+
+/// What of a body of instance `at` changes something.
+fn news(
+    shard: &Shard,
+    at: usize,
+    report: &Report<'_>,
+    is_new_run: bool,
+    (series, parts): (&[(SeriesId, &ReportedSeries)], &[(SeriesId, PartId, &ReportedSeries)]),
+    rejected: [u64; Reason::COUNTED.len()],
+) -> News {
+    let named: Option<HashSet<&str>> = match report.scope {
+        Scope::Everything => None,
+        Scope::NamedFamilies => Some(report.families.iter().map(|f| &*f.name).collect()),
+    };
+    let merged = parts.iter().map(|(merged, ..)| *merged);
+    let present = series.iter().map(|(id, _)| *id).chain(merged).collect();
+    let present_parts = parts.iter().map(|(id, part, _)| (id.index() as u32, *part)).collect();
+    let mut news = News {
+        is_new_run,
+        left: shard.left_out(at, &present, named.as_ref()),
+        rejected,
+        ..News::default()
+    };
+    for (id, series) in series {
+        if is_new_run || !shard.has_reported(at, *id, &series.values) {
+            news.series.push(id.index() as u32);
+            news.values.extend(&series.values);
+        }
+    }
+    let known = (!is_new_run).then_some(at);
+    for (merged, part, series) in parts {
+        news.parts.take(shard, known, (*merged, *part), &series.values);
+    }
+    news.parts.left = shard.parts_left_out(at, &present_parts, named.as_ref());
+    news
 }
 
 /// What of a report changes something.
@@ -428,8 +496,10 @@ struct News {
     values: Vec<f64>,
     /// Series that it no longer has.
     left: Vec<u32>,
-    /// Samples that are not taken, by [`Reason::ALL`].
-    rejected: [u64; Reason::ALL.len()],
+    /// What it says of parts of merged series.
+    parts: AcceptedParts,
+    /// Samples that are not taken, by [`Reason::COUNTED`].
+    rejected: [u64; Reason::COUNTED.len()],
 }
 
 /// What a report of instance `at` comes to.
@@ -457,6 +527,7 @@ fn steps(
         series: news.series.into(),
         values: news.values.into(),
         left: news.left.into(),
+        parts: news.parts.into_values(),
         rejected: news.rejected,
     }));
     steps

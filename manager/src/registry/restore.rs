@@ -2,7 +2,7 @@
 
 use super::{
     FleetSize, MAX_SHARD_COUNT, Registry,
-    change::{Change, Misfit, ReportStep, SeriesStep, ShardRecord, Sink, Step},
+    change::{Change, Misfit, PartValues, ReportStep, SeriesStep, ShardRecord, Sink, Step},
     family::FamilyTable,
     instance::Instance,
     shard::Shard,
@@ -27,6 +27,10 @@ impl Registry {
     pub fn restore(&self, change: Change<'_>) -> Result<(), Misfit> {
         match change {
             Change::Family(family) => self.families.restore(family),
+            Change::Retired(families) => {
+                self.families.retire(&families);
+                Ok(())
+            }
             Change::FleetSize { shard_count, .. } if shard_count > MAX_SHARD_COUNT => {
                 Err(Misfit("size of the bot"))
             }
@@ -129,11 +133,18 @@ impl Shard {
         let width = |id: &u32| self.store.get(SeriesId::new(*id)).map(Series::width);
         let known = report.left.iter().all(|id| width(id).is_some());
         let values = report.series.iter().map(width).sum::<Option<usize>>();
-        if known && values == Some(report.values.len()) { Ok(()) } else { Err(Misfit("report")) }
+        let PartValues { merged, parts, values: of_parts, .. } = &report.parts;
+        let fits = merged.len() == parts.len()
+            && merged.iter().map(width).sum::<Option<usize>>() == Some(of_parts.len());
+        if known && fits && values == Some(report.values.len()) {
+            Ok(())
+        } else {
+            Err(Misfit("report"))
+        }
     }
 
     /// All of it.
-    fn record(&self) -> ShardRecord<'_> {
+    pub(super) fn record(&self) -> ShardRecord<'_> {
         let (reports, rejected) = self.tally.counts();
         let index = |id: SeriesId| id.index() as u32;
         let counted = |id: &SeriesId| self.store.get(*id).is_some_and(|series| series.counted);

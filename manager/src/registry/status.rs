@@ -32,7 +32,7 @@ pub struct ShardSummary {
     /// Reports applied, by transport.
     pub reports: [(Transport, u64); Transport::ALL.len()],
     /// Samples rejected, by reason.
-    pub rejected: [(Reason, u64); Reason::ALL.len()],
+    pub rejected: [(Reason, u64); Reason::COUNTED.len()],
 }
 
 /// How one shard is, and its instances.
@@ -103,7 +103,7 @@ impl ShardSummary {
             started_at: None,
             series: 0,
             reports: Transport::ALL.map(|t| (t, 0)),
-            rejected: Reason::ALL.map(|r| (r, 0)),
+            rejected: Reason::COUNTED.map(|r| (r, 0)),
         }
     }
 }
@@ -170,12 +170,12 @@ pub(super) struct Tally {
     /// The same, or the manager's start if the shard was up when the manager ended.
     pub(super) seen: Option<UnixTime>,
     reports: [(Transport, u64); Transport::ALL.len()],
-    rejected: [(Reason, u64); Reason::ALL.len()],
+    rejected: [(Reason, u64); Reason::COUNTED.len()],
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self::restore((None, None), [0; Transport::ALL.len()], [0; Reason::ALL.len()])
+        Self::restore((None, None), [0; Transport::ALL.len()], [0; Reason::COUNTED.len()])
     }
 }
 
@@ -184,19 +184,24 @@ impl Tally {
     pub(super) fn restore(
         (last_report, seen): (Option<UnixTime>, Option<UnixTime>),
         reports: [u64; Transport::ALL.len()],
-        rejected: [u64; Reason::ALL.len()],
+        rejected: [u64; Reason::COUNTED.len()],
     ) -> Self {
         let (mut r, mut j) = (reports.into_iter(), rejected.into_iter());
         Self {
             last_report,
             seen,
             reports: Transport::ALL.map(|t| (t, r.next().unwrap_or(0))),
-            rejected: Reason::ALL.map(|reason| (reason, j.next().unwrap_or(0))),
+            rejected: Reason::COUNTED.map(|reason| (reason, j.next().unwrap_or(0))),
         }
     }
 
-    /// Reports by [`Transport::ALL`], rejected samples by [`Reason::ALL`].
-    pub(super) fn counts(&self) -> ([u64; Transport::ALL.len()], [u64; Reason::ALL.len()]) {
+    /// The tally of a shard that begins anew, and was heard of then.
+    pub(super) fn begun(heard: (Option<UnixTime>, Option<UnixTime>)) -> Self {
+        Self::restore(heard, [0; Transport::ALL.len()], [0; Reason::COUNTED.len()])
+    }
+
+    /// Reports by [`Transport::ALL`], rejected samples by [`Reason::COUNTED`].
+    pub(super) fn counts(&self) -> ([u64; Transport::ALL.len()], [u64; Reason::COUNTED.len()]) {
         (self.reports.map(|(_, n)| n), self.rejected.map(|(_, n)| n))
     }
 
@@ -206,7 +211,7 @@ impl Tally {
         self.reports.iter_mut().filter(|(t, _)| *t == transport).for_each(|(_, n)| *n += 1);
     }
 
-    pub(super) fn count_rejected(&mut self, rejected: [u64; Reason::ALL.len()]) {
+    pub(super) fn count_rejected(&mut self, rejected: [u64; Reason::COUNTED.len()]) {
         self.rejected.iter_mut().zip(rejected).for_each(|((_, n), more)| *n += more);
     }
 }

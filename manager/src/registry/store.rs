@@ -74,6 +74,11 @@ impl Series {
         UnixTime::from_duration(Duration::from_nanos(self.created))
     }
 
+    /// It is counted since then.
+    pub(super) fn begin(&mut self, created: UnixTime) {
+        self.created = created.as_nanos();
+    }
+
     /// Whether the same labels came with other bounds too.
     pub(super) const fn is_grouped(&self) -> bool {
         self.group.is_some()
@@ -118,6 +123,8 @@ pub(super) struct Store {
     /// One member of each group, by family and labels.
     index: HashTable<SeriesId>,
     groups: Vec<Group>,
+    /// Series that stand for those over a limit, by block: one for each set of bounds.
+    overflow: HashMap<u32, Vec<SeriesId>>,
     /// What label sets with names beyond the legacy rule become once those are escaped, by block.
     escaped: HashMap<u32, HashSet<Box<str>>>,
     /// Series of which something that is exposed changed.
@@ -213,6 +220,21 @@ impl Store {
             && escaped(labels).into_iter().any(is_taken)
     }
 
+    /// The series of `family` that stand for those over a limit.
+    pub(super) fn overflow_of(&self, family: &Family) -> &[SeriesId] {
+        // Most shards have none, and this is asked for every series that is looked up.
+        if self.overflow.is_empty() {
+            return &[];
+        }
+        let block = self.block_of.get(&family.id);
+        block.and_then(|block| self.overflow.get(block)).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many series stand for those over a limit.
+    pub(super) fn overflowing(&self) -> usize {
+        self.overflow.values().map(Vec::len).sum()
+    }
+
     /// Bytes of names and labels on a page, about, with one more series.
     pub(super) fn text_with(&self, family: &Family, labels: &LabelSet, bounds: usize) -> usize {
         let line = family.name.len() + labels.as_str().len();
@@ -235,6 +257,9 @@ impl Store {
         let block = self.block(family);
         if let Some(block) = self.blocks.get_mut(block as usize) {
             block.series.push(id);
+        }
+        if is_overflow(family, labels) {
+            self.overflow.entry(block).or_default().push(id);
         }
         self.text = self.text_with(family, labels, bounds.len());
         let slot = self.slots;
@@ -362,6 +387,17 @@ impl Store {
         self.blocks.get(series.block as usize).map(|block| &*block.family)
     }
 
+    /// The same, to be shared.
+    pub(super) fn shared_family_of(&self, series: &Series) -> Option<&Arc<Family>> {
+        self.blocks.get(series.block as usize).map(|block| &block.family)
+    }
+
+    /// The family's id of every series.
+    pub(super) fn family_ids(&self) -> Box<[u32]> {
+        let family = |series| self.family_of(series).map_or(u32::MAX, |f| f.id as u32);
+        self.series.iter().map(family).collect()
+    }
+
     fn find_any(&self, family: &Family, labels: &str) -> Option<SeriesId> {
         let block = *self.block_of.get(&family.id)?;
         self.index
@@ -401,6 +437,14 @@ impl Store {
         let group = self.get(id)?.group?;
         self.groups.get_mut(group.get() as usize - 1)
     }
+}
+
+/// The labels of series that stand for those over a limit.
+pub(super) const OVERFLOW: &str = "overflow=\"true\"";
+
+/// Whether a series of `family` with these labels stands for those over a limit.
+pub(super) fn is_overflow(family: &Family, labels: &LabelSet) -> bool {
+    family.counts() && labels.as_str() == OVERFLOW
 }
 
 /// What becomes of a label set where names are escaped. Dots need no look: what is the same with them is with underscores.

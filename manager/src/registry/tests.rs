@@ -5,8 +5,10 @@ mod bounds;
 mod escaped;
 mod exemplars;
 mod groups;
+mod overflow;
 mod posts;
 mod rejects;
+mod rules;
 mod status;
 mod streams;
 
@@ -49,6 +51,8 @@ pub(crate) type Values<'a, T> = &'a [(T, &'a [f64])];
 pub(crate) struct Stream<'r> {
     pub(crate) registry: &'r Registry,
     pub(crate) shard_id: u32,
+    /// When it began, and defines.
+    now: UnixTime,
     pub(crate) writer: Writer,
 }
 
@@ -82,7 +86,7 @@ pub(crate) fn open_shard(
     now: UnixTime,
 ) -> Stream<'_> {
     let writer = attach(registry, shard_id, 2, instance, now).unwrap().writer;
-    Stream { registry, shard_id, writer }
+    Stream { registry, shard_id, now, writer }
 }
 
 impl Stream<'_> {
@@ -101,7 +105,7 @@ impl Stream<'_> {
         }];
         let head = FamilyHead { name, kind, help: "", unit: "" };
         let definition = FamilyDefinition { head, series };
-        self.registry.define(&mut self.writer, definition, at(0)).unwrap();
+        self.registry.define(&mut self.writer, definition, self.now).unwrap();
         id
     }
 

@@ -2,6 +2,7 @@
 
 use super::{
     Family,
+    fleet::FLEET,
     instance::Instance,
     shard::Shard,
     store::{Series, SeriesId},
@@ -90,7 +91,11 @@ impl Shard {
     /// What is exposed of a series.
     fn shown(&self, id: SeriesId) -> Option<SeriesView<'_>> {
         let series = self.store.get(id)?;
-        let hidden = self.store.group(id).is_some_and(|(shown, _)| shown != id);
+        let is_collapsed = || {
+            let family = self.store.family_of(series);
+            self.id != FLEET && family.is_some_and(|family| family.treatment.collapse_shards)
+        };
+        let hidden = self.store.group(id).is_some_and(|(shown, _)| shown != id) || is_collapsed();
         (!hidden && is_exposed(series)).then(|| SeriesView {
             labels: self.store.labels(series),
             bounds: &series.bounds,
@@ -113,7 +118,7 @@ pub(super) fn total(base: &[f64], instances: &[Instance], slot: usize) -> f64 {
 
 /// Adds to `sum`, which has `bounds`, what was counted in `other_bounds`: at bound b all up to the greatest other bound
 /// that is no greater. Count and sum, the last two, are exact.
-fn add_counts(
+pub(super) fn add_counts(
     kind: MetricType,
     (bounds, sum): (&Bounds, &mut [f64]),
     (other_bounds, values): (&Bounds, &[f64]),
@@ -132,6 +137,7 @@ fn add_counts(
 #[derive(Debug)]
 pub struct ShardView<'a> {
     pub(super) shard: &'a Shard,
+    before: Option<Box<[u32]>>,
 }
 
 /// One exposed series.
@@ -162,14 +168,32 @@ impl<'a> SeriesView<'a> {
 }
 
 impl<'a> ShardView<'a> {
-    pub(super) fn new(shard: &'a Shard) -> Self {
-        Self { shard }
+    pub(super) const fn new(shard: &'a Shard) -> Self {
+        Self { shard, before: None }
     }
 
-    /// The shard's id.
+    /// The same; `before` is the family's id of each series by the place it had when the shard was last looked at.
+    pub(super) const fn renumbered(shard: &'a Shard, before: Option<Box<[u32]>>) -> Self {
+        Self { shard, before }
+    }
+
+    /// If series have other places than when the shard was last looked at: the family's id of each, by the place it had. What
+    /// is kept of those is to be dropped; all that there is now counts as changed.
     #[must_use]
-    pub fn id(&self) -> u32 {
+    pub fn before(&self) -> Option<&[u32]> {
+        self.before.as_deref()
+    }
+
+    /// The shard's id; greater than any, where it is all shards together.
+    #[must_use]
+    pub const fn id(&self) -> u32 {
         self.shard.id
+    }
+
+    /// The label that it has on a page: none, where it is all shards together.
+    #[must_use]
+    pub const fn shard_id(&self) -> Option<u32> {
+        if self.shard.id == FLEET { None } else { Some(self.shard.id) }
     }
 
     /// The family of one of its series.

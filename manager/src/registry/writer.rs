@@ -9,10 +9,12 @@ use parking_lot::MutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Applied, BadSample, DefineError, FamilyDefinition, Frame, FrameError, FrameKind, MAX_SAID,
-    NotApplied, Outcome, Reason, Rejected, ReportedExemplar, UnixTime,
+    Applied, BadSample, DefineError, Family, FamilyDefinition, Frame, FrameError, FrameKind,
+    MAX_SAID, NotApplied, Outcome, Reason, Rejected, ReportedExemplar, UnixTime,
     change::{Change, Recorder, ReportStep, Step},
     check, exemplars,
+    limits::overflowed,
+    parts::{AcceptedParts, PartId},
     report::gave_way,
     shard::Shard,
     shared::SharedShard,
@@ -40,6 +42,8 @@ pub struct Writer {
     stale_after: Duration,
     ordinal: u64,
     stream: u64,
+    /// The shard's, when the stream began.
+    epoch: u32,
     taken_over: CancellationToken,
     /// What the stream's ids mean.
     ids: Vec<Defined>,
@@ -47,6 +51,10 @@ pub struct Writer {
     families: HashSet<usize>,
     /// Series the stream's ids have taken, by index; those past the end are not.
     taken: Vec<bool>,
+    /// Of ids that stand for parts of merged series, which.
+    parts: Vec<(SeriesId, PartId)>,
+    /// The same, to find one again.
+    taken_parts: HashSet<PartId>,
     /// Which ids the frame in hand named, a bit each, so that a series cannot stand twice in one frame.
     named: Vec<u64>,
     has_snapshot: bool,
@@ -68,6 +76,8 @@ struct Defined {
 #[derive(Debug, Clone, Copy)]
 enum Target {
     Series(SeriesId),
+    /// A part of a merged series, by its place in [`Writer::parts`].
+    Part(u32),
     /// Refused: its samples are counted and passed over.
     Rejected(Reason),
 }
@@ -85,7 +95,8 @@ struct Accepted {
     series: Vec<u32>,
     values: Vec<f64>,
     left: Vec<u32>,
-    rejected: [u64; Reason::ALL.len()],
+    parts: AcceptedParts,
+    rejected: [u64; Reason::COUNTED.len()],
 }
 
 impl Accepted {
@@ -94,11 +105,14 @@ impl Accepted {
         self.series.clear();
         self.values.clear();
         self.left.clear();
+        self.parts.clear();
         self.rejected = Default::default();
     }
 
     fn reject(&mut self, reason: Reason) {
-        self.rejected[reason as usize] += 1;
+        if let Some(count) = self.rejected.get_mut(reason as usize) {
+            *count += 1;
+        }
     }
 }
 
@@ -141,6 +155,13 @@ impl Writer {
     #[must_use]
     pub fn superseded(&self) -> CancellationToken {
         self.taken_over.clone()
+    }
+
+    /// Why the stream may no longer write the instance, once [`Writer::superseded`] is cancelled.
+    #[must_use]
+    pub fn why_superseded(&self) -> FrameError {
+        let shard = self.shard.lock();
+        self.claim(&shard).err().unwrap_or(FrameError::Superseded)
     }
 
     /// Applies a frame, or says why it changes nothing.
@@ -199,6 +220,9 @@ impl Writer {
 
     /// The instance's place, if this stream may still write it.
     fn claim(&self, shard: &MutexGuard<'_, Shard>) -> Result<usize, FrameError> {
+        if shard.epoch != self.epoch {
+            return Err(FrameError::Rearranged);
+        }
         let at = shard.position_of(self.ordinal).ok_or(FrameError::Closed)?;
         let instance = shard.instances.get(at).ok_or(FrameError::Closed)?;
         if instance.closed {
@@ -234,7 +258,7 @@ impl Writer {
                 && let (Some(series), Some(instance)) =
                     (shard.store.get(id), shard.instances.get(at))
             {
-                let before = instance.values(series.slot(), width);
+                let before = instance.reported_values(series.slot(), width);
                 let same = check::check(series.kind, &series.bounds, before, values);
                 same.and_then(|()| check_group(shard, at, id, values)).map_err(|problem| {
                     FrameError::Bad {
@@ -245,8 +269,33 @@ impl Writer {
                     }
                 })?;
             }
+            if let Target::Part(place) = target {
+                self.check_part(shard, at, place, values).map_err(|(family, problem)| {
+                    FrameError::BadPart { id: wire_id, family, problem }
+                })?;
+            }
         }
         if rest.is_empty() { Ok(None) } else { Err(self.value_count(samples)) }
+    }
+
+    /// Checks a sample of a part of a merged series.
+    fn check_part(
+        &self,
+        shard: &Shard,
+        at: usize,
+        place: u32,
+        values: &[f64],
+    ) -> Result<(), (Box<str>, BadSample)> {
+        let Some((merged, part)) = self.parts.get(place as usize).copied() else { return Ok(()) };
+        let Some((series, instance)) = shard.store.get(merged).zip(shard.instances.get(at)) else {
+            return Ok(());
+        };
+        let width = series.width();
+        let values = values.get(values.len().saturating_sub(width)..).unwrap_or_default();
+        let before = instance.parts.counted(part, width);
+        check::check(series.kind, &series.bounds, before, values).map_err(|problem| {
+            (shard.store.family_of(series).map_or("", |f| &f.name).into(), problem)
+        })
     }
 
     /// Checks that all exemplars are of counters or buckets that are there. Of series that are rejected nothing more is known.
@@ -279,6 +328,7 @@ impl Writer {
         now: UnixTime,
     ) {
         for (id, reported) in exemplars {
+            // Of a part nothing is shown by itself.
             if let Some(Target::Series(id)) = self.ids.get(*id as usize).map(|d| d.target)
                 && let Err(rejected) = shard.exemplify(id, reported, now)
             {
@@ -310,9 +360,12 @@ impl Writer {
         if frame.kind == FrameKind::Snapshot {
             let present = self.series_of(frame.samples.ids).collect();
             accepted.left = shard.left_out(at, &present, None);
+            let present = self.gauge_parts_of(shard, frame.samples.ids).collect();
+            accepted.parts.left = shard.parts_left_out(at, &present, None);
         }
         self.accept(shard, at, FrameKind::Delta, frame.removed, &mut accepted);
-        accepted.left.extend(self.series_of(frame.removed.ids).map(|id| id.index() as u32));
+        accepted.left.extend(self.removed(frame.removed.ids).map(|id| id.index() as u32));
+        accepted.parts.left.extend(self.gauge_parts_of(shard, frame.removed.ids));
         let report = ReportStep {
             ordinal: self.ordinal,
             sequence: frame.sequence,
@@ -320,6 +373,7 @@ impl Writer {
             series: (&accepted.series[..]).into(),
             values: (&accepted.values[..]).into(),
             left: (&accepted.left[..]).into(),
+            parts: accepted.parts.as_values(),
             rejected: accepted.rejected,
         };
         let report = Change::Shard(shard.id, Step::Report(report));
@@ -367,15 +421,48 @@ impl Writer {
                     accepted.reject(Reason::TypeConflict);
                     self.note_gave_way(shard, id);
                 }
+                Target::Part(place) => {
+                    let Some(part) = self.parts.get(place as usize).copied() else { continue };
+                    if !shard.store.claim(part.0) {
+                        accepted.reject(Reason::TypeConflict);
+                        self.note_gave_way(shard, part.0);
+                        continue;
+                    }
+                    accepted.samples += 1;
+                    let known = (kind == FrameKind::Snapshot).then_some(at);
+                    accepted.parts.take(shard, known, part, values);
+                }
                 Target::Rejected(reason) => accepted.reject(reason),
             }
         }
     }
 
+    /// The series that these ids stand for, alone or with others.
     fn series_of(&self, ids: &[u32]) -> impl Iterator<Item = SeriesId> {
         ids.iter().filter_map(|id| match self.ids.get(*id as usize)?.target {
             Target::Series(id) => Some(id),
+            Target::Part(place) => self.parts.get(place as usize).map(|(merged, _)| *merged),
             Target::Rejected(_) => None,
+        })
+    }
+
+    /// The series that leave if these ids do: not those that stand for others too.
+    fn removed(&self, ids: &[u32]) -> impl Iterator<Item = SeriesId> {
+        ids.iter().filter_map(|id| match self.ids.get(*id as usize)?.target {
+            Target::Series(id) => Some(id),
+            Target::Part(_) | Target::Rejected(_) => None,
+        })
+    }
+
+    /// Parts that are gauges.
+    fn gauge_parts_of(&self, shard: &Shard, ids: &[u32]) -> impl Iterator<Item = (u32, PartId)> {
+        ids.iter().filter_map(|id| match self.ids.get(*id as usize)?.target {
+            Target::Part(place) => {
+                let (merged, part) = *self.parts.get(place as usize)?;
+                let series = shard.store.get(merged)?;
+                (series.kind.count_at(0).is_none()).then_some((merged.index() as u32, part))
+            }
+            Target::Series(_) | Target::Rejected(_) => None,
         })
     }
 
@@ -386,6 +473,16 @@ impl Writer {
         }
         self.ids.push(Defined { target, width: width as u32 });
         self.named.resize(self.ids.len().div_ceil(64), 0);
+    }
+
+    /// Defines an id that stands for a part. Returns whether it is the first that does.
+    fn push_part(&mut self, merged: SeriesId, part: PartId, width: usize) -> bool {
+        let is_new = self.taken_parts.insert(part);
+        if is_new {
+            self.parts.push((merged, part));
+            self.push(Target::Part(self.parts.len() as u32 - 1), width);
+        }
+        is_new
     }
 
     /// Whether an id of the stream has taken this series.
@@ -427,7 +524,20 @@ impl Writer {
         }
     }
 
+    /// Says of a series that it is counted together with others, for want of room.
+    fn note_overflow(&mut self, family: &Family) {
+        match self.unsaid.last_mut() {
+            Some(last) if last.reason == Reason::Overflow && last.family == family.name => {
+                last.series += 1;
+            }
+            _ => self.note(overflowed(family), 1),
+        }
+    }
+
     fn note(&mut self, rejected: Rejected, series: u32) {
+        if rejected.reason == Reason::Rule {
+            return; // the operator wants it so, and the sender can change nothing
+        }
         if let Some(last) = self.unsaid.last_mut().filter(|last| last.is_same(&rejected)) {
             last.series += series;
         } else if self.said.insert((rejected.family.clone(), rejected.reason))

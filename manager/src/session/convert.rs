@@ -128,7 +128,9 @@ pub(super) fn rejected(rejected: Rejected) -> v1::Rejected {
         Reason::TypeConflict => v1::RejectReason::TypeConflict,
         Reason::NameCollision => v1::RejectReason::NameCollision,
         Reason::DuplicateSeries => v1::RejectReason::DuplicateSeries,
-        Reason::Limit => v1::RejectReason::Limit,
+        // What a rule drops is not said.
+        Reason::Limit | Reason::Rule => v1::RejectReason::Limit,
+        Reason::Overflow => v1::RejectReason::Overflow,
     };
     v1::Rejected {
         family: rejected.family.into(),

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Values a snapshot may have in all its parts, so that parts without end exhaust no memory.
-const MAX_VALUES: usize = 1 << 20;
+const MAX_VALUES: usize = 1 << 21;
 
 /// Exemplars a snapshot may have in all its parts; far more than a shard can have.
 const MAX_EXEMPLARS: usize = 20_000;

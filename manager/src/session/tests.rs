@@ -254,7 +254,7 @@ async fn welcome_says_what_is_expected() {
         peer.say(Said::Hello(v1::Hello { fleet, ..hello(instance) })).await;
         let expected = v1::Welcome {
             report_interval: Some(prost_types::Duration { seconds: 10, nanos: 0 }),
-            limits: Some(v1::Limits { max_message_bytes: 4 << 20, max_series_ids: 100_000 }),
+            limits: Some(v1::Limits { max_message_bytes: 4 << 20, max_series_ids: 1 << 20 }),
             last_sequence: 0,
             closed_at: None,
         };

@@ -245,7 +245,7 @@ pub struct Ack {
     /// Whether the frame survives a crash of the manager.
     #[prost(bool, tag = "2")]
     pub durable: bool,
-    /// What of the frame was not applied; the rest was.
+    /// What of the frame was not applied as it was sent; the rest was.
     #[prost(message, repeated, tag = "3")]
     pub rejected: ::prost::alloc::vec::Vec<Rejected>,
 }
@@ -332,6 +332,9 @@ pub enum RejectReason {
     DuplicateSeries = 3,
     /// A limit on series was reached.
     Limit = 4,
+    /// A limit was reached, but nothing is lost: what these series count is added up in one series of the family, with the
+    /// label overflow="true".
+    Overflow = 5,
 }
 impl RejectReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -345,6 +348,7 @@ impl RejectReason {
             Self::NameCollision => "REJECT_REASON_NAME_COLLISION",
             Self::DuplicateSeries => "REJECT_REASON_DUPLICATE_SERIES",
             Self::Limit => "REJECT_REASON_LIMIT",
+            Self::Overflow => "REJECT_REASON_OVERFLOW",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -355,6 +359,7 @@ impl RejectReason {
             "REJECT_REASON_NAME_COLLISION" => Some(Self::NameCollision),
             "REJECT_REASON_DUPLICATE_SERIES" => Some(Self::DuplicateSeries),
             "REJECT_REASON_LIMIT" => Some(Self::Limit),
+            "REJECT_REASON_OVERFLOW" => Some(Self::Overflow),
             _ => None,
         }
     }

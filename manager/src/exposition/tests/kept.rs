@@ -6,7 +6,7 @@ use flate2::read::GzDecoder;
 use proptest::prelude::*;
 
 use super::*;
-use crate::registry::{InstanceKey, Report, ReportedFamily, ReportedSeries, Scope};
+use crate::registry::{InstanceKey, Report, ReportedFamily, ReportedSeries, Rules, Scope};
 
 /// Something that changes the page.
 #[derive(Debug, Clone)]
@@ -27,6 +27,9 @@ enum Event {
     },
     Pass(u64),
     Forget,
+    /// Someone reports one of the families with another type, and it may have it once nobody living reports the first.
+    OtherType,
+    ForgetShard(u32),
     Scrape(Format, Coding),
 }
 
@@ -50,6 +53,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         6 => post,
         2 => stream,
         1 => Just(Event::Forget),
+        1 => Just(Event::OtherType),
+        1 => (0..3_u32).prop_map(Event::ForgetShard),
         1 => prop_oneof![1..40_u64, 290..400_u64].prop_map(Event::Pass),
         5 => scrape,
     ];
@@ -153,7 +158,9 @@ fn stream(
         let head = FamilyHead { name: "s_total", kind: COUNTER, help: "", unit: "" };
         let bounds = Bounds::none();
         let series = vec![SeriesDefinition { id: 0, labels: LabelSet::default(), bounds }];
-        registry.define(&mut writer, FamilyDefinition { head, series }, now).unwrap();
+        if registry.define(&mut writer, FamilyDefinition { head, series }, now).is_err() {
+            return; // the shard's series have other places now
+        }
         let samples = Samples { ids: &[0], values: &[f64::from(observed)] };
         let frame = Frame {
             kind: FrameKind::Snapshot,
@@ -169,6 +176,61 @@ fn stream(
     }
 }
 
+/// A report that says nothing.
+fn report_of(shard_id: u32, sender: &str) -> Report<'static> {
+    Report {
+        shard_id,
+        sender: InstanceKey::Named(sender.into()),
+        sequence: None,
+        started_at: None,
+        interval: None,
+        scope: Scope::Everything,
+        families: &[],
+    }
+}
+
+/// A family of [`body`] with another type.
+fn other_type() -> Vec<ReportedFamily> {
+    let mut families = body(7, 0, 1);
+    families.retain(|family| family.name == "g");
+    for family in &mut families {
+        family.name = "h".into();
+    }
+    families
+}
+
+/// Registries with room for all, or not, and with rules.
+fn registries() -> impl Strategy<Value = Registry> {
+    const RULES: &str = r#"
+        [[rules]]
+        family = "h|s_total"
+        collapse_shards = true
+        gauges = "min"
+        [[rules]]
+        family = "g"
+        drop_labels = ["l"]
+        gauges = "avg"
+        [[rules]]
+        family = "utf8.*"
+        drop_labels = ["l.l"]
+        collapse_shards = true
+        type = "counter"
+    "#;
+    (0..3).prop_map(|kind| {
+        let small = Settings {
+            max_series_per_family: 290,
+            max_series_per_shard: 320,
+            ..Settings::default()
+        };
+        let settings = if kind == 1 { small } else { Settings::default() };
+        let rules: BTreeMap<String, Rules> = toml::from_str(RULES).unwrap();
+        let rules = rules.into_values().next().filter(|_| kind == 2).unwrap_or_default();
+        let names = reserved(&own());
+        let names = names.iter().map(|(name, kind)| (name.as_str(), *kind));
+        Registry::with_rules(settings, names, rules)
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(48),
@@ -177,8 +239,7 @@ proptest! {
     })]
 
     #[test]
-    fn a_kept_page_is_the_page(events in events()) {
-        let registry = registry();
+    fn a_kept_page_is_the_page(events in events(), registry in registries()) {
         let kept = Exposition::default();
         let mut now = at(0);
         for (n, event) in (0..).zip(&events) {
@@ -187,18 +248,21 @@ proptest! {
                     stream(&registry, n, *shard_count, *observed, *goodbye, now);
                 }
                 Event::Forget => kept.forget_unused(now),
+                Event::ForgetShard(id) => drop(registry.forget(*id, now)),
+                Event::OtherType => {
+                    registry.yield_types(now);
+                    let families = other_type();
+                    let report = Report { families: &families, ..report_of(2, "other") };
+                    let _ = registry.report(&[report], now);
+                }
                 Event::Pass(seconds) => now = now + Duration::from_secs(*seconds),
                 Event::Post { sender, counts, spread, gauges } => {
                     let families = body(*counts, *spread, *gauges);
                     let report = Report {
-                        shard_id: u32::from(sender / 2),
-                        sender: InstanceKey::Named(sender.to_string().into()),
-                        sequence: None,
-                        started_at: None,
                         // Some are heard of for longer than others.
                         interval: (sender % 3 == 1).then_some(Duration::from_secs(25)),
-                        scope: Scope::Everything,
                         families: &families,
+                        ..report_of(u32::from(sender / 2), &sender.to_string())
                     };
                     // One that was folded is refused; that changes nothing either.
                     let _ = registry.report(&[report], now);
@@ -223,15 +287,7 @@ fn a_page_that_is_being_sent_does_not_change() {
     let scrape = |now| kept.render(&registry, &[], now, (Format::TEXT, Coding::Identity));
     let post = |count: u32| {
         let families = body(count, 0, 1);
-        let report = Report {
-            shard_id: 0,
-            sender: InstanceKey::Named("a".into()),
-            sequence: None,
-            started_at: None,
-            interval: None,
-            scope: Scope::Everything,
-            families: &families,
-        };
+        let report = Report { families: &families, ..report_of(0, "a") };
         registry.report(&[report], at(0)).unwrap();
     };
     post(10);

@@ -19,10 +19,10 @@ pub enum OpenError {
         /// The data directory.
         dir: PathBuf,
     },
-    /// The manager was downgraded.
+    /// Another version of the manager wrote it.
     #[error(
-        "{} has journal format version {version}, and this manager knows version {}: run the newer manager that wrote \
-         it, or give this one another --data-dir",
+        "{} has journal format version {version}, and this manager knows version {}: run the manager that wrote it, \
+         or give this one another --data-dir",
         path.display(),
         format::VERSION
     )]

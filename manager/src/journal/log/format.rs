@@ -9,7 +9,7 @@
 //! | bytes | | |
 //! |---|---|---|
 //! | 0..8 | magic | `shmetlog` |
-//! | 8..12 | version | 1 |
+//! | 8..12 | version | 2 |
 //! | 12..16 | kind | 0 start, 1 checkpoint, 2 healing checkpoint; see [`Kind`] |
 //! | 16..24 | number | the n of its name |
 //! | 24..28 | crc | of bytes 0..24 |
@@ -29,8 +29,8 @@
 /// What every segment begins with.
 const MAGIC: [u8; 8] = *b"shmetlog";
 
-/// The only version there is.
-pub(super) const VERSION: u32 = 1;
+/// The version that is written and read. Version 1 knew no parts of merged series and no retired families.
+pub(super) const VERSION: u32 = 2;
 
 /// Number of the first segment in a new directory.
 pub(super) const FIRST: u64 = 1;

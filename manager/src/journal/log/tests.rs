@@ -302,7 +302,7 @@ fn another_version_is_refused_by_name() {
     bytes[24..28].copy_from_slice(&crc.to_le_bytes());
     fs::write(&path, &bytes).unwrap();
     let error = open_error(dir.path()).to_string();
-    for part in ["journal-0000000001.log", "version 9", "version 1", "newer manager", "--data-dir"]
+    for part in ["journal-0000000001.log", "version 9", "version 2", "that wrote it", "--data-dir"]
     {
         assert!(error.contains(part), "{error}");
     }

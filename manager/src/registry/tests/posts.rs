@@ -152,7 +152,7 @@ fn a_later_run_under_the_same_name_counts_on_top() {
 }
 
 #[test]
-fn what_makes_a_shard_too_large_is_refused_in_part() {
+fn what_makes_a_shard_too_large_is_counted_together() {
     let registry = registry();
     let mut wide = family(HISTOGRAM, "wide", &[]);
     for n in 0..1_000 {
@@ -167,9 +167,12 @@ fn what_makes_a_shard_too_large_is_refused_in_part() {
     }
     let long = family(COUNTER, "c_total", &[(&[("l", &"x".repeat(5_000))], &[1.0]), (&[], &[2.0])]);
     let applied = post(&registry, named("a"), &[wide, long], at(0)).unwrap();
-    assert_eq!(applied.samples, 100_000 / 202 + 1);
+    assert_eq!(applied.samples, 1_000 + 1);
+    assert_eq!(exposed(&registry, at(0)).len(), 100_000 / 202 + 1 + 1);
     let said: Vec<_> = applied.rejected.iter().map(|r| (&*r.family, r.reason, r.series)).collect();
-    assert_eq!(said, [("wide", Reason::Limit, 1_000 - 495), ("c_total", Reason::Limit, 1)]);
+    let over = ("wide", Reason::Overflow, 1_000 - 495);
+    let small = [("c_total", Reason::Limit, 1), ("c_total", Reason::Overflow, 1)];
+    assert_eq!(said, [over, small[0], small[1]]);
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn labels_of_the_manager_and_of_prometheus_are_renamed() {
 }
 
 #[test]
-fn limits_refuse_new_series_and_keep_the_known() {
+fn over_the_limits_new_series_are_counted_together_and_known_ones_kept() {
     let settings =
         Settings { max_series_per_family: 2, max_series_per_shard: 3, ..Settings::default() };
     let registry = Registry::new(settings, []);
@@ -169,21 +169,28 @@ fn limits_refuse_new_series_and_keep_the_known() {
     stream.define(COUNTER, "b_total", &[]);
     stream.define(COUNTER, "c_total", &[]);
     let rejected = report(&mut stream, 1);
-    assert_eq!(reasons(&rejected), [("a_total", Reason::Limit, 2), ("c_total", Reason::Limit, 1)]);
-    assert_eq!(exposed(&registry, at(0)).len(), 3);
-    assert_eq!(rejected_samples(&registry, Reason::Limit), 3);
+    let over = [("a_total", Reason::Overflow, 2), ("c_total", Reason::Overflow, 1)];
+    assert_eq!(reasons(&rejected), over);
+    assert_eq!(exposed(&registry, at(0)).len(), 3 + 2);
+    let overflow = |family| value(&registry, &format!("{family}{{overflow=\"true\"}}@0"), at(0));
+    assert_eq!(overflow("a_total"), Some(vec![2.0]));
+    assert_eq!(overflow("c_total"), Some(vec![1.0]));
+    // What is counted is not rejected, but a gauge without its labels says nothing.
+    stream.define(GAUGE, "g", &[]);
+    assert_eq!(reasons(&report(&mut stream, 2)), [("g", Reason::Limit, 1)]);
+    assert_eq!(rejected_samples(&registry, Reason::Limit), 1);
     // The next stream finds what is known; another shard has room of its own.
     let mut stream = open(&registry, 1, at(1));
     stream.define(COUNTER, "b_total", &[]);
-    assert_eq!(report(&mut stream, 2), []);
+    assert_eq!(report(&mut stream, 3), []);
     let mut stream = open_shard(&registry, 1, 2, at(1));
     stream.define(COUNTER, "c_total", &[]);
     assert_eq!(report(&mut stream, 1), []);
 
     let body = [family(COUNTER, "d_total", &[(&[], &[1.0])])];
     let applied = post(&registry, named("a"), &body, at(1)).unwrap();
-    assert_eq!(reasons(&applied.rejected), [("d_total", Reason::Limit, 1)]);
-    assert_eq!(rejected_samples(&registry, Reason::Limit), 4);
+    assert_eq!(reasons(&applied.rejected), [("d_total", Reason::Overflow, 1)]);
+    assert_eq!(rejected_samples(&registry, Reason::Limit), 1);
 }
 
 #[test]
@@ -210,14 +217,25 @@ fn families_without_end_are_refused() {
     let settings = Settings { max_series_per_shard: usize::MAX, ..Settings::default() };
     let registry = Registry::new(settings, []);
     let mut stream = open(&registry, 1, at(0));
-    for n in 0..MAX_FAMILIES + 10 {
+    for n in 0..MAX_FAMILIES_OF_SHARD + 10 {
         stream.define(GAUGE, &format!("g{n}"), &[]);
     }
-    assert_eq!(registry.families().len(), MAX_FAMILIES);
-    // The known go on, and what is said of the others is no longer than anybody reads.
+    assert_eq!(registry.families().len(), MAX_FAMILIES_OF_SHARD);
+    // Others go on, with new ones too.
     let mut other = open_shard(&registry, 1, 2, at(0));
     other.define(GAUGE, "g0", &[]);
+    other.define(GAUGE, "other", &[]);
     assert_eq!(report(&mut other, 1), []);
+    // Until there are too many in all.
+    for shard in 2..20 {
+        let name = |n| format!("s{shard}_{n}");
+        let families: Vec<_> =
+            (0..9_000).map(|n| family(GAUGE, &name(n), &[(&[], &[1.0])])).collect();
+        let report = Report { shard_id: shard, ..super::report(named("a"), &families) };
+        registry.report(&[report], at(0)).unwrap();
+    }
+    assert_eq!(registry.families().len(), MAX_FAMILIES);
+    assert_eq!(report(&mut other, 2), [], "the known go on");
 }
 
 #[test]
@@ -375,12 +393,9 @@ fn names_and_labels_without_end_are_refused() {
         series: many.collect(),
     }];
     let applied = post(&registry, named("a"), &body, at(0)).unwrap();
-    assert!(applied.samples > 5 && applied.samples < 10, "{} are taken", applied.samples);
-    assert!(
-        applied.rejected[0].message.contains("shorten them"),
-        "{}",
-        applied.rejected[0].message
-    );
+    let own = exposed(&registry, at(0)).len();
+    assert!(own > 5 && own < 12, "{own} are exposed");
+    assert_eq!(applied.rejected[0].reason, Reason::Overflow);
     let page = exposition::render(&registry, &[], at(0), Format::TEXT);
     assert!(page.len() < 18 << 20, "{} bytes", page.len());
     let help =

@@ -126,7 +126,8 @@ fn a_newer_stream_of_the_instance_takes_over() {
 
     let attached = attach(&registry, 0, 2, 1, at(1)).unwrap();
     assert_eq!((attached.last_sequence, attached.closed_at), (1, None));
-    let mut second = Stream { registry: &registry, shard_id: 0, writer: attached.writer };
+    let mut second =
+        Stream { registry: &registry, shard_id: 0, now: at(0), writer: attached.writer };
     let before = page(&registry, at(1));
     assert_eq!(first.delta(2, &[(c, &[9.0])], at(1)), Err(FrameError::Superseded));
     assert_eq!(first.snapshot(5, &[(c, &[9.0])], at(1)), Err(FrameError::Superseded));
@@ -231,7 +232,8 @@ fn goodbye_folds_and_is_remembered() {
 
     let attached = attach(&registry, 0, 2, 1, at(2)).unwrap();
     assert_eq!((attached.last_sequence, attached.closed_at), (4, Some(4)));
-    let mut closed = Stream { registry: &registry, shard_id: 0, writer: attached.writer };
+    let mut closed =
+        Stream { registry: &registry, shard_id: 0, now: at(0), writer: attached.writer };
     let c = closed.define(COUNTER, "c_total", &[]);
     assert_eq!(closed.snapshot(5, &[(c, &[9.0])], at(2)), Err(FrameError::Closed));
     assert_eq!(closed.writer.goodbye(4, at(2)), Err(FrameError::Closed));

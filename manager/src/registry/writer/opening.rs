@@ -8,11 +8,15 @@ use tokio_util::sync::CancellationToken;
 use super::{Accepted, Attached, Target, Writer};
 use crate::{
     clock::UnixTime,
+    model::LabelSet,
     registry::{
-        AttachError, DefineError, FamilyDefinition, Hello, MAX_SHARD_COUNT, Reason, Registry,
-        Rejected, SeriesDefinition, Transport,
+        AttachError, DefineError, Family, FamilyDefinition, Hello, MAX_SHARD_COUNT, Reason,
+        Registry, Rejected, SeriesDefinition, Transport,
         change::{About, Change},
+        family::Asking,
         instance::InstanceKey,
+        limits::{IDS_ALWAYS, Place, Sender},
+        shard::Shard,
     },
 };
 
@@ -28,6 +32,9 @@ impl Registry {
         }
         if shard_count > MAX_SHARD_COUNT {
             return Err(AttachError::TooManyShards(shard_count));
+        }
+        if !self.may_have(shard_id) {
+            return Err(AttachError::FleetFull(self.settings.max_series));
         }
         let key = InstanceKey::Id(hello.instance_id);
         let stale_after = self.settings.stale_after;
@@ -45,7 +52,7 @@ impl Registry {
         {
             return Err(AttachError::TooManyInstances(shard_id));
         }
-        let stream = shard.next_stream();
+        let (stream, epoch) = (shard.next_stream(), shard.epoch);
         let mut ordinal = 0;
         let mut taken_over = CancellationToken::new();
         let mut last_sequence = closed_at.unwrap_or(0);
@@ -76,8 +83,11 @@ impl Registry {
             stale_after,
             ordinal,
             stream,
+            epoch,
             taken_over,
             ids: Vec::new(),
+            parts: Vec::new(),
+            taken_parts: HashSet::new(),
             families: HashSet::new(),
             taken: Vec::new(),
             named: Vec::new(),
@@ -107,8 +117,19 @@ impl Registry {
         }
         let shared = Arc::clone(&writer.shard);
         let mut shard = shared.lock();
-        let room = || self.check_shard(&shard, head.name);
-        let family = match self.families.resolve(head, &writer.families, &self.recorder, room) {
+        if shard.epoch != writer.epoch {
+            return Err(DefineError::Rearranged);
+        }
+        if writer.ids.len() + series.len() > IDS_ALWAYS && self.is_full_of_ids() {
+            return Err(DefineError::TooManyIds);
+        }
+        let sender = Sender {
+            at: shard.position_of(writer.ordinal),
+            started_at: shard.started_at(writer.ordinal, now),
+        };
+        let asking = Asking { head, own: &writer.families, shard_id: shard.id, now };
+        let room = || self.check_family(&shard, head);
+        let family = match self.families.resolve(&asking, &self.recorder, room) {
             Ok(family) => family,
             Err(rejected) => {
                 let widths = series.iter().map(|s| head.kind.width(s.bounds.len()));
@@ -117,28 +138,67 @@ impl Registry {
             }
         };
         writer.families.insert(family.id);
-        let (first_new, created) = (shard.store.len(), shard.started_at(writer.ordinal, now));
+        if self.make_way_for(writer, &mut shard, &family, &series, now) {
+            return Err(DefineError::Rearranged);
+        }
+        let first_new = shard.store.len();
         for SeriesDefinition { labels, bounds, .. } in series {
             let width = head.kind.width(bounds.len());
             // Whatever its bounds, a label set stands once on a page.
             let first = shard.store.first_of(&family, &labels).map(|(first, _)| first);
+            let first = first.filter(|_| !family.treatment.merges());
             if first.is_some_and(|first| writer.has_taken(first)) {
-                let message = format!(
-                    "a series with the labels {labels:?} is already defined on this stream"
-                );
-                let (family, reason) = (head.name.into(), Reason::DuplicateSeries);
-                writer.reject(Rejected { family, reason, message, series: 0 }, [width]);
+                writer.reject(twice(head.name, &labels), [width]);
                 continue;
             }
-            match self.place(&mut shard, &family, &labels, bounds, created) {
-                Ok(id) => {
+            match self.place(&mut shard, sender, &family, &labels, bounds) {
+                Ok(Place::Series(id)) => {
                     writer.take(first.unwrap_or(id));
                     writer.push(Target::Series(id), width);
+                }
+                Ok(Place::Part { merged, part, is_over }) => {
+                    if !writer.push_part(merged, part, width) {
+                        writer.reject(twice(head.name, &labels), [width]);
+                    } else if is_over {
+                        writer.note_overflow(&family);
+                    }
                 }
                 Err(rejected) => writer.reject(rejected, [width]),
             }
         }
+        if let Some(instance) = sender.at.and_then(|at| shard.instances.get_mut(at)) {
+            instance.ids = writer.ids.len();
+        }
         shard.record_series(first_new, &self.recorder);
         Ok(())
+    }
+
+    /// Makes room for the series of a definition, if that is possible and they need it.
+    fn make_way_for(
+        &self,
+        writer: &Writer,
+        shard: &mut Shard,
+        family: &Arc<Family>,
+        series: &[SeriesDefinition],
+        now: UnixTime,
+    ) -> bool {
+        // Merged series are few, and one that overflowed admits no new ones.
+        let at = shard.position_of(writer.ordinal);
+        if family.treatment.merges() || shard.has_overflowed(at, family) {
+            return false;
+        }
+        let labels = series.iter().map(|series| &series.labels).collect();
+        let wanted = [(Some(Arc::clone(family)), labels)];
+        self.make_way(shard, &wanted, |id| writer.has_taken(id), now)
+    }
+}
+
+/// Why a series that a stream defines again is not taken.
+fn twice(family: &str, labels: &LabelSet) -> Rejected {
+    Rejected {
+        family: family.into(),
+        reason: Reason::DuplicateSeries,
+        message: format!("a series with the labels {labels:?} is already defined on this stream"),
+        series: 0,
     }
 }

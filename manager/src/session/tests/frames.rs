@@ -120,8 +120,8 @@ async fn parts_that_do_not_follow_each_other_are_asked_for_anew() {
 async fn parts_without_end_are_refused() {
     let sessions = sessions();
     let mut peer = Peer::ready(&sessions).await;
-    let many: Vec<_> = (0..50_000).map(|_| (0, 1.0)).collect();
-    for number in 0..3 {
+    let many: Vec<_> = (0..300_000).map(|_| (0, 1.0)).collect();
+    for number in 0..4 {
         peer.say(part(1, number, false, &many)).await;
     }
     assert_eq!(peer.refusal().await.code(), Code::ResourceExhausted);
