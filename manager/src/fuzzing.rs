@@ -20,7 +20,7 @@ pub use round_trip::round_trip;
 use crate::{
     clock::UnixTime,
     exposition::{self, Format, reserved},
-    registry::{Registry, Settings},
+    registry::{Registry, Rules, Settings},
 };
 
 pub use crate::{
@@ -43,10 +43,22 @@ pub const TARGETS: [(&str, Target); 6] = [
     ("round_trip", round_trip),
 ];
 
-/// An empty registry, as a manager has it.
-pub(crate) fn registry() -> Registry {
+/// An empty registry, as a manager has it; with limits that are soon reached, or with those that it has.
+pub(crate) fn registry(limits: u8) -> Registry {
+    registry_with_rules(limits, Rules::default())
+}
+
+/// The same, with rules.
+pub(crate) fn registry_with_rules(limits: u8, rules: Rules) -> Registry {
     let names = reserved(&[]);
-    Registry::new(Settings::default(), names.iter().map(|(name, kind)| (name.as_str(), *kind)))
+    let names = names.iter().map(|(name, kind)| (name.as_str(), *kind));
+    let plain = Settings::default();
+    let settings = match limits % 4 {
+        0 | 1 => plain,
+        2 => Settings { max_series_per_family: 2, ..plain },
+        _ => Settings { max_series_per_family: 3, max_series_per_shard: 5, ..plain },
+    };
+    Registry::with_rules(settings, names, rules)
 }
 
 /// What a page of everything shows, if it is valid.

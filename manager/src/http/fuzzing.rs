@@ -50,7 +50,7 @@ pub fn json_body(input: &[u8]) {
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let clock = Clock::starting_at(UnixTime::from_secs_f64(1.7e9));
-            let [quick, plain] = [(); 2].map(|()| Side::new(clock));
+            let [quick, plain] = [(); 2].map(|()| Side::new(clock, flags >> 3));
             let kept = Exposition::default();
             for (number, body) in (1..).zip(bodies) {
                 plain.previous_bodies.forget_unused(UnixTime::MAX);
@@ -85,8 +85,8 @@ struct Side {
 }
 
 impl Side {
-    fn new(clock: Clock) -> Self {
-        let registry = Arc::new(registry());
+    fn new(clock: Clock, limits: u8) -> Self {
+        let registry = Arc::new(registry(limits));
         let previous_bodies = PreviousBodies::new(PreviousBodyMetrics::new().unwrap());
         let previous_bodies = Arc::new(previous_bodies);
         let routes = routes(Http {

@@ -46,7 +46,7 @@ pub fn journal(input: &[u8]) {
 /// With `is_ours`, every whole record is one that a manager wrote, for nothing else has its checksum.
 fn replay(dir: &TempDir, is_ours: bool) {
     let open = || {
-        let registry = registry();
+        let registry = registry(0);
         let journal = FileJournal::open(dir.path(), &registry, METRICS.with(Clone::clone)).ok()?;
         Some((registry, journal))
     };

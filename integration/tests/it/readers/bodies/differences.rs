@@ -307,6 +307,9 @@ pub(super) const DIFFERENCES: &[Row] = &[
         "# TYPE a histogram\na_bucket {le=\"+Inf\"} 1\na_sum 1\n# EOF\n",
         LENIENT,
     ),
+    row(Takes, "IndexError", "# HELP \t a b\n# EOF\n", LENIENT),
+    row(Takes, "KeyError", "# TYPE a histogram\na_buckets {le=\"1\"} 1\n# EOF\n", LENIENT),
+    row(Takes, "metric name specified more than once", "\t{\"a\"} 1\n# EOF\n", LENIENT),
     row(
         Takes,
         "no reason",

@@ -153,12 +153,6 @@ async fn definitions_that_make_no_sense() {
             "quantiles are within 0 and 1",
         ),
         row(
-            "100,000 ids more",
-            begun(),
-            ids(&(2..100_002).collect::<Vec<_>>()),
-            refused(Code::ResourceExhausted, "over 100000 series ids on one stream"),
-        ),
-        row(
             "a message over 4 MiB",
             begun(),
             named(&"x".repeat(5 << 20)),
