@@ -38,6 +38,9 @@ pub(crate) struct Server {
     pub(crate) rss_at_start: u64,
 }
 
+/// Shards send as fast as they are answered here.
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/manager.toml");
+
 impl Server {
     pub(crate) async fn floor() -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
@@ -49,6 +52,8 @@ impl Server {
         command.args(["--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"]);
         // Streams rest while the other servers have their turn.
         command.args(["--stale-after", "3600s"]);
+        // A variable, which builds that know no configuration file pass over.
+        command.env("SHARDMETER_CONFIG", CONFIG);
         if let Some(dir) = data_dir {
             command.arg("--data-dir").arg(dir);
         }

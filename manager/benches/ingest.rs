@@ -80,7 +80,12 @@ fn post_all(
     for turn in bodies {
         for ((id, name), body) in names.iter().zip(turn) {
             let shards = id.to_string().parse().unwrap();
-            let post = Post { shards, instance: Some(name), sequence: None, interval: None };
+            let post = Post {
+                shards,
+                identity: Some(name.as_str()).into(),
+                sequence: None,
+                interval: None,
+            };
             take(&post, body).unwrap();
         }
     }

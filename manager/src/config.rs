@@ -1,6 +1,11 @@
-//! The manager's configuration, from flags and environment.
+//! The manager's configuration, from flags and environment, and limits from a file.
+
+mod file;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+pub(crate) use file::File;
+pub use file::{FileError, Limits};
 
 /// Shards reporting more often would be busy with nothing else,
 const MIN_REPORT_INTERVAL: Duration = Duration::from_millis(100);
@@ -32,6 +37,47 @@ pub struct Config {
     /// a page of counters has two thirds more lines. Protobuf pages always say it, at no such cost
     #[arg(long, env = "SHARDMETER_OPENMETRICS_CREATED", value_parser = clap::builder::BoolishValueParser::new())]
     pub openmetrics_created: bool,
+    /// A TOML file with [limits]
+    #[arg(long, env = "SHARDMETER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Who may do what.
+    #[command(flatten)]
+    pub access: AccessConfig,
+    /// How connections are secured.
+    #[command(flatten)]
+    pub tls: TlsConfig,
+}
+
+/// Who may do what. A token file holds a token a line, two at most, so that the one can replace the other; it is read again
+/// when it changes.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct AccessConfig {
+    /// Tokens of those that may report, one a line, two at most; without it anybody may
+    #[arg(long, env = "SHARDMETER_INGEST_TOKEN_FILE", value_name = "FILE")]
+    pub ingest_token_file: Option<PathBuf>,
+    /// Tokens of those that may scrape and look; without it anybody may
+    #[arg(long, env = "SHARDMETER_VIEW_TOKEN_FILE", value_name = "FILE")]
+    pub view_token_file: Option<PathBuf>,
+    /// Tokens of those that may make it forget shards, and look; without it nobody may
+    #[arg(long, env = "SHARDMETER_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+    /// Let anybody report who reaches a port, also from other machines
+    #[arg(long, env = "SHARDMETER_ALLOW_UNAUTHENTICATED", value_parser = clap::builder::BoolishValueParser::new())]
+    pub allow_unauthenticated: bool,
+}
+
+/// TLS, on both ports alike. The files are read again when they change.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct TlsConfig {
+    /// Certificate (PEM, with its intermediates) for TLS on both ports; goes with --tls-key
+    #[arg(long, env = "SHARDMETER_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, env = "SHARDMETER_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Certificates (PEM) of those that sign clients' certificates: whoever connects needs one
+    #[arg(long, env = "SHARDMETER_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
 }
 
 /// A configuration that cannot work.
@@ -53,6 +99,25 @@ pub enum ConfigError {
         "--report-interval {0:?} is not from {MIN_REPORT_INTERVAL:?} to {MAX_REPORT_INTERVAL:?}"
     )]
     Interval(Duration),
+    /// Anybody on the network could report.
+    #[error(
+        "{flag} {addr} can be reached from other machines, and anybody could report there: give --ingest-token-file, or \
+         --tls-client-ca with --tls-cert and --tls-key, or say --allow-unauthenticated"
+    )]
+    OpenToAnybody {
+        /// The address's flag.
+        flag: &'static str,
+        /// As given.
+        addr: SocketAddr,
+    },
+    /// One of the TLS flags lacks another.
+    #[error("{given} needs {missing}")]
+    TlsIncomplete {
+        /// As given.
+        given: &'static str,
+        /// Not given.
+        missing: &'static str,
+    },
 }
 
 impl Config {
@@ -68,7 +133,34 @@ impl Config {
         if stale_after < report_interval * 3 {
             return Err(ConfigError::StaleTooSoon { stale_after, report_interval });
         }
+        self.tls.validate()?;
+        self.check_who_reaches_it()
+    }
+
+    fn check_who_reaches_it(&self) -> Result<(), ConfigError> {
+        let asks_who = self.access.ingest_token_file.is_some() || self.tls.tls_client_ca.is_some();
+        if asks_who || self.access.allow_unauthenticated {
+            return Ok(());
+        }
+        for (flag, addr) in [("--http-addr", self.http_addr), ("--grpc-addr", self.grpc_addr)] {
+            if !addr.ip().to_canonical().is_loopback() {
+                return Err(ConfigError::OpenToAnybody { flag, addr });
+            }
+        }
         Ok(())
+    }
+}
+
+impl TlsConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let (cert, key, ca) = ("--tls-cert", "--tls-key", "--tls-client-ca");
+        let incomplete = |given, missing| Err(ConfigError::TlsIncomplete { given, missing });
+        match (&self.tls_cert, &self.tls_key, &self.tls_client_ca) {
+            (Some(_), None, _) => incomplete(cert, key),
+            (None, Some(_), _) => incomplete(key, cert),
+            (None, None, Some(_)) => incomplete(ca, cert),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -84,6 +176,9 @@ impl Default for Config {
             stale_after: Duration::from_secs(30),
             fleet: None,
             openmetrics_created: false,
+            config: None,
+            access: AccessConfig::default(),
+            tls: TlsConfig::default(),
         }
     }
 }
@@ -103,5 +198,60 @@ mod tests {
         assert!(matches!(config(29, 10).validate(), Err(ConfigError::StaleTooSoon { .. })));
         assert!(matches!(config(30, 0).validate(), Err(ConfigError::Interval(_))));
         assert!(matches!(config(u64::MAX, u64::MAX).validate(), Err(ConfigError::Interval(_))));
+    }
+
+    #[test]
+    fn a_port_that_others_reach_asks_who_they_are() {
+        let file = || Some(PathBuf::from("file"));
+        let on = |http: &str, grpc: &str| Config {
+            http_addr: http.parse().unwrap(),
+            grpc_addr: grpc.parse().unwrap(),
+            ..Config::default()
+        };
+        for (http, grpc, flag) in [
+            ("0.0.0.0:0", "127.0.0.1:0", "--http-addr"),
+            ("127.9.9.9:0", "[::]:0", "--grpc-addr"),
+            ("[::1]:0", "10.0.0.1:0", "--grpc-addr"),
+            ("[::ffff:10.0.0.1]:0", "127.0.0.1:0", "--http-addr"),
+        ] {
+            let config = on(http, grpc);
+            match config.validate() {
+                Err(ConfigError::OpenToAnybody { flag: named, .. }) => assert_eq!(named, flag),
+                other => panic!("{http} {grpc}: {other:?}"),
+            }
+            let mut allowed = config.clone();
+            allowed.access.allow_unauthenticated = true;
+            assert_eq!(allowed.validate(), Ok(()));
+            let mut with_token = config.clone();
+            with_token.access.ingest_token_file = file();
+            assert_eq!(with_token.validate(), Ok(()));
+            let mut with_other_token = config.clone();
+            with_other_token.access.view_token_file = file();
+            with_other_token.access.admin_token_file = file();
+            assert_eq!(with_other_token.validate(), config.validate());
+            let mut tls = config.clone();
+            (tls.tls.tls_cert, tls.tls.tls_key) = (file(), file());
+            assert_eq!(tls.validate(), config.validate(), "TLS alone says nothing of who comes");
+            tls.tls.tls_client_ca = file();
+            assert_eq!(tls.validate(), Ok(()));
+        }
+        assert_eq!(on("[::ffff:127.0.0.1]:0", "[::1]:0").validate(), Ok(()));
+    }
+
+    #[test]
+    fn tls_needs_a_pair() {
+        let file = || Some(PathBuf::from("file"));
+        let tls = |tls_cert, tls_key, tls_client_ca| TlsConfig { tls_cert, tls_key, tls_client_ca };
+        for (tls, complete) in [
+            (tls(None, None, None), true),
+            (tls(file(), file(), None), true),
+            (tls(file(), file(), file()), true),
+            (tls(file(), None, None), false),
+            (tls(None, file(), file()), false),
+            (tls(None, None, file()), false),
+        ] {
+            let valid = Config { tls, ..Config::default() }.validate();
+            assert_eq!(valid.is_ok(), complete, "{valid:?}");
+        }
     }
 }

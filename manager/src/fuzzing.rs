@@ -10,11 +10,13 @@
 
 mod input;
 pub(crate) mod page;
+mod protobuf;
 mod round_trip;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use input::Input;
+pub use protobuf::protobuf;
 pub use round_trip::round_trip;
 
 use crate::{
@@ -24,7 +26,7 @@ use crate::{
 };
 
 pub use crate::{
-    http::fuzzing::json_body,
+    http::fuzzing::{json_body, push},
     ingest::fuzzing::{openmetrics, text},
     journal::fuzzing::journal,
     session::fuzzing::frames,
@@ -34,10 +36,12 @@ pub use crate::{
 pub type Target = fn(&[u8]);
 
 /// Each target: its name, which is that of its corpus too, and what it does.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("text", text),
     ("openmetrics", openmetrics),
+    ("protobuf", protobuf),
     ("json_body", json_body),
+    ("push", push),
     ("frames", frames),
     ("journal", journal),
     ("round_trip", round_trip),

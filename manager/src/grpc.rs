@@ -1,17 +1,30 @@
-//! The gRPC port: telemetry, health, reflection.
+//! The gRPC port: telemetry, admin, health, reflection.
 
 use std::{io, sync::Arc, time::Duration};
 
-use futures_util::{Stream, stream};
-use shardmeter_proto::{FILE_DESCRIPTOR_SET, v1::telemetry_service_server::TelemetryServiceServer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
-    time::sleep,
+use futures_util::Stream;
+use shardmeter_proto::{
+    FILE_DESCRIPTOR_SET,
+    v1::{
+        ForgetShardRequest, ForgetShardResponse,
+        admin_service_server::{AdminService, AdminServiceServer},
+        telemetry_service_server::TelemetryServiceServer,
+    },
 };
-use tonic::transport::{Server, server::Connected};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::{
+    Request, Response, Status,
+    service::interceptor::InterceptedService,
+    transport::{Server, server::Connected},
+};
 
-use crate::session::{MAX_MESSAGE_BYTES, Sessions, Telemetry};
+use crate::{
+    access::{Access, Denied, Role},
+    admin,
+    registry::Forgotten,
+    serve::Peer,
+    session::{MAX_MESSAGE_BYTES, Sessions, Telemetry},
+};
 
 /// Ping a silent peer after this long, and give it up after [`KEEPALIVE_TIMEOUT`] more: a half-open connection is noticed
 /// within 20 s (design section 3).
@@ -21,18 +34,17 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Streams one connection may have open: as many shards as `shardmeter-shard` runs in a process.
 const MAX_STREAMS_PER_CONNECTION: u32 = 4_096;
 
-/// Pause after a connection could not be accepted: without descriptors the next attempt fails at once too.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+/// Longest headers of a call, bytes as HTTP/2 counts them: a token, and what a tracer adds.
+const MAX_HEADER_LIST_BYTES: u32 = 16 << 10;
 
-/// Serves a port until the sessions' shutdown token is cancelled and their streams have ended.
-pub(crate) async fn serve(listener: TcpListener, sessions: Arc<Sessions>) -> io::Result<()> {
-    serve_on(connections(listener), sessions).await
-}
+/// Streams that a peer may reset before they were looked at; more is an attack (CVE-2023-44487).
+const MAX_RESET_STREAMS: usize = 50;
 
-/// Serves connections, whatever carries them, like [`serve`].
-pub(crate) async fn serve_on<IO>(
+/// Serves connections, whatever carries them, until the sessions' shutdown token is cancelled and their streams have ended.
+pub(crate) async fn serve<IO>(
     incoming: impl Stream<Item = io::Result<IO>>,
     sessions: Arc<Sessions>,
+    access: &Arc<Access>,
 ) -> io::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
@@ -40,6 +52,7 @@ where
     let shutdown = sessions.shutdown.clone();
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<TelemetryServiceServer<Telemetry>>().await;
+    let admin = AdminServiceServer::new(Admin(Arc::clone(&sessions)));
     let telemetry = TelemetryServiceServer::new(Telemetry(sessions))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let describe = || {
@@ -47,35 +60,59 @@ where
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    let only = |role| {
+        let access = Arc::clone(access);
+        move |call: Request<()>| {
+            let peer = call.extensions().get::<Peer>();
+            access.check(role, call.metadata().as_ref(), peer)?;
+            Ok(call)
+        }
+    };
+    let reflection = describe().build_v1().map_err(io::Error::other)?;
+    let old_reflection = describe().build_v1alpha().map_err(io::Error::other)?;
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
         .max_concurrent_streams(Some(MAX_STREAMS_PER_CONNECTION))
         .add_service(health)
-        .add_service(describe().build_v1().map_err(io::Error::other)?)
-        .add_service(describe().build_v1alpha().map_err(io::Error::other)?)
-        .add_service(telemetry)
+        .add_service(InterceptedService::new(reflection, only(Role::View)))
+        .add_service(InterceptedService::new(old_reflection, only(Role::View)))
+        .add_service(InterceptedService::new(telemetry, only(Role::Ingest)))
+        .add_service(InterceptedService::new(admin, only(Role::Admin)))
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await
         .map_err(io::Error::other)
 }
 
-/// The connections that peers make.
-fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
-    stream::unfold(listener, |listener| async {
-        loop {
-            match listener.accept().await {
-                Ok((connection, _)) => {
-                    // Frames are small and answered one by one; without it each would wait for the one before. A socket
-                    // that refuses works all the same.
-                    let _ = connection.set_nodelay(true);
-                    return Some((Ok(connection), listener));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a gRPC connection cannot be accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
+impl From<Denied> for Status {
+    fn from(denied: Denied) -> Self {
+        let message = denied.to_string();
+        if denied.wants_token() {
+            Self::unauthenticated(message)
+        } else {
+            Self::permission_denied(message)
         }
-    })
+    }
+}
+
+/// The admin service.
+struct Admin(Arc<Sessions>);
+
+#[tonic::async_trait]
+impl AdminService for Admin {
+    async fn forget_shard(
+        &self,
+        request: Request<ForgetShardRequest>,
+    ) -> Result<Response<ForgetShardResponse>, Status> {
+        let Sessions { registry, clock, .. } = &*self.0;
+        let peer = request.extensions().get::<Peer>();
+        let shard_id = request.get_ref().shard_id;
+        admin::forget_shard(registry, shard_id, clock.now(), peer)
+            .map(|Forgotten { series, alive }| {
+                Response::new(ForgetShardResponse { series: series as u64, alive })
+            })
+            .ok_or_else(|| Status::not_found(format!("no shard {shard_id} has reported")))
+    }
 }

@@ -1,10 +1,14 @@
 //! The HTTP port: the scrape, the way in for bots without gRPC, and what operators ask.
 
 mod body;
+mod coding;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod posted;
+mod push;
 mod scrape;
+mod serve;
 mod shard_metrics;
 mod shards;
 
@@ -12,29 +16,38 @@ use std::{future::ready, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Request, State},
     http::StatusCode,
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post, put},
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::{Access, Role},
     clock::Clock,
     exposition::Exposition,
     ingest::PreviousBodies,
     journal::{Journal, JournalState},
     metrics::Metrics,
+    rates::Rates,
     registry::Registry,
+    serve::Peer,
 };
 use error::HttpError;
+pub(crate) use serve::serve;
 
 /// Longest body of a POST, bytes: a shard at its limit of 5,000 series has about 1 MB of text.
 const MAX_BODY_BYTES: usize = 8 << 20;
 
 /// Parts of pages that are rendered at the same time: each costs what a page does.
 pub(crate) const PARTS_AT_ONCE: usize = 2;
+
+/// Bodies that are read as a whole at the same time: each may be unpacked to [`MAX_BODY_BYTES`], and takes several times its
+/// size while it is read.
+pub(crate) const BODIES_AT_ONCE: usize = 8;
 
 /// What every request needs to know.
 #[derive(Debug, Clone)]
@@ -44,23 +57,36 @@ pub(crate) struct Http {
     pub(crate) exposition: Arc<Exposition>,
     /// Parts of pages that may be rendered at the same time.
     pub(crate) parts: Arc<Semaphore>,
+    /// Bodies that may be read at the same time.
+    pub(crate) bodies: Arc<Semaphore>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) rates: Arc<Rates>,
     pub(crate) clock: Clock,
     /// Whether OpenMetrics pages have `_created` samples.
     pub(crate) openmetrics_created: bool,
     pub(crate) shutdown: CancellationToken,
 }
 
-/// All routes.
-pub(crate) fn routes(http: Http) -> Router {
-    Router::new()
+/// All routes. Each is in the group of those that may use it.
+pub(crate) fn routes(http: Http, access: &Arc<Access>) -> Router {
+    let group = || put(push::take_group).post(push::take_group).delete(push::end_group);
+    let ingest = push::PATHS.iter().fold(Router::new(), |ingest, path| ingest.route(path, group()));
+    let ingest = ingest
+        .route("/metrics", post(push::take))
+        .route("/shard-metrics", post(shard_metrics::take));
+    let view = Router::new()
         .route("/metrics", get(scrape::scrape))
         .route("/", get(|| ready(INDEX)))
-        .route("/shard-metrics", post(shard_metrics::take))
-        .route("/api/v1/shards", get(shards::list))
-        .route("/healthz", get(|| ready("ok\n")))
-        .route("/readyz", get(readiness))
+        .route("/api/v1/shards", get(shards::list));
+    let admin = Router::new().route("/api/v1/shards/{id}", delete(shards::forget));
+    let anybody =
+        Router::new().route("/healthz", get(|| ready("ok\n"))).route("/readyz", get(readiness));
+    let only = |role| from_fn_with_state((Arc::clone(access), role), admit);
+    anybody
+        .merge(ingest.route_layer(only(Role::Ingest)))
+        .merge(view.route_layer(only(Role::View)))
+        .merge(admin.route_layer(only(Role::Admin)))
         .fallback(|| ready(HttpError::new(StatusCode::NOT_FOUND, "no such page; / lists them")))
         .method_not_allowed_fallback(|| {
             ready(HttpError::new(
@@ -72,12 +98,32 @@ pub(crate) fn routes(http: Http) -> Router {
         .with_state(http)
 }
 
+/// Lets through who may do what the route does.
+async fn admit(
+    State((access, role)): State<(Arc<Access>, Role)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let peer = request.extensions().get::<Peer>();
+    match access.check(role, request.headers(), peer) {
+        Ok(()) => next.run(request).await,
+        Err(denied) => HttpError::from(denied).into_response(),
+    }
+}
+
 const INDEX: &str = "\
 shardmeter-manager
   GET  /metrics          all shards' metrics, for Prometheus (text, OpenMetrics, protobuf); a part of them with
                          ?name[]=guild_count and ?shard_id=3
   POST /shard-metrics    {\"shardId\": 3, \"metrics\": \"<Prometheus text>\"}
+  POST /metrics?shard_id=3
+                         Prometheus text, OpenMetrics, or delimited protobuf, by Content-Type
+  PUT, POST, DELETE /metrics/job/<job>/shard_id/3{/<label>/<value>}
+                         the same, as clients push to a Pushgateway
+                         all bodies by Content-Encoding gzip or zstd too
   GET  /api/v1/shards    who reports, as JSON
+  DELETE /api/v1/shards/3
+                         forget what shard 3 counted (admin)
   GET  /healthz, /readyz
 gRPC (telemetry, reflection, health) has a port of its own.
 ";

@@ -1,14 +1,17 @@
-//! The HTTP way in (design section 5): a body of Prometheus or OpenMetrics text becomes reports to the registry, all of
-//! it or nothing.
+//! The HTTP way in (design section 5): a body of Prometheus or OpenMetrics text, or of protobuf messages, becomes
+//! reports to the registry, all of it or nothing.
 //!
-//! There are two ways. [`ingest`] reads a body as a whole: that is the ordinary one, and knows all the rules. But a body is
+//! For text there are two ways. [`ingest`] reads a body as a whole: that is the ordinary one, and knows all the rules. But a body is
 //! nearly always the sender's previous one with other values; [`PreviousBodies`] compares the two byte by byte and takes
 //! only those values, with the same result.
 
 mod assemble;
+mod drafts;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod group;
 mod previous;
+mod protobuf;
 mod shard_ids;
 mod text;
 
@@ -16,8 +19,10 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range, time::Duration};
 
 use serde_json::value::RawValue;
 
-pub use assemble::AssembleError;
+pub use drafts::{AssembleError, AssembleProblem};
+pub use group::{Group, GroupError};
 pub use previous::PreviousBodies;
+pub use protobuf::{ProtobufError, ProtobufProblem};
 pub use shard_ids::ShardIds;
 pub use text::{ParseError, Problem};
 
@@ -28,6 +33,7 @@ use crate::{
         Scope,
     },
 };
+use drafts::Drafts;
 
 /// The gauge by which a process is told from its predecessors, and by which its counts' beginning is known.
 const PROCESS_START: &str = "process_start_time_seconds";
@@ -37,12 +43,66 @@ const PROCESS_START: &str = "process_start_time_seconds";
 pub struct Post<'a> {
     /// The shards it speaks for.
     pub shards: ShardIds,
-    /// What the sender calls itself (`X-Instance-Id`), if it does.
-    pub instance: Option<&'a str>,
+    /// Which of their senders it is.
+    pub identity: Identity<'a>,
     /// Number of the report (`X-Report-Sequence`), if the sender numbers them.
     pub sequence: Option<u64>,
     /// How often the sender reports (`X-Report-Interval`), if it says so.
     pub interval: Option<Duration>,
+}
+
+/// What tells a sender from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity<'a> {
+    /// `process_start_time_seconds`, if the body has it.
+    InBody,
+    /// What it calls itself (`X-Instance-Id`).
+    Named(&'a str),
+    /// A grouping key of Pushgateway's API.
+    Group {
+        /// The key.
+        group: &'a Group,
+        /// What its body replaces.
+        scope: Scope,
+    },
+}
+
+impl<'a> Identity<'a> {
+    const fn group(self) -> Option<&'a Group> {
+        match self {
+            Self::Group { group, .. } => Some(group),
+            Self::InBody | Self::Named(_) => None,
+        }
+    }
+
+    const fn scope(self) -> Scope {
+        match self {
+            Self::Group { scope, .. } => scope,
+            Self::InBody | Self::Named(_) => Scope::Everything,
+        }
+    }
+
+    /// By what the registry knows it, if its body says that it began at `process_start`.
+    fn key(self, process_start: Option<f64>) -> InstanceKey {
+        match (self, process_start) {
+            (Self::Group { group, .. }, _) => group.into(),
+            (Self::Named(name), _) => instance_key(name),
+            (Self::InBody, Some(seconds)) => InstanceKey::ProcessStart(seconds.to_bits()),
+            (Self::InBody, None) => InstanceKey::Anonymous,
+        }
+    }
+}
+
+impl<'a> From<Option<&'a str>> for Identity<'a> {
+    fn from(name: Option<&'a str>) -> Self {
+        name.map_or(Self::InBody, Self::Named)
+    }
+}
+
+impl From<&Group> for InstanceKey {
+    fn from(group: &Group) -> Self {
+        Self::Group(group.key().into())
+    }
 }
 
 /// Prometheus text format 0.0.4 or, if it ends in `# EOF`, OpenMetrics 1.0; as it was received.
@@ -110,12 +170,21 @@ pub enum IngestError {
     /// A line is not in the text format.
     #[error(transparent)]
     Parse(#[from] ParseError),
-    /// The lines do not make metrics.
+    /// A message is not in the protobuf format.
+    #[error(transparent)]
+    Protobuf(#[from] ProtobufError),
+    /// What it says makes no metrics.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
     /// The registry refused it.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// Of two processes that push under one grouping key, the one that was started first. It would not learn otherwise that
+    /// nothing of it counts.
+    #[error(
+        "a process that was started later pushes under this grouping key; give each its own, say by /instance/<name>"
+    )]
+    GroupTaken,
 }
 
 /// Takes a body: it replaces what its sender said before.
@@ -148,12 +217,33 @@ fn read<'a>(
     now: UnixTime,
 ) -> Result<Read<'a>, IngestError> {
     let text = text.read()?;
-    let mut body = assemble::assemble(&text, post.shards)?;
-    let sender = match (post.instance, body.process_start) {
-        (Some(name), _) => instance_key(name),
-        (None, Some(seconds)) => InstanceKey::ProcessStart(seconds.to_bits()),
-        (None, None) => InstanceKey::Anonymous,
-    };
+    let mut body = assemble::assemble(&text, Drafts::new(post.shards, post.identity.group()))?;
+    let (taken, sender, placement) = apply(registry, post, &mut body, now)?;
+    Ok(Read { taken, sender, text, values: body.values, placement })
+}
+
+/// Takes a body of delimited `io.prometheus.client.MetricFamily` messages, as [`ingest`] does text.
+///
+/// # Errors
+/// As [`ingest`] has.
+pub fn ingest_protobuf(
+    registry: &Registry,
+    post: &Post<'_>,
+    messages: &[u8],
+    now: UnixTime,
+) -> Result<Taken, IngestError> {
+    let mut body = protobuf::read(messages, Drafts::new(post.shards, post.identity.group()))?;
+    apply(registry, post, &mut body, now).map(|(taken, ..)| taken)
+}
+
+/// Reports a body to the registry. Returns whose it is, and where its series stand now, if all of it was taken.
+fn apply(
+    registry: &Registry,
+    post: &Post<'_>,
+    body: &mut Body,
+    now: UnixTime,
+) -> Result<(Taken, InstanceKey, Option<Placement>), IngestError> {
+    let sender = post.identity.key(body.process_start);
     // A shard that this body no longer names has lost what the sender said of it before.
     for shard_id in registry.shards_of(&sender, post.shards.lowest(), post.shards.highest()) {
         body.shards.entry(shard_id).or_default();
@@ -167,7 +257,7 @@ fn read<'a>(
             sequence: post.sequence,
             interval: post.interval,
             started_at: body.process_start.map(UnixTime::from_secs_f64),
-            scope: Scope::Everything,
+            scope: post.identity.scope(),
             families,
         })
         .collect();
@@ -187,7 +277,10 @@ fn read<'a>(
             taken.rejected.extend(applied.rejected);
         }
     }
-    Ok(Read { taken, sender, text, values: body.values, placement })
+    if taken.late && post.sequence.is_none() && post.identity.group().is_some() {
+        return Err(IngestError::GroupTaken);
+    }
+    Ok((taken, sender, placement))
 }
 
 /// A name of 32 hexadecimal digits is the instance id that a gRPC client of the same process would send.

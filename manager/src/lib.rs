@@ -8,10 +8,13 @@
 //! [`Manager::build`] binds the sockets (port 0 works), [`Manager::run`] serves until it is told to stop. The
 //! [`registry`] is the one owner of what was counted; everything else converts on the way in or out.
 
+mod access;
+mod admin;
 mod clip;
 pub mod clock;
 mod config;
 pub mod exposition;
+mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -21,14 +24,16 @@ pub mod ingest;
 mod journal;
 pub mod metrics;
 pub mod model;
+mod rates;
 pub mod registry;
+mod serve;
 mod session;
 mod summary;
+mod tls;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::serve::ListenerExt as _;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -39,16 +44,22 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::server::Connected;
 
-pub use config::{Config, ConfigError};
+pub use access::TokenError;
+pub use config::{AccessConfig, Config, ConfigError, FileError, Limits, TlsConfig};
 pub use journal::{JournalError, OpenError};
+pub use tls::TlsError;
 
+use access::Access;
 use clock::Clock;
 use exposition::Exposition;
 use ingest::PreviousBodies;
 use journal::{FileJournal, Journal, JournalState, MemoryOnly};
 use metrics::Metrics;
+use rates::Rates;
 use registry::{Registry, Settings};
+use serve::{Door, Places};
 use session::Sessions;
+use tls::{Protocol, Tls};
 
 /// How long requests in flight may take after a shutdown began; `docker stop` kills after 10 s.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
@@ -64,6 +75,9 @@ pub struct Manager {
     grpc: TcpListener,
     grpc_addr: SocketAddr,
     sessions: Arc<Sessions>,
+    access: Arc<Access>,
+    tls: Option<Arc<Tls>>,
+    limits: Limits,
     openmetrics_created: bool,
 }
 
@@ -73,6 +87,15 @@ pub enum BuildError {
     /// The configuration cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The configuration file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A token file cannot be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// An address cannot be listened on.
     #[error("cannot listen on {addr} for {what}: {error}")]
     Bind {
@@ -106,18 +129,21 @@ impl Manager {
     /// As [`Manager::build`] has.
     pub async fn build_with(config: Config, clock: Clock) -> Result<Self, BuildError> {
         config.validate()?;
+        let config::File { limits, rules } = config::File::read(config.config.as_deref())?;
+        let tls = Tls::open(&config.tls)?.map(Arc::new);
         let metrics = Arc::new(Metrics::new()?);
+        let access = Arc::new(Access::open(&config.access, Arc::clone(&metrics))?);
         let of_journal = config.data_dir.as_ref().map(|_| metrics.of_journal()).transpose()?;
         let reserved = exposition::reserved(&metrics.gather());
         let settings = Settings {
             stale_after: config.stale_after,
             report_interval: config.report_interval,
-            ..Settings::default()
+            max_series_per_family: limits.series_per_family.get(),
+            max_series_per_shard: limits.series_per_shard.get(),
+            max_series: limits.series.get(),
         };
-        let registry = Arc::new(Registry::new(
-            settings,
-            reserved.iter().map(|(name, kind)| (name.as_str(), *kind)),
-        ));
+        let reserved = reserved.iter().map(|(name, kind)| (name.as_str(), *kind));
+        let registry = Arc::new(Registry::with_rules(settings, reserved, rules));
         let journal: Arc<dyn Journal> = match config.data_dir.as_deref().zip(of_journal) {
             None => Arc::new(MemoryOnly),
             Some((dir, of_journal)) => FileJournal::open(dir, &registry, of_journal)?,
@@ -133,13 +159,29 @@ impl Manager {
             journal,
             metrics,
             clock,
+            places: Places::new(
+                "Report streams",
+                limits.streams.get(),
+                limits.streams_per_peer.get(),
+            ),
+            rates: Arc::new(Rates::new(limits.frames_per_second)),
             fleet: config.fleet,
             report_interval: config.report_interval,
             idle_gap: config.stale_after,
             shutdown: CancellationToken::new(),
         });
         let openmetrics_created = config.openmetrics_created;
-        Ok(Self { http, http_addr, grpc, grpc_addr, sessions, openmetrics_created })
+        Ok(Self {
+            http,
+            http_addr,
+            grpc,
+            grpc_addr,
+            sessions,
+            access,
+            tls,
+            limits,
+            openmetrics_created,
+        })
     }
 
     /// Where HTTP really listens.
@@ -171,7 +213,7 @@ impl Manager {
     where
         IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
-        grpc::serve_on(incoming, Arc::clone(&self.sessions)).await
+        grpc::serve(incoming, Arc::clone(&self.sessions), &self.access).await
     }
 
     /// Looks after the journal, which [`Manager::run`] does every second. Takes as long as the disk does.
@@ -184,55 +226,58 @@ impl Manager {
     /// in flight finish.
     ///
     /// # Errors
-    /// If a listener fails for good.
+    /// If gRPC cannot be served.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { http, http_addr, grpc, grpc_addr, sessions, openmetrics_created } = self;
-        tracing::info!(%http_addr, %grpc_addr, "manager listens");
+        let Self { http_addr, grpc_addr, ref sessions, ref access, .. } = self;
+        tracing::info!(%http_addr, %grpc_addr, tls = self.tls.is_some(), "manager listens");
         if sessions.journal.state() == JournalState::MemoryOnly {
             tracing::warn!(
                 "counts are kept in memory only: a restart of the manager starts them anew; --data-dir keeps them"
             );
         }
         let stop = sessions.shutdown.clone();
-        let exposition = Arc::<Exposition>::default();
-        let previous_bodies =
-            Arc::new(PreviousBodies::new(sessions.metrics.previous_bodies.clone()));
-        let routes = http::routes(http::Http {
-            registry: Arc::clone(&sessions.registry),
-            previous_bodies: Arc::clone(&previous_bodies),
-            exposition: Arc::clone(&exposition),
-            parts: Arc::new(Semaphore::new(http::PARTS_AT_ONCE)),
-            journal: Arc::clone(&sessions.journal),
-            metrics: Arc::clone(&sessions.metrics),
-            clock: sessions.clock,
-            openmetrics_created,
-            shutdown: stop.clone(),
-        });
-        let summary = AbortOnDropHandle::new(summary::every_minute(Arc::clone(&sessions)));
+        let kept = Kept {
+            sessions: Arc::clone(sessions),
+            access: Arc::clone(access),
+            tls: self.tls.clone(),
+            exposition: Arc::default(),
+            previous_bodies: Arc::new(PreviousBodies::new(
+                sessions.metrics.previous_bodies.clone(),
+            )),
+        };
+        let routes = http::routes(kept.http(self.openmetrics_created), access);
+        let summary = AbortOnDropHandle::new(summary::every_minute(Arc::clone(sessions)));
         let drained = CancellationToken::new();
-        let maintenance = AbortOnDropHandle::new(maintain(
-            Arc::clone(&sessions),
-            exposition,
-            previous_bodies,
-            drained.clone(),
-        ));
-        // A page is written at once; without this its end would wait for the reader's word on the rest. A socket that
-        // refuses works all the same.
-        let http = http.tap_io(|connection| drop(connection.set_nodelay(true)));
-        let serve_http =
-            axum::serve(http, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
-        let serve =
-            async { tokio::try_join!(serve_http, grpc::serve(grpc, Arc::clone(&sessions))) };
+        let maintenance = AbortOnDropHandle::new(maintain(kept, drained.clone()));
+        let connections = self.limits.connections.get();
+        let http_door = Door {
+            protocol: Protocol::Http,
+            places: Places::new("HTTP connections", connections, connections.div_ceil(2)),
+            tls: self.tls.clone(),
+        };
+        let grpc_door = Door {
+            protocol: Protocol::Grpc,
+            places: Places::new(
+                "gRPC connections",
+                self.limits.streams.get(),
+                self.limits.streams_per_peer.get(),
+            ),
+            tls: self.tls.clone(),
+        };
+        let serve_http = http::serve(serve::accept(self.http, http_door), routes, stop.clone());
+        let calls = serve::accept(self.grpc, grpc_door).map(Ok);
+        let serve_grpc = grpc::serve(calls, Arc::clone(sessions), access);
+        let serve = async { tokio::join!(serve_http, serve_grpc).1 };
         tokio::pin!(serve);
         let served = tokio::select! {
-            served = &mut serve => served.map(|_| ()),
+            served = &mut serve => served,
             () = shutdown => {
                 stop.cancel();
                 // A peer that keeps a call open must not keep the manager up.
-                timeout(DRAIN_WITHIN, serve).await.map_or(Ok(()), |served| served.map(|_| ()))
+                timeout(DRAIN_WITHIN, serve).await.unwrap_or(Ok(()))
             }
         };
-        stop.cancel(); // ends the sessions too when a listener failed
+        stop.cancel(); // ends the sessions too when gRPC failed
         drop(summary);
         // Its last act is to have the disk take everything.
         drained.cancel();
@@ -241,14 +286,53 @@ impl Manager {
     }
 }
 
-/// Starts the task that looks after the journal, the pages and the bodies once a second until no more is to come, and once
-/// more then.
-fn maintain(
+/// What is looked after once a second.
+#[derive(Clone)]
+struct Kept {
     sessions: Arc<Sessions>,
+    access: Arc<Access>,
+    tls: Option<Arc<Tls>>,
     exposition: Arc<Exposition>,
     previous_bodies: Arc<PreviousBodies>,
-    drained: CancellationToken,
-) -> JoinHandle<()> {
+}
+
+impl Kept {
+    /// What HTTP needs of it.
+    fn http(&self, openmetrics_created: bool) -> http::Http {
+        let Self { sessions, exposition, previous_bodies, .. } = self;
+        http::Http {
+            registry: Arc::clone(&sessions.registry),
+            previous_bodies: Arc::clone(previous_bodies),
+            exposition: Arc::clone(exposition),
+            parts: Arc::new(Semaphore::new(http::PARTS_AT_ONCE)),
+            bodies: Arc::new(Semaphore::new(http::BODIES_AT_ONCE)),
+            journal: Arc::clone(&sessions.journal),
+            metrics: Arc::clone(&sessions.metrics),
+            rates: Arc::clone(&sessions.rates),
+            clock: sessions.clock,
+            openmetrics_created,
+            shutdown: sessions.shutdown.clone(),
+        }
+    }
+
+    /// Reads files, and writes some: takes as long as the disk does.
+    fn maintain(&self) {
+        let now = self.sessions.clock.now();
+        self.access.reload();
+        if let Some(tls) = &self.tls {
+            tls.reload();
+        }
+        self.sessions.rates.forget_full();
+        self.sessions.registry.count();
+        self.sessions.registry.yield_types(now);
+        self.sessions.journal.maintain(&self.sessions.registry, now);
+        self.exposition.forget_unused(now);
+        self.previous_bodies.forget_unused(now);
+    }
+}
+
+/// Starts the task that looks after what is kept once a second until no more is to come, and once more then.
+fn maintain(kept: Kept, drained: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut tick = interval(MAINTAIN_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -258,17 +342,8 @@ fn maintain(
                 () = drained.cancelled() => {}
             }
             let ends = drained.is_cancelled();
-            let (sessions, exposition) = (Arc::clone(&sessions), Arc::clone(&exposition));
-            let previous_bodies = Arc::clone(&previous_bodies);
-            let now = sessions.clock.now();
-            let maintained = spawn_blocking(move || {
-                sessions.registry.count();
-                sessions.registry.yield_types(now);
-                sessions.journal.maintain(&sessions.registry, now);
-                exposition.forget_unused(now);
-                previous_bodies.forget_unused(now);
-            });
-            if let Err(error) = maintained.await {
+            let kept = kept.clone();
+            if let Err(error) = spawn_blocking(move || kept.maintain()).await {
                 tracing::error!(%error, "looking after what is kept failed");
             }
             if ends {

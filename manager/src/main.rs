@@ -10,7 +10,10 @@ const ABOUT: &str = "Receives the metrics of all shards and exposes one page for
 fn main() -> ExitCode {
     shardmeter_process::main("shardmeter-manager", ABOUT, |config: Config, shutdown| async move {
         let manager = Manager::build(config).await.map_err(|error| match error {
-            BuildError::Config(_) => Failure::config(error),
+            BuildError::Config(_)
+            | BuildError::File(_)
+            | BuildError::Token(_)
+            | BuildError::Tls(_) => Failure::config(error),
             _ => Failure::run(error),
         })?;
         manager.run(shutdown.cancelled()).await.map_err(Failure::run)

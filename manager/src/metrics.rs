@@ -5,7 +5,10 @@ use prometheus::{
     Registry as Own, core::Collector, process_collector::ProcessCollector,
 };
 
-use crate::exposition::{OwnFamily, Syntax};
+use crate::{
+    access::Role,
+    exposition::{OwnFamily, Syntax},
+};
 
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +60,8 @@ pub struct Metrics {
     frames: IntCounterVec,
     /// Bodies posted, by what became of them.
     posts: IntCounterVec,
+    /// Requests refused for want of a token, by the role that they needed.
+    unauthorized: IntCounterVec,
     /// Scrapes answered, by format.
     scrapes: IntCounterVec,
     /// Time to render a page.
@@ -175,6 +180,13 @@ impl Metrics {
             "outcome",
             PostOutcome::ALL.map(PostOutcome::as_str),
         )?;
+        let unauthorized = counters(
+            &own,
+            "shardmeter_manager_unauthorized_total",
+            "Requests refused because they lacked the token of the role that they needed.",
+            "role",
+            Role::ALL.map(Role::as_str),
+        )?;
         let scrapes = counters(
             &own,
             "shardmeter_manager_scrapes_total",
@@ -204,7 +216,17 @@ impl Metrics {
         let previous_bodies = PreviousBodyMetrics::new()?;
         add(&own, &previous_bodies.bytes)?;
         add(&own, &previous_bodies.repeated)?;
-        Ok(Self { own, streams, frames, posts, scrapes, render_seconds, samples, previous_bodies })
+        Ok(Self {
+            own,
+            streams,
+            frames,
+            posts,
+            unauthorized,
+            scrapes,
+            render_seconds,
+            samples,
+            previous_bodies,
+        })
     }
 
     pub(crate) fn count_frame(&self, outcome: FrameOutcome) {
@@ -213,6 +235,10 @@ impl Metrics {
 
     pub(crate) fn count_post(&self, outcome: PostOutcome) {
         self.posts.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    pub(crate) fn count_unauthorized(&self, needed: Role) {
+        self.unauthorized.with_label_values(&[needed.as_str()]).inc();
     }
 
     pub(crate) fn count_scrape(&self, syntax: Syntax) {

@@ -62,7 +62,8 @@ pub use instance::{InstanceKey, Transport};
 pub use parts::{PartId, PartsRecord};
 pub use rearrange::Forgotten;
 pub use report::{
-    NewValue, Placement, Repeat, Report, ReportError, ReportedFamily, ReportedSeries, Scope,
+    BodyPlace, NewValue, Placement, Repeat, Report, ReportError, ReportedFamily, ReportedSeries,
+    Scope,
 };
 pub use rules::{Combine, Rule, RuleError, Rules, Treatment};
 pub use status::{Collected, InstanceStatus, ShardState, ShardStatus, ShardSummary};

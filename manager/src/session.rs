@@ -24,9 +24,11 @@ use crate::{
     clock::Clock,
     journal::Journal,
     metrics::{FrameOutcome, Metrics},
+    rates::{Rate, Rates, TooFast},
     registry::{
         AttachError, Attached, DefineError, Frame, FrameError, FrameKind, Outcome, Registry, Writer,
     },
+    serve::{Peer, Places},
 };
 use snapshot::{Assembly, Part};
 
@@ -54,6 +56,9 @@ pub(crate) struct Sessions {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
+    /// For the streams that may be open.
+    pub(crate) places: Arc<Places>,
+    pub(crate) rates: Arc<Rates>,
     /// The fleet that senders may state; `None`: any.
     pub(crate) fleet: Option<String>,
     /// Told to shards.
@@ -76,9 +81,19 @@ impl TelemetryService for Telemetry {
         &self,
         request: Request<Streaming<ReportRequest>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
+        let peer = request.extensions().get::<Peer>();
+        let place = self.0.places.take(peer.map(|peer| peer.addr.ip())).map_err(|full| {
+            let what = "raise limits.streams or limits.streams_per_peer in the manager's --config";
+            Status::resource_exhausted(format!("{full}; {what}"))
+        })?;
         let (answers, stream) = mpsc::channel(ANSWERS);
-        let peer = request.remote_addr().map_or_else(String::new, |addr| addr.to_string());
-        tokio::spawn(run(Arc::clone(&self.0), request.into_inner(), answers, peer));
+        let peer = peer.map_or_else(String::new, Peer::to_string);
+        let sessions = Arc::clone(&self.0);
+        let inbound = request.into_inner();
+        tokio::spawn(async move {
+            run(sessions, inbound, answers, peer).await;
+            drop(place);
+        });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 }
@@ -107,7 +122,9 @@ async fn run(sessions: Arc<Sessions>, mut inbound: impl Inbound, answers: Answer
     let mut session = Session { sessions: &sessions, answers: &answers, attached: None };
     let end = match session.serve(&mut inbound).await {
         End::Refused(status) => {
-            End::Refused(Status::new(status.code(), clip(status.message().to_owned())))
+            let message = clip(status.message().to_owned());
+            let metadata = status.metadata().clone();
+            End::Refused(Status::with_metadata(status.code(), message, metadata))
         }
         end => end,
     };
@@ -146,6 +163,7 @@ struct Session<'a> {
 /// The state of a stream that said Hello.
 struct Reporting {
     shard_id: u32,
+    rate: Arc<Rate>,
     writer: Writer,
     snapshot: Option<Assembly>,
     /// A Resync was sent; until a snapshot begins, frames are passed over.
@@ -247,6 +265,9 @@ impl Session<'_> {
         let Some(reporting) = &mut self.attached else {
             return Err(Status::invalid_argument("the first message must be Hello"));
         };
+        if !defines_series(&said) {
+            reporting.rate.take().map_err(too_fast)?;
+        }
         match said {
             Said::Hello(_) => Ok(Next::Silence), // taken above
             Said::Definitions(definitions) => reporting.define(sessions, &definitions),
@@ -272,6 +293,8 @@ impl Session<'_> {
             );
             return Err(Status::failed_precondition(message));
         }
+        let rate = sessions.rates.of(hello.shard_id);
+        rate.take().map_err(too_fast)?;
         let now = sessions.clock.now();
         let client = format!("{} {}", hello.client_name, hello.client_version);
         let known = convert::hello(hello, client.trim(), now)?;
@@ -284,8 +307,9 @@ impl Session<'_> {
         let Attached { writer, last_sequence, closed_at } = attached;
         let new = last_sequence == 0;
         tracing::info!(shard_id = hello.shard_id, client = client.trim(), new, "shard joined");
+        let shard_id = hello.shard_id;
         self.attached =
-            Some(Reporting { shard_id: hello.shard_id, writer, snapshot: None, resyncing: false });
+            Some(Reporting { shard_id, rate, writer, snapshot: None, resyncing: false });
         Ok(Answer::Welcome(v1::Welcome {
             report_interval: Some(convert::duration(sessions.report_interval)),
             limits: Some(v1::Limits {
@@ -413,6 +437,25 @@ impl Reporting {
         self.snapshot = None;
         Next::Answer(Answer::Resync(v1::Resync { reason }))
     }
+}
+
+/// Whether a message brings series. These are bounded by the ids that a stream has, and a client may define each in a message
+/// of its own; all other messages are by the shard's rate.
+fn defines_series(said: &Said) -> bool {
+    matches!(said, Said::Definitions(new) if new.families.iter().any(|f| !f.series.is_empty()))
+}
+
+/// What gRPC clients know as the server's word on when to retry, milliseconds.
+const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+fn too_fast(too_fast: TooFast) -> Status {
+    let mut status = Status::resource_exhausted(too_fast.to_string());
+    let wait = too_fast.retry_after.as_millis().saturating_add(1);
+    // Digits fit any metadata.
+    if let Ok(wait) = wait.to_string().parse() {
+        status.metadata_mut().insert(RETRY_PUSHBACK, wait);
+    }
+    status
 }
 
 /// How a broken rule ends the stream.

@@ -16,6 +16,12 @@ pub enum BuildError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The token cannot be used. Says why, not what it is.
+    #[error("the token for the manager is not usable: {0}")]
+    Token(String),
+    /// A certificate, or its key, cannot be used.
+    #[error("the certificates for the manager are not usable: {0}")]
+    Certificate(String),
     /// Called outside a tokio runtime.
     #[error("a tokio runtime must be running here: the report task lives on it")]
     NoRuntime,

@@ -69,12 +69,13 @@
 
 mod backoff;
 mod connection;
+mod credentials;
 mod error;
 mod ledger;
 mod marker;
 mod reporter;
 mod session;
 
-pub use connection::Connection;
+pub use connection::{Connection, ConnectionBuilder};
 pub use error::{BuildError, ShutdownError};
 pub use reporter::{Reporter, ReporterBuilder, Shard, Status};

@@ -1,5 +1,6 @@
 //! One Report stream: what goes out, what comes back, and when patience ends.
 
+use crate::Connection;
 use crate::ledger::{Frame, IdsExhausted};
 use shardmeter_proto::v1::report_request::Message as Request;
 use shardmeter_proto::v1::report_response::Message as Response;
@@ -10,7 +11,6 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use tracing::debug;
 
@@ -18,6 +18,8 @@ use tracing::debug;
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a frame to be sent and acknowledged. Shorter than the manager's patience with a silent shard.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
+/// No manager keeps a shard away for longer.
+const MAX_PUSHBACK: Duration = Duration::from_secs(60);
 /// Messages that wait for HTTP/2 to take them. The parts of a snapshot come one after the other, so one is enough.
 const OUTBOX: usize = 1;
 
@@ -55,7 +57,28 @@ impl Lost {
     /// Whether the manager will say the same next time, as long as nobody changes its or the bot's configuration.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, Self::Status(status)
-            if matches!(status.code(), Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented))
+            if matches!(status.code(), Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented
+                | Code::Unauthenticated | Code::PermissionDenied))
+    }
+
+    /// What the bot's operator can do about it, where the manager cannot know.
+    pub(crate) fn cure(&self) -> &'static str {
+        let Self::Status(status) = self else { return "" };
+        match status.code() {
+            Code::Unauthenticated => "; give the bot the manager's ingest token",
+            Code::PermissionDenied => {
+                "; give the bot the ingest token, not another of the manager's"
+            }
+            _ => "",
+        }
+    }
+
+    /// How long the manager wants to be left alone, at least.
+    pub(crate) fn pushback(&self) -> Duration {
+        let Self::Status(status) = self else { return Duration::ZERO };
+        let stated = status.metadata().get("grpc-retry-pushback-ms");
+        let stated = stated.and_then(|stated| stated.to_str().ok()?.parse().ok());
+        stated.map_or(Duration::ZERO, Duration::from_millis).min(MAX_PUSHBACK)
     }
 }
 
@@ -73,13 +96,17 @@ impl From<Status> for Lost {
 
 impl Session {
     /// Opens a stream and introduces the instance.
-    pub(crate) async fn open(channel: Channel, hello: Hello) -> Result<(Self, Welcome), Lost> {
+    pub(crate) async fn open(
+        connection: Connection,
+        hello: Hello,
+    ) -> Result<(Self, Welcome), Lost> {
         let opening = async {
             let (outbox, requests) = mpsc::channel(OUTBOX);
             // Goes in before the call: a server may wait for it before it answers the call at all.
             let _ = outbox.try_send(request(Request::Hello(hello)));
-            let call = ReceiverStream::new(requests);
-            let inbox = TelemetryServiceClient::new(channel).report(call).await?.into_inner();
+            let call = connection.call(ReceiverStream::new(requests));
+            let mut client = TelemetryServiceClient::new(connection.channel());
+            let inbox = client.report(call).await?.into_inner();
             let mut session = Self { outbox, inbox };
             match session.receive().await? {
                 Response::Welcome(welcome) => Ok((session, welcome)),

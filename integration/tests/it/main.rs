@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+mod access;
 mod faults;
 mod grpc_client;
 mod half_open;
@@ -17,6 +18,7 @@ mod process;
 mod prometheus;
 mod promtool;
 mod proxy;
+mod push;
 mod readers;
 mod scrape;
 mod system;

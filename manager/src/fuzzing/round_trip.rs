@@ -8,7 +8,7 @@ use super::{Input, page::Sample, registry, valid_page};
 use crate::{
     clock::UnixTime,
     exposition::{Format, Syntax},
-    ingest::{Post, Taken, Text, ingest},
+    ingest::{Identity, Post, Taken, Text, ingest},
     model::Escaping,
 };
 use said::{Said, Shown, bound, said};
@@ -22,7 +22,8 @@ pub fn round_trip(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input.0) else { return };
     let registry = registry(0);
     let shards = shards.parse().unwrap();
-    let post = Post { shards, instance: Some("a"), sequence: None, interval: None };
+    let identity = Identity::Named("a");
+    let post = Post { shards, identity, sequence: None, interval: None };
     let now = UnixTime::from_duration(Duration::from_secs(1_700_000_000));
     let Ok(taken) = ingest(&registry, &post, Text::Plain(text), now) else { return };
 

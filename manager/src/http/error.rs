@@ -1,30 +1,45 @@
 //! Every answer that says no: its status and its JSON, in one place.
 
+use std::{error::Error, iter};
+
 use axum::{
     Json,
     extract::rejection::BytesRejection,
     http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{AppendHeaders, IntoResponse, Response},
 };
 use mediatype::MediaType;
 use serde::Deserialize;
 
-use super::MAX_BODY_BYTES;
-use crate::{clip::clip, ingest::IngestError, registry::ReportError};
+use super::{MAX_BODY_BYTES, body::BodyError};
+use crate::{
+    access::Denied, clip::clip, ingest::IngestError, rates::TooFast, registry::ReportError,
+};
 
 /// Seconds after which a request that was too much may be tried again: by then a silent instance no longer counts.
-const RETRY_AFTER: &str = "30";
+const RETRY_AFTER: u64 = 30;
+
+/// How to say who one is.
+const CHALLENGES: [&str; 2] = ["Bearer realm=\"shardmeter\"", "Basic realm=\"shardmeter\""];
 
 /// A refused request. Rendered as `{"error": "..."}`; nothing of the request was applied.
 #[derive(Debug)]
 pub(super) struct HttpError {
     status: StatusCode,
     message: String,
+    /// Seconds after which the same may be taken, with 429.
+    retry_after: u64,
 }
 
 impl HttpError {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: clip(message.into()) }
+        Self { status, message: clip(message.into()), retry_after: RETRY_AFTER }
+    }
+
+    /// What it says.
+    #[cfg(test)]
+    pub(super) fn message(&self) -> &str {
+        &self.message
     }
 
     /// serde says line and column.
@@ -64,10 +79,17 @@ const EXPECTED: &str = "the body is not {\"shardId\": ..., \"metrics\": \"...\"}
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let body = Json(serde_json::json!({ "error": self.message }));
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
-            return (self.status, [(header::RETRY_AFTER, RETRY_AFTER)], body).into_response();
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS => {
+                let retry_after = self.retry_after.to_string();
+                (self.status, [(header::RETRY_AFTER, retry_after)], body).into_response()
+            }
+            StatusCode::UNAUTHORIZED => {
+                let ask = CHALLENGES.map(|how| (header::WWW_AUTHENTICATE, how));
+                (self.status, AppendHeaders(ask), body).into_response()
+            }
+            status => (status, body).into_response(),
         }
-        (self.status, body).into_response()
     }
 }
 
@@ -76,10 +98,12 @@ impl From<IngestError> for HttpError {
         let status = match &error {
             IngestError::NotAString
             | IngestError::Parse(_)
+            | IngestError::Protobuf(_)
             | IngestError::Assemble(_)
             | IngestError::Report(ReportError::Bad { .. } | ReportError::Twice { .. }) => {
                 StatusCode::BAD_REQUEST
             }
+            IngestError::GroupTaken => StatusCode::CONFLICT,
             IngestError::Report(
                 ReportError::Closed | ReportError::AlsoGrpc | ReportError::FellAgain { .. },
             ) => StatusCode::CONFLICT,
@@ -92,8 +116,27 @@ impl From<IngestError> for HttpError {
     }
 }
 
+impl From<Denied> for HttpError {
+    fn from(denied: Denied) -> Self {
+        let status =
+            if denied.wants_token() { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
+        Self::new(status, denied.to_string())
+    }
+}
+
+impl From<TooFast> for HttpError {
+    fn from(too_fast: TooFast) -> Self {
+        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, too_fast.to_string());
+        error.retry_after = too_fast.retry_after.as_secs().saturating_add(1);
+        error
+    }
+}
+
 impl From<BytesRejection> for HttpError {
     fn from(rejection: BytesRejection) -> Self {
+        if is_late(&rejection) {
+            return Self::new(StatusCode::REQUEST_TIMEOUT, BodyError::Late.to_string());
+        }
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             let message = format!("the body is over {MAX_BODY_BYTES} bytes");
             return Self::new(StatusCode::PAYLOAD_TOO_LARGE, message);
@@ -102,13 +145,15 @@ impl From<BytesRejection> for HttpError {
     }
 }
 
-/// Refuses a body that does not say it is JSON, or is compressed.
+/// Whether a body was given up because it did not come.
+fn is_late(error: &(dyn Error + 'static)) -> bool {
+    let mut causes =
+        iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
+    causes.any(|cause| matches!(cause.downcast_ref(), Some(BodyError::Late)))
+}
+
+/// Refuses a body that does not say it is JSON.
 pub(super) fn expect_json(headers: &HeaderMap) -> Result<(), HttpError> {
-    let encoding = headers.get(header::CONTENT_ENCODING).filter(|v| *v != "identity");
-    if let Some(encoding) = encoding {
-        let message = format!("Content-Encoding is {encoding:?}; send the body uncompressed");
-        return Err(HttpError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
-    }
     let stated =
         headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let is_json =

@@ -1,14 +1,20 @@
-//! `GET /api/v1/shards`: who reports, and how it goes.
+//! `GET /api/v1/shards`: who reports, and how it goes. `DELETE /api/v1/shards/3`: forget what shard 3 counted.
 
 use std::collections::BTreeMap;
 
-use axum::{Json, extract::State};
+use axum::{
+    Extension, Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
 use serde::Serialize;
 
-use super::Http;
+use super::{Http, error::HttpError};
 use crate::{
+    admin,
     clock::UnixTime,
-    registry::{InstanceStatus, ShardState, ShardStatus},
+    registry::{self, InstanceStatus, ShardState, ShardStatus},
+    serve::Peer,
 };
 
 #[derive(Serialize)]
@@ -46,6 +52,37 @@ struct Instance {
 pub(super) async fn list(State(http): State<Http>) -> Json<Shards> {
     let status = http.registry.status(http.clock.now());
     Json(Shards { shards: status.into_iter().map(Shard::from).collect() })
+}
+
+/// What was forgotten.
+#[derive(Serialize)]
+pub(super) struct Forgotten {
+    shard_id: u32,
+    /// That are gone.
+    series: usize,
+    /// It lives, and counts from zero.
+    alive: bool,
+}
+
+pub(super) async fn forget(
+    State(http): State<Http>,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<String>,
+) -> Result<Json<Forgotten>, HttpError> {
+    let Ok(shard_id) = id.parse() else {
+        let message = format!("{id:?} is no shard id: a number, as in /api/v1/shards/3");
+        return Err(HttpError::new(StatusCode::BAD_REQUEST, message));
+    };
+    let now = http.clock.now();
+    match admin::forget_shard(&http.registry, shard_id, now, Some(&peer)) {
+        Some(registry::Forgotten { series, alive }) => {
+            Ok(Json(Forgotten { shard_id, series, alive }))
+        }
+        None => {
+            let message = format!("no shard {shard_id} has reported");
+            Err(HttpError::new(StatusCode::NOT_FOUND, message))
+        }
+    }
 }
 
 impl From<ShardStatus> for Shard {

@@ -6,7 +6,8 @@
     reason = "what fuzz targets do"
 )]
 
-use super::{Body, IngestError, assemble::assemble, text::Syntax};
+use super::{Body, IngestError, assemble::assemble, drafts::Drafts, text::Syntax};
+use crate::registry::BodyPlace;
 
 /// Text format 0.0.4.
 pub fn text(input: &[u8]) {
@@ -27,7 +28,7 @@ pub fn openmetrics(input: &[u8]) {
 
 fn check(text: &str) {
     for shards in ["0", "1-3"] {
-        let read = |text: &str| assemble(text, shards.parse().unwrap());
+        let read = |text: &str| assemble(text, Drafts::new(shards.parse().unwrap(), None));
         let body = read(text);
         match &body {
             Ok(body) => check_values(text, body),
@@ -49,8 +50,15 @@ fn check(text: &str) {
 fn line_of(error: &IngestError) -> usize {
     match error {
         IngestError::Parse(error) => error.line,
-        IngestError::Assemble(error) => error.line,
+        IngestError::Assemble(error) => line(error.place),
         other => panic!("not of a parser: {other:?}"),
+    }
+}
+
+fn line(place: BodyPlace) -> usize {
+    match place {
+        BodyPlace::Line(line) => line,
+        BodyPlace::Message(_) => panic!("of a text"),
     }
 }
 
@@ -60,7 +68,7 @@ fn said(body: &Result<Body, IngestError>, higher: usize) -> String {
         Ok(Body { shards, process_start, .. }) => {
             let mut shards = shards.clone();
             let series = shards.values_mut().flatten().flat_map(|family| &mut family.series);
-            series.for_each(|series| series.line -= higher);
+            series.for_each(|series| series.place = BodyPlace::Line(line(series.place) - higher));
             format!("{process_start:?} {shards:?}")
         }
         // Some messages name another line too.

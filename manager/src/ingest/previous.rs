@@ -9,11 +9,11 @@ use hashbrown::{Equivalent, HashMap};
 use parking_lot::{Mutex, RwLock};
 use prometheus::{IntCounter, IntGauge};
 
-use super::{IngestError, Post, Read, ShardIds, Taken, Text, read};
+use super::{Identity, IngestError, Post, Read, ShardIds, Taken, Text, read};
 use crate::{
     clock::UnixTime,
     metrics::PreviousBodyMetrics,
-    registry::{InstanceKey, Placement, Registry, Repeat},
+    registry::{InstanceKey, Placement, Registry, Repeat, Scope},
 };
 use spots::Spots;
 
@@ -44,12 +44,31 @@ type BySender = HashMap<Sender<Box<str>>, Arc<Mutex<Previous>>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Sender<S> {
     shards: ShardIds,
-    instance: Option<S>,
+    who: Who<S>,
+}
+
+/// An [`Identity`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Who<S> {
+    InBody,
+    Named(S),
+    /// The same text replaces more or less, as the scope says.
+    Group(S, Scope),
+}
+
+impl<S> Who<S> {
+    fn map<'a, T>(&'a self, name: impl FnOnce(&'a S) -> T) -> Who<T> {
+        match self {
+            Self::InBody => Who::InBody,
+            Self::Named(named) => Who::Named(name(named)),
+            Self::Group(key, scope) => Who::Group(name(key), *scope),
+        }
+    }
 }
 
 impl Equivalent<Sender<Box<str>>> for Sender<&str> {
     fn equivalent(&self, key: &Sender<Box<str>>) -> bool {
-        self.shards == key.shards && self.instance == key.instance.as_deref()
+        self.shards == key.shards && self.who == key.who.map(AsRef::as_ref)
     }
 }
 
@@ -190,12 +209,17 @@ impl PreviousBodies {
 }
 
 impl<'a> Sender<&'a str> {
-    const fn of(post: &Post<'a>) -> Self {
-        Self { shards: post.shards, instance: post.instance }
+    fn of(post: &Post<'a>) -> Self {
+        let who = match post.identity {
+            Identity::InBody => Who::InBody,
+            Identity::Named(name) => Who::Named(name),
+            Identity::Group { group, scope } => Who::Group(group.key(), scope),
+        };
+        Self { shards: post.shards, who }
     }
 
     fn into_owned(self) -> Sender<Box<str>> {
-        Sender { shards: self.shards, instance: self.instance.map(Into::into) }
+        Sender { shards: self.shards, who: self.who.map(|name| (*name).into()) }
     }
 }
 

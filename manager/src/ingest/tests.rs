@@ -27,7 +27,7 @@ fn post_as(
     now: UnixTime,
 ) -> Result<Taken, IngestError> {
     let shards = shards.parse().unwrap();
-    let post = Post { shards, instance, sequence: None, interval: None };
+    let post = Post { shards, identity: instance.into(), sequence: None, interval: None };
     ingest(registry, &post, text.into(), now)
 }
 

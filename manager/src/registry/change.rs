@@ -100,6 +100,14 @@ pub enum Step<'a> {
         /// The instance.
         ordinal: u64,
     },
+    /// An instance says of parts of merged series what it will say in full: the first of a long report.
+    Parts {
+        /// The instance.
+        ordinal: u64,
+        /// What it says.
+        #[serde(borrow)]
+        parts: PartValues<'a>,
+    },
     /// An instance reported.
     Report(ReportStep<'a>),
     /// An instance ended for good.
@@ -125,6 +133,7 @@ impl Step<'_> {
         match self {
             Self::Describe { ordinal, .. }
             | Self::Anew { ordinal }
+            | Self::Parts { ordinal, .. }
             | Self::Close { ordinal, .. }
             | Self::Fold { ordinal } => Some(*ordinal),
             Self::Report(report) => Some(report.ordinal),

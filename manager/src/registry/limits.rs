@@ -88,16 +88,15 @@ impl Registry {
         sender: Sender,
         family: &Arc<Family>,
         labels: &LabelSet,
-        bounds: Bounds,
+        bounds: &Bounds,
     ) -> Result<Place, Rejected> {
         let is_part = family.treatment.merges();
         let kept = if is_part { &labels.without(&family.treatment.drop_labels) } else { labels };
         if is_overflow(family, kept) {
             // Who names the labels that stand for what is over a limit adds to it, as others do.
-            return self.place_in_overflow(shard, sender, family, labels, &bounds, false);
+            return self.place_in_overflow(shard, sender, family, labels, bounds, false);
         }
-        let kept_bounds =
-            if is_part { merged_bounds(family.kind, &bounds) } else { bounds.clone() };
+        let kept_bounds = if is_part { merged_bounds(family.kind, bounds) } else { bounds.clone() };
         let place = |id: SeriesId| {
             if !is_part {
                 return Place::Series(id);
@@ -123,7 +122,7 @@ impl Registry {
             }
             // A gauge without its label set says nothing.
             Err(over) if !family.counts() => Err(over),
-            _ => self.place_in_overflow(shard, sender, family, labels, &bounds, true),
+            _ => self.place_in_overflow(shard, sender, family, labels, bounds, true),
         }
     }
 

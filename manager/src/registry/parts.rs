@@ -4,7 +4,7 @@
 //! A sender says what each part counted since its instance began, so of each the last value is kept: what the merged series
 //! counted grows by the difference. That costs a part some 30 bytes, and names of parts are not kept at all, but a hash.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,9 @@ use super::{
     store::{Series, SeriesId},
 };
 use crate::model::Bounds;
+
+/// Parts that are recorded at once.
+const CHUNK: usize = 8_192;
 
 /// A part's label set, in 64 bits. Two of a million collide once in forty million times.
 ///
@@ -166,13 +169,29 @@ impl AcceptedParts {
         }
     }
 
-    pub(super) fn as_values(&self) -> PartValues<'_> {
-        PartValues {
-            merged: (&self.merged[..]).into(),
-            parts: (&self.parts[..]).into(),
-            values: (&self.values[..]).into(),
-            left: (&self.left[..]).into(),
+    /// All of it, in chunks that are short to record. What left is in the last.
+    pub(super) fn in_chunks(&self, shard: &Shard) -> Vec<PartValues<'_>> {
+        let mut chunks = Vec::new();
+        let mut values = &self.values[..];
+        for (merged, parts) in self.merged.chunks(CHUNK).zip(self.parts.chunks(CHUNK)) {
+            let width = |id: &u32| shard.store.get(SeriesId::new(*id)).map_or(0, Series::width);
+            let (of_chunk, rest) = values.split_at(merged.iter().map(width).sum());
+            values = rest;
+            chunks.push(PartValues {
+                merged: merged.into(),
+                parts: parts.into(),
+                values: of_chunk.into(),
+                left: Cow::Borrowed(&[]),
+            });
         }
+        match chunks.last_mut() {
+            Some(last) => last.left = (&self.left[..]).into(),
+            None => {
+                let left = (&self.left[..]).into();
+                chunks.push(PartValues { left, ..PartValues::default() });
+            }
+        }
+        chunks
     }
 
     pub(super) fn into_values(self) -> PartValues<'static> {

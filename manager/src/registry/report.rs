@@ -3,7 +3,7 @@
 mod refused;
 mod repeat;
 
-use std::{cmp::Ordering, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{cmp::Ordering, fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use hashbrown::HashSet;
 use parking_lot::MutexGuard;
@@ -52,7 +52,7 @@ pub struct Report<'a> {
 }
 
 /// What a body replaces of what its sender said before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// All of it: a gauge that is not there has left.
     #[default]
@@ -87,18 +87,36 @@ pub struct ReportedSeries {
     pub values: Vec<f64>,
     /// Its exemplars.
     pub exemplars: Vec<ReportedExemplar>,
-    /// Line of the body on which it begins, for messages.
-    pub line: usize,
+    /// Where in the body it begins, for messages.
+    pub place: BodyPlace,
+}
+
+/// Where something stands in a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyPlace {
+    /// On this line of a text, from 1.
+    Line(usize),
+    /// In this message of many, from 1.
+    Message(usize),
+}
+
+impl fmt::Display for BodyPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(number) => write!(f, "line {number}"),
+            Self::Message(number) => write!(f, "message {number}"),
+        }
+    }
 }
 
 /// Why nothing of a body was applied.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ReportError {
     /// A sample that cannot be.
-    #[error("line {line}: {family}{labels:?}: {problem}")]
+    #[error("{place}: {family}{labels:?}: {problem}")]
     Bad {
         /// Where its series begins.
-        line: usize,
+        place: BodyPlace,
         /// Its family.
         family: String,
         /// Its labels.
@@ -107,12 +125,12 @@ pub enum ReportError {
         problem: BadSample,
     },
     /// Two series of the body are the same, or become so once the manager's labels are set.
-    #[error("line {line}: {family}{labels:?} is already there on line {first}")]
+    #[error("{place}: {family}{labels:?} is already there, see {first}")]
     Twice {
         /// Where the second begins.
-        line: usize,
+        place: BodyPlace,
         /// Where the first begins.
-        first: usize,
+        first: BodyPlace,
         /// Their family.
         family: String,
         /// Their labels.
@@ -126,13 +144,13 @@ pub enum ReportError {
     Closed,
     /// Without identity, two senders that post as one shard look like one that restarts all the time.
     #[error(
-        "line {line}: {family}{labels:?} fell again right after the sender of shard {shard_id} began anew: do two \
+        "{place}: {family}{labels:?} fell again right after the sender of shard {shard_id} began anew: do two \
          processes post as this shard without an identity? Give each its own X-Instance-Id header, or send \
          process_start_time_seconds (prom-client: collectDefaultMetrics())"
     )]
     FellAgain {
         /// Where the series begins.
-        line: usize,
+        place: BodyPlace,
         /// Its family.
         family: String,
         /// Its labels.
@@ -273,7 +291,7 @@ impl Registry {
             return Ok(());
         }
         Err(ReportError::FellAgain {
-            line: series.line,
+            place: series.place,
             family: family.name.clone(),
             labels: series.labels.clone(),
             shard_id: shard.id,
@@ -334,10 +352,11 @@ impl Registry {
         let is_new_run =
             known.is_some_and(|instance| runs_apart(report, instance) == Ordering::Greater);
         self.make_way_for_body(shard, report, now);
-        let Placed { series, parts, mut refused } = self.place_all(shard, report, now);
+        let placed = self.place_all(shard, report, now);
         let at = shard.join(report.sender.clone(), Transport::Http, now, &self.recorder);
-        let news = news(shard, at, report, is_new_run, (&series, &parts), refused.samples);
+        let news = news(shard, at, report, is_new_run, &placed);
         let durable = self.commit(shard, at, report, news, now);
+        let Placed { series, parts, mut refused } = placed;
         for (id, series) in &series {
             for reported in &series.exemplars {
                 if let Err(rejected) = shard.exemplify(*id, reported, now) {
@@ -417,7 +436,7 @@ impl Registry {
             };
             own.insert(family.id);
             for series in &reported.series {
-                match self.place(shard, sender, &family, &series.labels, series.bounds.clone()) {
+                match self.place(shard, sender, &family, &series.labels, &series.bounds) {
                     Ok(Place::Series(id) | Place::Part { merged: id, .. })
                         if !shard.store.claim(id) =>
                     {
@@ -455,9 +474,9 @@ fn news(
     at: usize,
     report: &Report<'_>,
     is_new_run: bool,
-    (series, parts): (&[(SeriesId, &ReportedSeries)], &[(SeriesId, PartId, &ReportedSeries)]),
-    rejected: [u64; Reason::COUNTED.len()],
+    placed: &Placed<'_>,
 ) -> News {
+    let Placed { series, parts, refused } = placed;
     let named: Option<HashSet<&str>> = match report.scope {
         Scope::Everything => None,
         Scope::NamedFamilies => Some(report.families.iter().map(|f| &*f.name).collect()),
@@ -468,7 +487,7 @@ fn news(
     let mut news = News {
         is_new_run,
         left: shard.left_out(at, &present, named.as_ref()),
-        rejected,
+        rejected: refused.samples,
         ..News::default()
     };
     for (id, series) in series {
@@ -571,21 +590,21 @@ pub(super) fn gave_way(family: &Family) -> Rejected {
 
 /// What can be said of a body without knowing the shard.
 fn check_body(families: &[ReportedFamily]) -> Result<(), ReportError> {
-    let mut lines = hashbrown::HashMap::new();
+    let mut places = hashbrown::HashMap::new();
     for family in families {
-        lines.clear();
+        places.clear();
         for series in &family.series {
             check::check(family.kind, &series.bounds, None, &series.values).map_err(|problem| {
                 ReportError::Bad {
-                    line: series.line,
+                    place: series.place,
                     family: family.name.clone(),
                     labels: series.labels.clone(),
                     problem,
                 }
             })?;
-            if let Some(first) = lines.insert(&series.labels, series.line) {
+            if let Some(first) = places.insert(&series.labels, series.place) {
                 return Err(ReportError::Twice {
-                    line: series.line,
+                    place: series.place,
                     first,
                     family: family.name.clone(),
                     labels: series.labels.clone(),

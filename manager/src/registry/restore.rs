@@ -119,8 +119,10 @@ impl Shard {
             }
             step => {
                 let at = step.instance().and_then(|ordinal| self.position_of(ordinal));
-                if let Step::Report(report) = &step {
-                    self.check_fit(report)?;
+                match &step {
+                    Step::Report(report) => self.check_fit(report)?,
+                    Step::Parts { parts, .. } => self.check_parts(parts)?,
+                    _ => {}
                 }
                 self.follow(at.ok_or(Misfit("step of an instance"))?, step);
                 Ok(())
@@ -133,14 +135,16 @@ impl Shard {
         let width = |id: &u32| self.store.get(SeriesId::new(*id)).map(Series::width);
         let known = report.left.iter().all(|id| width(id).is_some());
         let values = report.series.iter().map(width).sum::<Option<usize>>();
-        let PartValues { merged, parts, values: of_parts, .. } = &report.parts;
-        let fits = merged.len() == parts.len()
-            && merged.iter().map(width).sum::<Option<usize>>() == Some(of_parts.len());
-        if known && fits && values == Some(report.values.len()) {
-            Ok(())
-        } else {
-            Err(Misfit("report"))
-        }
+        self.check_parts(&report.parts)?;
+        if known && values == Some(report.values.len()) { Ok(()) } else { Err(Misfit("report")) }
+    }
+
+    /// The same of parts of merged series.
+    fn check_parts(&self, said: &PartValues<'_>) -> Result<(), Misfit> {
+        let width = |id: &u32| self.store.get(SeriesId::new(*id)).map(Series::width);
+        let values = said.merged.iter().map(width).sum::<Option<usize>>();
+        let fits = said.merged.len() == said.parts.len() && values == Some(said.values.len());
+        if fits { Ok(()) } else { Err(Misfit("parts")) }
     }
 
     /// All of it.

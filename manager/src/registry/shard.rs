@@ -156,6 +156,11 @@ impl Shard {
         match step {
             Step::Describe { about, .. } => self.describe(at, about),
             Step::Anew { .. } => self.carry_all(at),
+            Step::Parts { parts, .. } => {
+                self.make_room_in(at);
+                // By streams alone, whose counts were refused if they fell.
+                self.take_parts(at, &parts, false);
+            }
             Step::Report(report) => self.take(at, &report),
             Step::Close { at: when, .. } => self.end(at, when),
             Step::Fold { .. } => self.fold_at(at),
@@ -164,14 +169,21 @@ impl Shard {
         }
     }
 
-    /// Takes a report, which fits the shard.
-    pub(super) fn take(&mut self, at: usize, report: &ReportStep<'_>) {
+    /// Grows the columns of instance `at` too.
+    fn make_room_in(&mut self, at: usize) {
         self.make_room();
         let (slots, series) = (self.store.slots(), self.store.len());
+        if let Some(instance) = self.instances.get_mut(at) {
+            instance.make_room(slots, series);
+        }
+    }
+
+    /// Takes a report, which fits the shard.
+    pub(super) fn take(&mut self, at: usize, report: &ReportStep<'_>) {
+        self.make_room_in(at);
         let Some(instance) = self.instances.get_mut(at) else {
             return;
         };
-        instance.make_room(slots, series);
         instance.last_sequence = report.sequence;
         instance.reported_at(report.at);
         // A stream's counts were refused if they fell.

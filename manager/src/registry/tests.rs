@@ -206,7 +206,7 @@ pub(crate) fn family(
                 bounds: Bounds::none(),
                 values: values.to_vec(),
                 exemplars: Vec::new(),
-                line,
+                place: BodyPlace::Line(line),
             })
             .collect(),
     }

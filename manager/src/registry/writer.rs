@@ -366,6 +366,15 @@ impl Writer {
         self.accept(shard, at, FrameKind::Delta, frame.removed, &mut accepted);
         accepted.left.extend(self.removed(frame.removed.ids).map(|id| id.index() as u32));
         accepted.parts.left.extend(self.gauge_parts_of(shard, frame.removed.ids));
+        let mut parts = accepted.parts.in_chunks(shard);
+        let last_parts = parts.pop().unwrap_or_default();
+        for chunk in parts {
+            // By themselves, so that nobody waits long for the journal. Values are absolute: whatever comes of the rest of
+            // the frame, they will be said again.
+            let step = Step::Parts { ordinal: self.ordinal, parts: chunk };
+            self.recorder.record(&[Change::Shard(shard.id, step.clone())]);
+            shard.follow(at, step);
+        }
         let report = ReportStep {
             ordinal: self.ordinal,
             sequence: frame.sequence,
@@ -373,7 +382,7 @@ impl Writer {
             series: (&accepted.series[..]).into(),
             values: (&accepted.values[..]).into(),
             left: (&accepted.left[..]).into(),
-            parts: accepted.parts.as_values(),
+            parts: last_parts,
             rejected: accepted.rejected,
         };
         let report = Change::Shard(shard.id, Step::Report(report));

@@ -4,6 +4,8 @@
 mod peer;
 mod seen;
 
+use std::num::NonZeroU32;
+
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{
@@ -57,6 +59,8 @@ pub fn frames(input: &[u8]) {
             let _entered = runtime.enter();
             Clock::starting_at(UnixTime::from_secs_f64(1.7e9))
         }),
+        places: Places::new("Report streams", STREAMS, STREAMS),
+        rates: Arc::new(Rates::new(NonZeroU32::MAX)),
         fleet: None,
         report_interval: Duration::from_secs(10),
         idle_gap: Duration::from_secs(30),

@@ -2,7 +2,10 @@
 
 mod any_messages;
 mod frames;
+mod rates;
 mod refusals;
+
+use std::num::NonZeroU32;
 
 use tokio::time::Instant;
 
@@ -25,6 +28,8 @@ fn sessions_of(fleet: Option<&str>) -> Arc<Sessions> {
         journal: Arc::new(MemoryOnly),
         metrics: Arc::new(Metrics::new().unwrap()),
         clock: Clock::new(),
+        places: Places::new("Report streams", 10, 10),
+        rates: Arc::new(Rates::new(NonZeroU32::new(1_000_000).unwrap())),
         fleet: fleet.map(str::to_owned),
         report_interval: Duration::from_secs(10),
         idle_gap: STALE_AFTER,

@@ -28,7 +28,7 @@ async fn a_stream_reports_and_the_page_shows_it() {
     stream.say(Said::Hello(hello(1))).await;
     let expected = v1::Welcome {
         report_interval: Some(prost_types::Duration { seconds: 10, nanos: 0 }),
-        limits: Some(v1::Limits { max_message_bytes: 4 << 20, max_series_ids: 100_000 }),
+        limits: Some(v1::Limits { max_message_bytes: 4 << 20, max_series_ids: 1 << 20 }),
         last_sequence: 0,
         closed_at: None,
     };

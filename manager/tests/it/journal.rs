@@ -64,8 +64,11 @@ async fn a_disk_without_room_degrades_and_heals() {
     let script = format!("trap '' XFSZ; ulimit -S -f {LIMIT_KIB}; exec \"$@\"");
     command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_shardmeter-manager")]);
     command.args(["--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--data-dir"]);
+    // It is filled as fast as that goes.
+    let config = dir.path().join("manager.toml");
+    fs::write(&config, "[limits]\nframes_per_second = 1_000_000\n").unwrap();
     let manager = Running::spawn({
-        command.arg(dir.path());
+        command.arg(dir.path()).arg("--config").arg(config);
         command
     });
     let mut count = 0;

@@ -6,11 +6,17 @@
     reason = "what helpers of tests do"
 )]
 
+mod access;
 mod bad_inputs;
+mod certificates;
+mod flood;
 mod grpc;
 mod http;
+mod ingest;
 mod journal;
+mod limits;
 mod process;
 mod promtool;
 mod scrape;
 mod server;
+mod tls;

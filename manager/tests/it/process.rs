@@ -3,7 +3,10 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
 };
+
+use crate::server::PROMPT;
 
 fn manager(args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shardmeter-manager"));
@@ -23,6 +26,9 @@ pub(crate) struct Running {
     process: Child,
     /// Where its HTTP port is.
     pub(crate) http: String,
+    /// Where its gRPC port is.
+    pub(crate) grpc: String,
+    log: Arc<Mutex<String>>,
 }
 
 impl Running {
@@ -32,18 +38,37 @@ impl Running {
 
     /// Starts a command that becomes a manager, and waits until it listens.
     pub(crate) fn spawn(mut command: Command) -> Self {
-        let mut running =
-            Self { process: command.stderr(Stdio::piped()).spawn().unwrap(), http: String::new() };
-        let mut log = BufReader::new(running.process.stderr.take().unwrap()).lines();
-        let addr = log.find_map(|line| {
-            let line = line.unwrap();
-            let addr = line.split_once("http_addr=")?.1.split_whitespace().next()?;
-            Some(addr.to_owned())
-        });
-        running.http = format!("http://{}", addr.expect("it ended without listening"));
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let listens =
+            lines.find_map(|line| Some(line.unwrap()).filter(|l| l.contains("http_addr=")));
+        let listens = listens.expect("it ended without listening");
+        let addr = |name: &str| {
+            let (_, addr) = listens.split_once(name).unwrap();
+            format!("http://{}", addr.split_whitespace().next().unwrap())
+        };
+        let log = Arc::<Mutex<String>>::default();
+        let kept = Arc::clone(&log);
         // Somebody must read on, or a full pipe would stop it.
-        std::thread::spawn(move || log.for_each(drop));
-        running
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                kept.lock().unwrap().extend([line.as_str(), "\n"]);
+            }
+        });
+        Self { process, http: addr("http_addr="), grpc: addr("grpc_addr="), log }
+    }
+
+    /// What it logged since it listens, once that has these words.
+    pub(crate) fn log_until(&self, words: &str) -> String {
+        let deadline = std::time::SystemTime::now() + PROMPT;
+        loop {
+            let log = self.log.lock().unwrap().clone();
+            if log.contains(words) {
+                return log;
+            }
+            assert!(std::time::SystemTime::now() < deadline, "{words} never came: {log}");
+            std::thread::yield_now();
+        }
     }
 
     pub(crate) fn pid(&self) -> String {
@@ -109,6 +134,7 @@ fn a_closed_standard_error_keeps_it_from_nothing() {
     let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
     assert!(log.any(|line| line.unwrap().contains("http_addr=")));
     drop(log);
-    let running = Running { process, http: String::new() };
+    let (http, grpc, log) = Default::default();
+    let running = Running { process, http, grpc, log };
     assert_eq!(running.terminate(), Some(0));
 }

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Request, Status, Streaming, transport::Channel};
 
 /// How long anything may take that should be at once.
 pub(crate) const PROMPT: Duration = Duration::from_secs(10);
@@ -88,10 +88,12 @@ impl Server {
 
     /// Opens a Report stream on a connection of its own.
     pub(crate) async fn stream(&self) -> Stream {
-        let (says, said) = mpsc::channel(16);
-        let mut client = TelemetryServiceClient::new(self.channel().await);
-        let answers = client.report(ReceiverStream::new(said)).await.unwrap();
-        Stream { says, answers: answers.into_inner() }
+        Stream::open(self.channel().await, None).await.unwrap()
+    }
+
+    /// The same, saying who one is.
+    pub(crate) async fn stream_with(&self, authorization: &str) -> Stream {
+        Stream::open(self.channel().await, Some(authorization)).await.unwrap()
     }
 
     /// A stream of `instance` of shard 0 of 2 that said Hello and defined the counter `c_total` as id 0.
@@ -111,6 +113,20 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    pub(crate) async fn open(
+        channel: Channel,
+        authorization: Option<&str>,
+    ) -> Result<Self, Status> {
+        let (says, said) = mpsc::channel(16);
+        let mut call = Request::new(ReceiverStream::new(said));
+        if let Some(authorization) = authorization {
+            let value = authorization.parse().unwrap();
+            call.metadata_mut().insert("authorization", value);
+        }
+        let answers = TelemetryServiceClient::new(channel).report(call).await?;
+        Ok(Self { says, answers: answers.into_inner() })
+    }
+
     pub(crate) async fn say(&self, said: Said) {
         let message = Some(said);
         // If the session has ended, the test sees it in the answers.
@@ -118,7 +134,11 @@ impl Stream {
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Answer>, Status> {
-        let answer = timeout(PROMPT, self.answers.message()).await.expect("no answer")?;
+        self.next_within(PROMPT).await
+    }
+
+    async fn next_within(&mut self, time: Duration) -> Result<Option<Answer>, Status> {
+        let answer = timeout(time, self.answers.message()).await.expect("no answer")?;
         Ok(answer.map(|a| a.message.expect("an empty answer")))
     }
 
@@ -127,7 +147,12 @@ impl Stream {
     }
 
     pub(crate) async fn ack(&mut self) -> v1::Ack {
-        match self.answer().await {
+        self.ack_within(PROMPT).await
+    }
+
+    /// The answer to something that is much.
+    pub(crate) async fn ack_within(&mut self, time: Duration) -> v1::Ack {
+        match self.next_within(time).await.unwrap().expect("the stream ended") {
             Answer::Ack(ack) => ack,
             other => panic!("{other:?}"),
         }

@@ -1,6 +1,11 @@
 //! From a configuration to a bot that can run.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::HeaderValue;
 use prometheus::Registry;
@@ -66,7 +71,15 @@ pub enum BuildError {
     /// `REDIS_URL` cannot be used.
     #[error("REDIS_URL cannot be used")]
     Redis(#[source] redis::RedisError),
-    /// The manager's address cannot be used, or the reporters not be set up.
+    /// A certificate for the manager cannot be read.
+    #[error("{} cannot be read: {error}", path.display())]
+    ManagerFile {
+        /// As given.
+        path: PathBuf,
+        /// The system's word.
+        error: io::Error,
+    },
+    /// The manager's address, token or certificates cannot be used, or the reporters not be set up.
     #[error("the reports to the manager cannot be set up")]
     Report(#[from] shardmeter_telemetry::BuildError),
     /// TLS cannot be set up.
@@ -84,6 +97,26 @@ impl BuildError {
     }
 }
 
+/// The connection to the manager, with what it may ask for.
+fn manager(config: &Config) -> Result<Connection, BuildError> {
+    let read = |path: &Path| {
+        fs::read(path).map_err(|error| BuildError::ManagerFile { path: path.to_owned(), error })
+    };
+    let mut manager = Connection::builder(&config.manager_endpoint);
+    if let Some(file) = &config.manager_token_file {
+        manager = manager.token_file(file);
+    }
+    if let Some(ca) = &config.manager_ca_cert {
+        manager = manager.ca_certificate(read(ca)?);
+    }
+    if let Some((cert, key)) =
+        config.manager_client_cert.as_ref().zip(config.manager_client_key.as_ref())
+    {
+        manager = manager.identity(read(cert)?, read(key)?);
+    }
+    Ok(manager.build()?)
+}
+
 pub(super) async fn build(config: Config) -> Result<Bot, BuildError> {
     // Exactly one crypto provider: with none or two of them, rustls would panic when asked for the default. An error
     // says that there is one already.
@@ -94,7 +127,7 @@ pub(super) async fn build(config: Config) -> Result<Bot, BuildError> {
     // First what needs no network: a configuration that cannot work ends at once, whether Discord is there or not.
     let token = token(&config)?;
     let rest = Arc::new(rest(&config, &token, &process)?);
-    let manager = Connection::new(&config.manager_endpoint)?;
+    let manager = manager(&config)?;
     let fixed_ids = match config.shard_count {
         ShardCount::Auto => None,
         ShardCount::Fixed(count) => Some(OwnShards::new(&config, count.get())?),

@@ -27,7 +27,7 @@ async fn addresses_that_are_none_are_refused_without_discord() {
         let error = refused(config).await;
         assert!(matches!(error, BuildError::Address(..)), "{error:?}");
     }
-    for url in ["", "nowhere", "https://127.0.0.1:1"] {
+    for url in ["", "nowhere", "ftp://127.0.0.1:1"] {
         let error = refused(Config { manager_endpoint: url.to_owned(), ..without_discord() }).await;
         assert!(matches!(error, BuildError::Report(_)), "{error:?}");
     }
@@ -36,6 +36,26 @@ async fn addresses_that_are_none_are_refused_without_discord() {
         let error = refused(Config { redis_url, ..without_discord() }).await;
         assert!(matches!(error, BuildError::Redis(_)), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn files_for_the_manager_that_are_none_are_refused_without_discord() {
+    let empty = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    let (missing, empty) = (Some("/no/such/file".into()), Some(empty.to_path_buf()));
+    for manager_token_file in [missing.clone(), empty.clone()] {
+        let error = refused(Config { manager_token_file, ..without_discord() }).await;
+        assert!(matches!(error, BuildError::Report(_)), "{error:?}");
+    }
+    let manager_endpoint = "https://127.0.0.1:1".to_owned();
+    let config = |manager_ca_cert| Config {
+        manager_ca_cert,
+        manager_endpoint: manager_endpoint.clone(),
+        ..without_discord()
+    };
+    let error = refused(config(missing)).await;
+    assert!(matches!(error, BuildError::ManagerFile { .. }), "{error:?}");
+    let error = refused(config(empty)).await;
+    assert!(matches!(error, BuildError::Report(_)), "{error:?}");
 }
 
 #[tokio::test]

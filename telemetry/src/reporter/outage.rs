@@ -19,7 +19,7 @@ impl Outage {
         self.since.get_or_insert_with(Instant::now);
         let reason = lost.to_string();
         if lost.is_refusal() && self.refusal.as_ref() != Some(&reason) {
-            error!("the manager refuses this shard's reports: {reason}");
+            error!("the manager refuses this shard's reports: {reason}{}", lost.cure());
             self.refusal = Some(reason);
         } else if began {
             warn!("no connection to the manager, trying again until there is: {reason}");

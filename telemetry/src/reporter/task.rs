@@ -2,17 +2,16 @@
 
 use super::outage::Outage;
 use super::{Client, ReporterBuilder, Shard, Status};
-use crate::ShutdownError;
 use crate::backoff::Backoff;
 use crate::ledger::{InstanceId, Ledger};
 use crate::session::{Answer, Lost, Session};
+use crate::{Connection, ShutdownError};
 use prometheus::Registry;
 use shardmeter_proto::v1::{Ack, Hello, Welcome};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
 /// How often the registries are gathered until a manager states its interval.
@@ -26,7 +25,7 @@ const MAX_RESYNCS: u32 = 3;
 
 /// See the module.
 pub(super) struct Task {
-    channel: Channel,
+    connection: Connection,
     shard: Shard,
     fleet: String,
     client: Client,
@@ -67,7 +66,7 @@ impl Task {
         status: watch::Sender<Status>,
     ) -> Self {
         Self {
-            channel: builder.connection.channel(),
+            connection: builder.connection,
             shard: builder.shard,
             fleet: builder.fleet,
             client: builder.client,
@@ -115,7 +114,7 @@ impl Task {
             // There is a deadline now: a manager that is just restarting must not be missed by a long wait.
             self.backoff.reset();
         }
-        let wait = self.backoff.next_wait();
+        let wait = self.backoff.next_wait().max(lost.pushback());
         self.outage.note(lost, wait);
         Ok(wait)
     }
@@ -144,7 +143,7 @@ impl Task {
 
     /// One stream, from Hello to its end.
     async fn session(&mut self) -> Result<End, Lost> {
-        let opening = Session::open(self.channel.clone(), self.hello());
+        let opening = Session::open(self.connection.clone(), self.hello());
         let (mut session, welcome) = self.gathering(opening).await?;
         self.welcomed = true;
         if let Some(closed_at) = welcome.closed_at {

@@ -59,22 +59,58 @@ async fn a_shard_needs_an_id_below_the_count_and_a_registry() {
 
 #[tokio::test]
 async fn an_endpoint_is_an_http_url() {
-    for refused in [
-        "",
-        "127.0.0.1:30001",
-        "localhost:30001",
-        "https://manager:30001",
-        "ftp://manager",
-        "not a url",
-    ] {
+    for refused in ["", "127.0.0.1:30001", "localhost:30001", "ftp://manager", "not a url"] {
         let error = Connection::new(refused).expect_err(refused);
         assert!(
             matches!(&error, BuildError::Endpoint { endpoint, .. } if endpoint == refused),
             "{error}"
         );
     }
-    for taken in ["http://127.0.0.1:30001", "http://manager", "http://[::1]:30001/"] {
+    for taken in
+        ["https://manager:30001", "http://127.0.0.1:30001", "http://manager", "http://[::1]:30001/"]
+    {
         Connection::new(taken).expect(taken);
+    }
+}
+
+#[tokio::test]
+async fn tokens_and_certificates_that_cannot_be_used_are_refused() {
+    let http = || Connection::builder("http://manager");
+    let https = || Connection::builder("https://manager");
+    for token in ["", "s3cret word", "s3cr\u{e9}t", "s3cret\n"] {
+        let error = http().token(token).build().unwrap_err();
+        assert!(matches!(error, BuildError::Token(_)), "{error}");
+        assert!(!error.to_string().contains("s3c"), "{error}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let of_file = || http().token_file(&file).build();
+    assert!(of_file().unwrap_err().to_string().contains("No such file"));
+    std::fs::write(&file, "\n\n").unwrap();
+    assert!(of_file().unwrap_err().to_string().contains("it has no token"));
+    std::fs::write(&file, "\ns3cret\n").unwrap();
+    let connection = of_file().unwrap();
+    let described = format!("{connection:?} {:?}", http().token("s3cret").ca_certificate("s3cret"));
+    assert!(!described.contains("s3cret"), "{described}");
+
+    let made = rcgen::generate_simple_self_signed(["manager".to_owned()]).unwrap();
+    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    https().build().unwrap();
+    https().ca_certificate(&*cert).identity(&*cert, &*key).build().unwrap();
+    for refused in [
+        https().ca_certificate(""),
+        https().ca_certificate(&*key),
+        https().ca_certificate("-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n"),
+        https().identity(&*key, &*key),
+        https().identity(&*cert, &*cert),
+        https().identity(&*cert, ""),
+    ] {
+        let error = refused.build().unwrap_err();
+        assert!(matches!(error, BuildError::Certificate(_)), "{error}");
+    }
+    for refused in [http().ca_certificate(&*cert), http().identity(&*cert, &*key)] {
+        let error = refused.build().unwrap_err();
+        assert!(matches!(error, BuildError::Endpoint { .. }), "{error}");
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Fake {
 
 /// One Report stream. Dropping it ends the stream cleanly.
 pub(crate) struct Call {
+    /// What the client said of who it is.
+    pub(crate) authorization: Option<String>,
     inbox: Streaming<ReportRequest>,
     outbox: mpsc::Sender<Result<ReportResponse, Status>>,
 }
@@ -52,8 +54,10 @@ impl TelemetryService for Service {
         request: Incoming<Streaming<ReportRequest>>,
     ) -> Result<Outgoing<Self::ReportStream>, Status> {
         let (outbox, responses) = mpsc::channel(16);
+        let stated = request.metadata().get("authorization");
+        let authorization = stated.map(|stated| stated.to_str().unwrap().to_owned());
         let inbox = request.into_inner();
-        let call = Call { inbox, outbox };
+        let call = Call { authorization, inbox, outbox };
         self.0.send(call).await.map_err(|_| Status::internal("the test is over"))?;
         Ok(Outgoing::new(ReceiverStream::new(responses)))
     }

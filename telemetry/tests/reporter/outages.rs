@@ -5,6 +5,7 @@ use crate::{Bot, until};
 use prometheus::PullingGauge;
 use shardmeter_proto::v1::Welcome;
 use shardmeter_proto::v1::report_response::Message as Response;
+use shardmeter_telemetry::{Connection, Reporter, Shard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -143,6 +144,49 @@ async fn a_stream_nobody_welcomes_is_opened_again() {
     let mut call = fake.accept().await;
     tokio::time::resume();
     call.hello().await;
+}
+
+#[tokio::test]
+async fn every_stream_brings_the_token_that_the_file_has_by_then() {
+    let mut fake = Fake::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "first\n").unwrap();
+    let connection = Connection::builder(fake.endpoint()).token_file(&file).build().unwrap();
+    let (registry, _) = crate::registry();
+    let builder = Reporter::builder(&connection, Shard { id: 1, count: 2 });
+    let _reporter = builder.registry(registry).build().unwrap();
+    for (next, expected) in [
+        (Some("second"), "Bearer first"),
+        (Some(""), "Bearer second"),
+        (None, "Bearer second"),
+        (Some("third"), "Bearer second"),
+        (None, "Bearer third"),
+    ] {
+        let mut call = fake.accept().await;
+        assert_eq!(call.authorization.as_deref(), Some(expected));
+        call.hello().await;
+        match next {
+            Some(token) => std::fs::write(&file, token).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        call.fail(Status::unavailable("restarting")).await;
+    }
+}
+
+/// A manager that is asked too often says for how long it wants to be left alone.
+#[tokio::test]
+async fn a_pushback_is_waited_out() {
+    let mut fake = Fake::start().await;
+    let _bot = Bot::start(&fake);
+    let mut call = fake.accept().await;
+    call.hello().await;
+    let mut status = Status::resource_exhausted("too often");
+    status.metadata_mut().insert("grpc-retry-pushback-ms", "700".parse().unwrap());
+    let refused = Instant::now();
+    call.fail(status).await;
+    fake.accept().await;
+    assert!(refused.elapsed() >= Duration::from_millis(700), "{:?}", refused.elapsed());
 }
 
 #[tokio::test]

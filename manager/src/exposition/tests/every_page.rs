@@ -258,7 +258,7 @@ proptest! {
         let again = self::registry();
         let post = Post {
             shards: "0-2".parse().unwrap(),
-            instance: Option::Some("scraper"),
+            identity: Some("scraper").into(),
             sequence: None,
             interval: None,
         };

@@ -6,7 +6,7 @@ use flate2::read::GzDecoder;
 use proptest::prelude::*;
 
 use super::*;
-use crate::registry::{InstanceKey, Report, ReportedFamily, ReportedSeries, Rules, Scope};
+use crate::registry::{self, InstanceKey, Report, ReportedFamily, ReportedSeries, Rules, Scope};
 
 /// Something that changes the page.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ fn body(counts: u32, spread: u8, gauges: u8) -> Vec<ReportedFamily> {
         bounds: Bounds::new(bounds).unwrap(),
         values,
         exemplars: Vec::new(),
-        line: 1,
+        place: registry::BodyPlace::Line(1),
     };
     let family = |name: &str, kind, series| ReportedFamily {
         name: name.into(),

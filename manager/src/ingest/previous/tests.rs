@@ -30,7 +30,7 @@ fn page(registry: &Registry, now: UnixTime) -> String {
 
 fn named() -> Post<'static> {
     let shards = "3".parse().unwrap();
-    Post { shards, instance: Some("test"), sequence: None, interval: None }
+    Post { shards, identity: Identity::Named("test"), sequence: None, interval: None }
 }
 
 /// A string somewhere in a body.
@@ -175,9 +175,9 @@ fn escapes_of_json_are_not_read() {
 #[test]
 fn every_sender_has_a_previous_body_of_its_own() {
     let (registry, bodies) = (registry(), bodies());
-    let repeats = |shards: &str, instance, text| {
+    let repeats = |shards: &str, instance: Option<&str>, text| {
         let shards = shards.parse().unwrap();
-        let post = Post { shards, instance, sequence: None, interval: None };
+        let post = Post { shards, identity: instance.into(), sequence: None, interval: None };
         let before = bodies.repeated.get();
         bodies.ingest(&registry, &post, text, at(0)).unwrap();
         bodies.repeated.get() > before

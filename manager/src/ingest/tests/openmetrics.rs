@@ -274,7 +274,7 @@ fn bodies_with_exemplars_are_read_as_a_whole() {
     let metrics = Metrics::new().unwrap();
     let bodies = PreviousBodies::new(metrics.previous_bodies.clone());
     let shards = "3".parse().unwrap();
-    let post = Post { shards, instance: Some("x"), sequence: None, interval: None };
+    let post = Post { shards, identity: Identity::Named("x"), sequence: None, interval: None };
     let body = |count: u32, created: u32, exemplar: &str| {
         format!(
             "# TYPE b counter\nb_total {count}\nb_created {created}\n# TYPE a counter\na_total {count}{exemplar}\n# EOF\n"

@@ -183,7 +183,7 @@ fn a_shard_has_a_thousand() {
             bounds: Bounds::none(),
             values: vec![1.0],
             exemplars: vec![exemplar(0, trace, 1.0, None)],
-            line: n as usize,
+            place: BodyPlace::Line(n as usize),
         });
         let mut body = family(COUNTER, "c_total", &[]);
         body.series = series.collect();

@@ -139,10 +139,20 @@ fn a_body_that_is_over_the_limit_replaces_what_its_sender_said_before() {
     // Another sender's are its own.
     post(&again, named("b"), &body([1.0, 1.0, 1.0]), at(0)).unwrap();
     assert_eq!(overflow(&again), 10.0);
+    // A later run of one that is named counts on top, also where nothing fell.
+    let run = |started: u64, values| {
+        let families = body(values);
+        let started_at = Some(UnixTime::from_secs_f64(started as f64));
+        let report = Report { started_at, ..report(named("c"), &families) };
+        again.report(&[report], at(0)).unwrap();
+    };
+    run(1, [1.0, 1.0, 1.0]);
+    run(5, [1.0, 2.0, 3.0]);
+    assert_eq!(overflow(&again), 10.0 + 2.0 + 5.0);
     // One without identity begins anew as a whole.
     post(&again, InstanceKey::Anonymous, &body([5.0, 5.0, 5.0]), at(0)).unwrap();
     post(&again, InstanceKey::Anonymous, &body([6.0, 6.0, 4.0]), at(0)).unwrap();
-    assert_eq!(overflow(&again), 10.0 + 10.0 + 10.0);
+    assert_eq!(overflow(&again), 17.0 + 10.0 + 10.0);
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn what_makes_a_shard_too_large_is_counted_together() {
             bounds: Bounds::new(&bounds).unwrap(),
             values: vec![0.0; 202],
             exemplars: Vec::new(),
-            line: n + 1,
+            place: BodyPlace::Line(n + 1),
         });
     }
     let long = family(COUNTER, "c_total", &[(&[("l", &"x".repeat(5_000))], &[1.0]), (&[], &[2.0])]);
@@ -269,7 +269,10 @@ fn a_bad_body_changes_nothing_of_any_shard() {
         let before = page(&registry, at(0));
         let bad = counts(11.0, bad);
         let refused = post(&registry, named("a"), &bad, at(0));
-        assert!(matches!(refused, Err(ReportError::Bad { line: 2, .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(ReportError::Bad { place: BodyPlace::Line(2), .. })),
+            "{refused:?}"
+        );
         let part = |shard_id, families| Report { shard_id, ..report(named("a"), families) };
         let refused = registry.report(&[part(0, &good), part(1, &bad)], at(0));
         assert!(refused.is_err());
@@ -279,7 +282,7 @@ fn a_bad_body_changes_nothing_of_any_shard() {
     let twice = family(GAUGE, "g", &[(&[], &[1.0]), (&[], &[1.0])]);
     assert!(matches!(
         post(&registry, named("a"), &[twice], at(0)),
-        Err(ReportError::Twice { line: 2, first: 1, .. })
+        Err(ReportError::Twice { place: BodyPlace::Line(2), first: BodyPlace::Line(1), .. })
     ));
     assert_eq!(page(&registry, at(0)), before);
 }

@@ -382,7 +382,7 @@ fn names_and_labels_without_end_are_refused() {
         labels: labels(&[("n", n.to_string().as_str()), ("x", long.as_str())], 1),
         bounds: Bounds::new(&bounds).unwrap(),
         values: values.clone(),
-        line: 1,
+        place: BodyPlace::Line(1),
         exemplars: Vec::new(),
     });
     let body = [ReportedFamily {

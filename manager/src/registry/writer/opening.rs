@@ -151,7 +151,7 @@ impl Registry {
                 writer.reject(twice(head.name, &labels), [width]);
                 continue;
             }
-            match self.place(&mut shard, sender, &family, &labels, bounds) {
+            match self.place(&mut shard, sender, &family, &labels, &bounds) {
                 Ok(Place::Series(id)) => {
                     writer.take(first.unwrap_or(id));
                     writer.push(Target::Series(id), width);

@@ -320,7 +320,7 @@ fn as_one(events: &[Event]) -> u64 {
                     for n in 0..*many {
                         let name = format!("crowd {n}");
                         let shards = "0".parse().unwrap();
-                        let post = Post { shards, instance: Some(&name), ..named() };
+                        let post = Post { shards, identity: Identity::Named(&name), ..named() };
                         let _ = ingest(&side.registry, &post, "".into(), now);
                     }
                 }
@@ -340,7 +340,7 @@ fn as_one(events: &[Event]) -> u64 {
                     if route == Route::Plain { text.as_str().into() } else { super::json(&body) };
                 let post = Post {
                     shards: shards.parse().unwrap(),
-                    instance,
+                    identity: instance.into(),
                     sequence: is_numbered.then_some(client.sequence.saturating_sub(*late).max(1)),
                     interval: (client.interval > 0).then(|| Duration::from_secs(client.interval)),
                 };

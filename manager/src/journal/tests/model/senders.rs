@@ -219,7 +219,7 @@ fn families(said: &Said) -> Vec<ReportedFamily> {
             bounds: Bounds::new(bounds).unwrap(),
             values,
             exemplars: Vec::new(),
-            line: 1,
+            place: registry::BodyPlace::Line(1),
         }];
         families.push(ReportedFamily {
             name: name.to_owned(),

@@ -1,0 +1,213 @@
+//! Who may do what: tokens, the roles that they give, and the check of a request.
+//!
+//! A role that has no token file is open to whoever reaches the port (which [`Config::validate`](crate::Config::validate)
+//! keeps to this machine, unless it is told otherwise), except admin, which nobody has then but a caller on this machine, as
+//! long as there is no token at all.
+
+mod authorization;
+mod tokens;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use http::HeaderMap;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{config::AccessConfig, metrics::Metrics, serve::Peer};
+use authorization::Presented;
+pub use tokens::TokenError;
+use tokens::TokenFile;
+
+/// Requests of a role that were refused are logged once in this time, with how many there were.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// What a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// To report: streams and bodies.
+    Ingest,
+    /// To scrape, and to see who reports.
+    View,
+    /// To make the manager forget; and to view.
+    Admin,
+}
+
+impl Role {
+    pub(crate) const ALL: [Self; 3] = [Self::Ingest, Self::View, Self::Admin];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::View => "view",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// Whether whoever has this role may do what `needed` may.
+    fn includes(self, needed: Self) -> bool {
+        self == needed || (self == Self::Admin && needed == Self::View)
+    }
+}
+
+/// The tokens of every role.
+#[derive(Debug)]
+pub(crate) struct Access {
+    /// In the order of [`Role::ALL`].
+    tokens: [Option<TokenFile>; 3],
+    refused: [Refused; 3],
+    metrics: Arc<Metrics>,
+}
+
+/// Refused requests of a role, for the log.
+#[derive(Debug, Default)]
+struct Refused {
+    since_logged: AtomicU64,
+    logged: Mutex<Option<Instant>>,
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Denied {
+    role: Role,
+    why: Why,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// No token came.
+    Missing,
+    /// What came is no token.
+    Unreadable,
+    /// A token that nobody has, any more or at all.
+    Unknown,
+    /// A valid token of that role.
+    Other(Role),
+    /// Nobody has an admin token.
+    NoAdmin,
+}
+
+impl Denied {
+    /// Whether another token would do: 401, else 403.
+    pub(crate) fn wants_token(self) -> bool {
+        matches!(self.why, Why::Missing | Why::Unreadable | Why::Unknown)
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let role = self.role.as_str();
+        let send = format_args!(
+            "send `Authorization: Bearer TOKEN`, or Basic with the token as password; tokens are in the manager's \
+             --{role}-token-file"
+        );
+        match self.why {
+            Why::Missing => write!(f, "this needs the {role} token: {send}"),
+            Why::Unreadable => {
+                write!(f, "this needs the {role} token, and Authorization cannot be read: {send}")
+            }
+            Why::Unknown => write!(f, "the token is not the {role} token: {send}"),
+            Why::Other(other) => {
+                write!(f, "this needs the {role} token, and the {} token came", other.as_str())
+            }
+            Why::NoAdmin => {
+                f.write_str("the manager has no admin token: set --admin-token-file to allow this")
+            }
+        }
+    }
+}
+
+impl Access {
+    /// Reads the token files.
+    pub(crate) fn open(config: &AccessConfig, metrics: Arc<Metrics>) -> Result<Self, TokenError> {
+        let open = |role: Role, path: &Option<_>| {
+            path.clone().map(|path| TokenFile::open(role, path)).transpose()
+        };
+        let tokens = [
+            open(Role::Ingest, &config.ingest_token_file)?,
+            open(Role::View, &config.view_token_file)?,
+            open(Role::Admin, &config.admin_token_file)?,
+        ];
+        Ok(Self { tokens, refused: Default::default(), metrics })
+    }
+
+    /// Reads the files again if they changed. One that cannot be used leaves its role's tokens as they are.
+    pub(crate) fn reload(&self) {
+        for file in self.tokens.iter().flatten() {
+            file.reload();
+        }
+    }
+
+    /// Whether whoever sends these headers may do what `needed` may.
+    pub(crate) fn check(
+        &self,
+        needed: Role,
+        headers: &HeaderMap,
+        peer: Option<&Peer>,
+    ) -> Result<(), Denied> {
+        let allowed = self.decide(needed, headers, peer);
+        allowed.map_err(|why| {
+            let denied = Denied { role: needed, why };
+            self.note(denied, peer);
+            denied
+        })
+    }
+
+    fn decide(&self, needed: Role, headers: &HeaderMap, peer: Option<&Peer>) -> Result<(), Why> {
+        let [ingest, view, admin] = &self.tokens;
+        match needed {
+            Role::Ingest if ingest.is_none() => return Ok(()),
+            Role::View if view.is_none() => return Ok(()),
+            Role::Admin if admin.is_none() => {
+                let alone = self.tokens.iter().all(Option::is_none);
+                let here = peer.is_some_and(|peer| peer.addr.ip().to_canonical().is_loopback());
+                return if alone && here { Ok(()) } else { Err(Why::NoAdmin) };
+            }
+            _ => {}
+        }
+        let presented = match authorization::presented(headers) {
+            Presented::Token(token) => token,
+            Presented::Nothing => return Err(Why::Missing),
+            Presented::Unreadable => return Err(Why::Unreadable),
+        };
+        let digest = tokens::digest(&presented);
+        // Each is looked at, whatever the others say: how long it takes tells nothing.
+        let has = [ingest, view, admin]
+            .map(|file| file.as_ref().is_some_and(|file| file.contains(&digest)));
+        let mut held = Role::ALL.into_iter().zip(has).filter_map(|(role, has)| has.then_some(role));
+        match held.clone().any(|role| role.includes(needed)) {
+            true => Ok(()),
+            false => Err(held.next().map_or(Why::Unknown, Why::Other)),
+        }
+    }
+
+    /// Counts what was refused, and logs it if nothing was lately.
+    fn note(&self, denied: Denied, peer: Option<&Peer>) {
+        self.metrics.count_unauthorized(denied.role);
+        let Some(refused) = self.refused.get(denied.role as usize) else {
+            return;
+        };
+        let requests = refused.since_logged.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = Instant::now();
+        {
+            let mut logged = refused.logged.lock();
+            if logged.is_some_and(|at| now - at < LOG_EVERY) {
+                return;
+            }
+            *logged = Some(now);
+        }
+        refused.since_logged.fetch_sub(requests, Ordering::Relaxed);
+        let peer = peer.map(tracing::field::display);
+        let role = denied.role.as_str();
+        tracing::warn!(role, peer, requests, "unauthorized: {denied}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

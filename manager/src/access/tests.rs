@@ -1,0 +1,170 @@
+use std::path::Path;
+
+use http::{HeaderValue, header::AUTHORIZATION};
+
+use super::*;
+
+fn access(dir: &Path, files: [Option<&str>; 3]) -> Result<Access, TokenError> {
+    let file = |name: &str, text: Option<&str>| {
+        text.map(|text| {
+            let path = dir.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        })
+    };
+    let [ingest, view, admin] = files;
+    let config = AccessConfig {
+        ingest_token_file: file("ingest", ingest),
+        view_token_file: file("view", view),
+        admin_token_file: file("admin", admin),
+        allow_unauthenticated: false,
+    };
+    Access::open(&config, Arc::new(Metrics::new().unwrap()))
+}
+
+fn peer(addr: &str) -> Peer {
+    Peer { addr: addr.parse().unwrap(), certificate: None }
+}
+
+fn sends(values: &[&str]) -> HeaderMap {
+    values.iter().map(|v| (AUTHORIZATION, HeaderValue::from_str(v).unwrap())).collect()
+}
+
+#[test]
+fn files_that_cannot_be_used_are_refused_without_a_word_of_them() {
+    let long = "s3cret".repeat(100);
+    for (text, problem) in [
+        ("", "it has no token; `openssl rand -hex 32` makes one"),
+        ("\n\r\n\n", "it has no token"),
+        ("s3cret-1\n\ns3cret-2\ns3cret-3\n", "line 4 has a third token"),
+        (&*format!("ok\n{long}\n"), "line 2 is over 512 bytes"),
+        ("s3cret 1\n", "line 1 has a character that no token can have"),
+        ("\n s3cret\n", "line 2 has a character"),
+        ("s3cret\t\n", "line 1 has a character"),
+        ("s3cr\u{e9}t\n", "line 1 has a character"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let error = access(dir.path(), [None, Some(text), None]).unwrap_err();
+        let file = dir.path().join("view");
+        let said = format!("{error} {error:?}");
+        assert!(error.to_string().contains(&format!("--view-token-file {}", file.display())));
+        assert!(said.contains(problem) && !said.contains("s3cr"), "{text:?}: {said}");
+    }
+    let missing =
+        AccessConfig { admin_token_file: Some("/no/such/file".into()), ..AccessConfig::default() };
+    let error = Access::open(&missing, Arc::new(Metrics::new().unwrap())).unwrap_err();
+    assert!(error.to_string().starts_with("--admin-token-file /no/such/file: No such file"));
+}
+
+#[test]
+fn nothing_prints_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let access = access(dir.path(), [Some("s3cret"); 3]).unwrap();
+    assert!(!format!("{access:?}").contains("s3cret"));
+    let digest = tokens::digest(b"s3cret");
+    assert!(!format!("{access:?}").contains(&digest[0].to_string()), "not even its digest");
+}
+
+#[test]
+fn a_token_is_read_from_what_clients_send() {
+    let dir = tempfile::tempdir().unwrap();
+    // Blank lines and Windows' line ends are nothing.
+    let access = access(dir.path(), [Some("\nab:c\r\n\r\nnext"), None, None]).unwrap();
+    let check = |values: &[&str]| access.decide(Role::Ingest, &sends(values), None);
+    for values in [
+        &["Bearer ab:c"][..],
+        &["bearer   ab:c "],
+        &["BEARER next"],
+        &["Basic eDphYjpj"],     // x:ab:c
+        &["basic OmFiOmM="],     // :ab:c
+        &["Basic OmFiOmM"],      // the same without padding
+        &["Basic dXNlcjpuZXh0"], // user:next
+    ] {
+        assert_eq!(check(values), Ok(()), "{values:?}");
+    }
+    for (values, why) in [
+        (&[][..], Why::Missing),
+        (&[""], Why::Unreadable),
+        (&["ab:c"], Why::Unreadable),
+        (&["Bearer"], Why::Unreadable),
+        (&["Digest ab:c"], Why::Unreadable),
+        (&["Basic ab:c"], Why::Unreadable),
+        (&["Basic YWI="], Why::Unreadable), // no colon
+        (&["Bearer ab:c", "Bearer ab:c"], Why::Unreadable),
+        (&["Bearer ab:"], Why::Unknown),
+        (&["Bearer ab:cd"], Why::Unknown),
+        (&["Bearer AB:C"], Why::Unknown),
+        (&["Bearer ab:c next"], Why::Unknown),
+        (&["Basic YWI6Yw=="], Why::Unknown), // ab:c, of which the token is c
+    ] {
+        assert_eq!(check(values), Err(why), "{values:?}");
+    }
+}
+
+#[test]
+fn without_any_token_only_this_machine_is_admin() {
+    let dir = tempfile::tempdir().unwrap();
+    let none = access(dir.path(), [None; 3]).unwrap();
+    let some = access(dir.path(), [None, Some("v"), None]).unwrap();
+    let here = [peer("127.0.0.1:1"), peer("[::1]:1"), peer("[::ffff:127.0.0.1]:1")];
+    let there = [peer("10.0.0.1:1"), peer("[2001:db8::1]:1")];
+    for headers in [sends(&[]), sends(&["Bearer v"])] {
+        for peer in &here {
+            assert_eq!(none.decide(Role::Admin, &headers, Some(peer)), Ok(()));
+            assert_eq!(some.decide(Role::Admin, &headers, Some(peer)), Err(Why::NoAdmin));
+        }
+        for peer in there.iter().map(Some).chain([None]) {
+            assert_eq!(none.decide(Role::Admin, &headers, peer), Err(Why::NoAdmin));
+            assert_eq!(none.decide(Role::Ingest, &headers, peer), Ok(()), "open");
+            assert_eq!(some.decide(Role::Ingest, &headers, peer), Ok(()), "open");
+        }
+    }
+}
+
+#[test]
+fn a_token_of_two_roles_has_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let access = access(dir.path(), [Some("a\nboth"), Some("both"), Some("admin")]).unwrap();
+    let both = sends(&["Bearer both"]);
+    assert_eq!(access.decide(Role::Ingest, &both, None), Ok(()));
+    assert_eq!(access.decide(Role::View, &both, None), Ok(()));
+    assert_eq!(access.decide(Role::Admin, &both, None), Err(Why::Other(Role::Ingest)));
+}
+
+#[test]
+fn a_file_that_changes_is_read_again_and_a_bad_one_is_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let access = access(dir.path(), [Some("one\ntwo"), None, None]).unwrap();
+    let valid = |token: &str| {
+        access.decide(Role::Ingest, &sends(&[&format!("Bearer {token}")]), None).is_ok()
+    };
+    let file = dir.path().join("ingest");
+    for bad in [Some(""), Some("a b"), Some("1\n2\n3"), None] {
+        match bad {
+            Some(text) => std::fs::write(&file, text).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        access.reload();
+        assert!(valid("one") && valid("two"), "{bad:?}");
+    }
+    std::fs::write(&file, "two\nthree\n").unwrap();
+    assert!(!valid("three"), "before it is read");
+    access.reload();
+    assert!(!valid("one") && valid("two") && valid("three"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_is_counted_and_logged_now_and_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let access = access(dir.path(), [Some("i"), None, None]).unwrap();
+    for _ in 0..5 {
+        access.check(Role::Ingest, &sends(&[]), None).unwrap_err();
+    }
+    let waiting = &access.refused[Role::Ingest as usize].since_logged;
+    assert_eq!(waiting.load(Ordering::Relaxed), 4, "one line, at once");
+    tokio::time::advance(LOG_EVERY).await;
+    access.check(Role::Ingest, &sends(&[]), None).unwrap_err();
+    assert_eq!(waiting.load(Ordering::Relaxed), 0, "and one for the rest");
+    let own = format!("{:?}", access.metrics.gather());
+    assert!(own.contains("shardmeter_manager_unauthorized_total"));
+}

@@ -1,0 +1,21 @@
+//! What admins do, however they say it. Each use is logged with who and what.
+
+use crate::{
+    clock::UnixTime,
+    registry::{Forgotten, Registry},
+    serve::Peer,
+};
+
+/// Forgets what a shard counted. `None`: it is not known.
+pub(crate) fn forget_shard(
+    registry: &Registry,
+    shard_id: u32,
+    now: UnixTime,
+    peer: Option<&Peer>,
+) -> Option<Forgotten> {
+    let forgotten = registry.forget(shard_id, now);
+    let subject = peer.and_then(|peer| peer.certificate.as_deref());
+    let peer = peer.map(|peer| tracing::field::display(peer.addr));
+    tracing::warn!(role = "admin", peer, subject, shard_id, ?forgotten, "forget shard");
+    forgotten
+}

@@ -1,0 +1,94 @@
+//! HTTP on connections: one request after the other on each, and no peer that keeps one waiting for good.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use futures_util::{Stream, StreamExt as _};
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::body::{AnswerBody, TimedBody};
+use crate::serve::{Connection, Patience, Peer};
+
+/// Longest head of a request, bytes: a path with a hundred `name[]`, and a few tokens.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+
+/// A body stops coming for this long, or takes that long as a whole: the request is given up.
+pub(super) const BODY_IDLE: Duration = Duration::from_secs(30);
+pub(super) const BODY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Serves connections until `stop` is cancelled, and then what is in flight on them.
+pub(crate) async fn serve<IO>(
+    connections: impl Stream<Item = Connection<IO>>,
+    routes: Router,
+    stop: CancellationToken,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut connections = Box::pin(connections);
+    let mut serving = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            connection = connections.next() => match connection {
+                Some(connection) => {
+                    serving.spawn(serve_one(connection, routes.clone(), stop.clone()));
+                }
+                None => break,
+            },
+            Some(_) = serving.join_next() => {}
+        }
+    }
+    drop(connections);
+    while serving.join_next().await.is_some() {}
+}
+
+async fn serve_one<IO>(connection: Connection<IO>, routes: Router, stop: CancellationToken)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let peer = connection.peer().clone();
+    let patience = Arc::clone(connection.patience());
+    let answering = service_fn(|request| answer(routes.clone(), &patience, &peer, request));
+    let mut http = http1::Builder::new();
+    // How long it waits for a head is the connection's business: hyper's limit counts the time between requests too.
+    http.max_header_size(MAX_HEAD_BYTES).header_read_timeout(None);
+    let serving = http.serve_connection(TokioIo::new(connection), answering);
+    tokio::pin!(serving);
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%peer, %error, "an HTTP connection ends");
+    }
+}
+
+fn answer(
+    routes: Router,
+    patience: &Arc<Patience>,
+    peer: &Peer,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + use<> {
+    let turn = patience.begin();
+    let mut request = request.map(|body| Body::new(TimedBody::new(body, BODY_IDLE, BODY_WITHIN)));
+    request.extensions_mut().insert(peer.clone());
+    async move {
+        let answer = routes.oneshot(request).await?;
+        turn.answers();
+        Ok(answer.map(|body| AnswerBody::new(body, turn)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

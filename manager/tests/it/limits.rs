@@ -1,0 +1,198 @@
+//! What the manager has room for, and what it says to whoever comes after.
+
+use std::{io, net::SocketAddr};
+
+use serde_json::{Value, json};
+use shardmeter_manager::Config;
+use shardmeter_proto::v1::report_request::Message as Said;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    time::{Instant, sleep, timeout},
+};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Uri},
+};
+
+use crate::server::{PROMPT, Server, Stream, delta, hello, snapshot};
+
+async fn with_limits(limits: &str) -> Server {
+    let dir = TempDir::new().unwrap();
+    let config = dir.path().join("manager.toml");
+    std::fs::write(&config, format!("[limits]\n{limits}\n")).unwrap();
+    Server::start_with(Config { config: Some(config), ..Config::default() }).await
+}
+
+/// A connection from another of this machine's addresses, 127.0.0.N.
+async fn connect(from: u8, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(([127, 0, 0, from], 0).into())?;
+    socket.connect(to).await
+}
+
+/// Asks for something on a connection that stays open; the answer's first line, or nothing if it is closed.
+async fn ask(peer: &mut TcpStream) -> String {
+    // The other end may have closed by now.
+    let _ = peer.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut said = vec![0; 1_000];
+    let length = timeout(PROMPT, peer.read(&mut said)).await.expect("no answer").unwrap_or(0);
+    let said = String::from_utf8(said[..length].to_vec()).unwrap();
+    let mut lines = said.lines();
+    let status = lines.next().unwrap_or_default().to_owned();
+    format!("{status} {}", lines.next_back().unwrap_or_default())
+}
+
+const FINE: &str = "HTTP/1.1 200 OK ok";
+
+#[tokio::test]
+async fn one_address_takes_half_of_the_connections() {
+    let server = with_limits("connections = 5").await;
+    let mut open = Vec::new();
+    for from in [1, 1, 1, 2, 3] {
+        let mut peer = connect(from, server.http_addr).await.unwrap();
+        assert_eq!(ask(&mut peer).await, FINE);
+        open.push(peer);
+    }
+    for (from, reason) in [
+        (1, "the manager has 5 HTTP connections, its limit"),
+        (4, "the manager has 5 HTTP connections, its limit"),
+    ] {
+        let mut peer = connect(from, server.http_addr).await.unwrap();
+        let said = ask(&mut peer).await;
+        assert!(said.starts_with("HTTP/1.1 503 ") && said.contains(reason), "{said}");
+    }
+    // Who is in goes on, and who leaves makes room: for others.
+    drop(open.pop());
+    let deadline = Instant::now() + PROMPT;
+    loop {
+        let mut peer = connect(1, server.http_addr).await.unwrap();
+        let said = ask(&mut peer).await;
+        if said.contains("this address has 3 HTTP connections, the limit of one address") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{said}");
+    }
+    let mut peer = connect(4, server.http_addr).await.unwrap();
+    assert_eq!(ask(&mut peer).await, FINE);
+    for peer in &mut open {
+        assert_eq!(ask(peer).await, FINE);
+    }
+    drop((open, peer));
+    server.stop().await;
+}
+
+async fn channel(from: u8, server: &Server) -> Channel {
+    let to = server.grpc_addr;
+    let connector = tower::service_fn(move |_: Uri| async move {
+        connect(from, to).await.map(hyper_util::rt::TokioIo::new)
+    });
+    let endpoint = Channel::from_shared(format!("http://{to}")).unwrap();
+    endpoint.connect_with_connector(connector).await.unwrap()
+}
+
+async fn open(channel: &Channel) -> Result<Stream, Status> {
+    Stream::open(channel.clone(), None).await
+}
+
+#[tokio::test]
+async fn streams_have_a_limit_for_all_and_for_one_address() {
+    let server = with_limits("streams = 3\nstreams_per_peer = 2").await;
+    let (one, two) = (channel(1, &server).await, channel(2, &server).await);
+    let first = open(&one).await.unwrap();
+    let mut second = open(&one).await.unwrap();
+    let refused = open(&one).await.err().unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let message = refused.message();
+    assert!(message.starts_with("this address has 2 Report streams, the limit"), "{message}");
+    assert!(message.contains("limits.streams_per_peer"), "{message}");
+    let _third = open(&two).await.unwrap();
+    let refused = open(&two).await.err().unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().starts_with("the manager has 3 Report streams, its limit"));
+
+    // Who is in goes on, and who leaves makes room.
+    second.say(Said::Hello(hello(1))).await;
+    second.answer().await;
+    second.say(snapshot(1, &[])).await;
+    second.ack().await;
+    drop(first);
+    let deadline = Instant::now() + PROMPT;
+    let _fourth = loop {
+        match open(&two).await {
+            Ok(stream) => break stream,
+            Err(status) => assert!(Instant::now() < deadline, "{status:?}"),
+        }
+        sleep(std::time::Duration::from_millis(5)).await;
+    };
+    second.say(delta(2, &[])).await;
+    assert_eq!(second.ack().await.sequence, 2);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn grpc_connections_have_the_limits_of_streams() {
+    let server = with_limits("streams = 3\nstreams_per_peer = 2").await;
+    let mut open = Vec::new();
+    for from in [1, 1, 2] {
+        open.push(connect(from, server.grpc_addr).await.unwrap());
+    }
+    // The preface's answer tells that a connection is served.
+    for peer in &mut open {
+        peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        timeout(PROMPT, peer.read_u8()).await.unwrap().unwrap();
+    }
+    let mut refused = connect(3, server.grpc_addr).await.unwrap();
+    let read = timeout(PROMPT, refused.read(&mut [0])).await.expect("it is kept waiting");
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    drop(open);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_shard_that_sends_too_often_is_told_when_to_come_back() {
+    let server = with_limits("frames_per_second = 1").await;
+    let mut stream = server.ready(1).await;
+    let mut refused = None;
+    for sequence in 1..20 {
+        let frame = if sequence == 1 { snapshot(1, &[]) } else { delta(sequence, &[]) };
+        stream.say(frame).await;
+        if let Err(status) = stream.next().await {
+            refused = Some((sequence, status));
+            break;
+        }
+    }
+    let (sequence, status) = refused.expect("nothing was refused");
+    assert!(sequence >= 5, "{sequence}: the hello, and four more");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    let wait = status.metadata().get("grpc-retry-pushback-ms").expect("no pushback");
+    let wait: u64 = wait.to_str().unwrap().parse().unwrap();
+    assert!((1..=1_001).contains(&wait), "{wait}");
+    server.wait_for("shardmeter_manager_streams 0").await;
+
+    // Another shard is another matter; with posts it is the same.
+    let client = reqwest::Client::new();
+    let url = format!("{}/shard-metrics", server.http);
+    let post = async |text: &str| {
+        let body = json!({ "shardId": 1, "metrics": text });
+        client.post(&url).header("x-instance-id", "a").json(&body).send().await.unwrap()
+    };
+    let mut taken = 0;
+    let refused = loop {
+        let answer = post(&format!("# TYPE a_total counter\na_total {taken}\n")).await;
+        if answer.status() != 200 {
+            break answer;
+        }
+        taken += 1;
+        assert!(taken < 20, "nothing was refused");
+    };
+    assert!(taken >= 5, "{taken}");
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    let answer: Value = refused.json().await.unwrap();
+    let error = answer["error"].as_str().unwrap();
+    assert!(error.starts_with("shard 1 sends more than 1 reports a second"), "{error}");
+    server.wait_for(&format!("a_total{{shard_id=\"1\"}} {}", taken - 1)).await;
+    server.stop().await;
+}
