@@ -3,6 +3,8 @@
 mod body;
 mod coding;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod posted;
 mod push;
 mod scrape;

@@ -7,6 +7,8 @@
 
 mod assemble;
 mod drafts;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod group;
 mod previous;
 mod protobuf;

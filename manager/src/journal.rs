@@ -7,6 +7,8 @@
 //! and, when the log has grown to twice its last checkpoint, writes a new one. Whatever goes wrong with the disk, frames
 //! still apply; they are not durable until a new checkpoint succeeds.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod log;
 
 use std::{

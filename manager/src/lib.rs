@@ -15,6 +15,9 @@ pub mod clock;
 mod config;
 pub mod exposition;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod http;
 pub mod ingest;

@@ -4,6 +4,8 @@
 //! answers becomes an `Ack`, a `Resync`, or the status that ends the stream.
 
 mod convert;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod snapshot;
 
 use std::{sync::Arc, time::Duration};

@@ -2,6 +2,7 @@
 //! shards reported is what each of them must find, in every format and coding.
 
 mod accept;
+mod bodies;
 mod codings;
 mod disguise;
 mod exemplars;

@@ -3,13 +3,13 @@
 mod every_page;
 mod filter;
 mod kept;
-mod page;
 mod protobuf;
 
 use std::{path::PathBuf, time::Duration};
 
 use super::*;
 use crate::{
+    fuzzing::page,
     model::{Bounds, Escaping, Exemplar, FamilyHead, LabelSet, MetricType, Samples},
     registry::{
         FamilyDefinition, Frame, FrameKind, Hello, ReportedExemplar, SeriesDefinition, Settings,

@@ -337,6 +337,23 @@ fn sync_all(disk: &impl Disk, segments: &[replay::Segment]) -> io::Result<()> {
     segments.iter().try_for_each(|segment| disk.sync(&File::open(&segment.path)?))
 }
 
+/// Name and bytes of the first segment as it would be with these records; none ends a checkpoint.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn first_segment<'a>(
+    is_checkpoint: bool,
+    payloads: impl Iterator<Item = Option<&'a [u8]>>,
+) -> (String, Vec<u8>) {
+    let kind = if is_checkpoint { Kind::Checkpoint } else { Kind::Start };
+    let mut segment = format::header(FIRST, kind).to_vec();
+    for payload in payloads {
+        let length = payload.map_or(END_OF_CHECKPOINT, |payload| payload.len() as u32);
+        let payload = payload.unwrap_or_default();
+        segment.extend(format::prefix(length, payload));
+        segment.extend(payload);
+    }
+    (format::file_name(FIRST), segment)
+}
+
 fn whole(written: usize, bytes: usize) -> io::Result<()> {
     if written == bytes {
         return Ok(());

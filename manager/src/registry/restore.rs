@@ -1,7 +1,7 @@
 //! The registry from its recorded changes, and a checkpoint of it.
 
 use super::{
-    FleetSize, Registry,
+    FleetSize, MAX_SHARD_COUNT, Registry,
     change::{Change, Misfit, PartValues, ReportStep, SeriesStep, ShardRecord, Sink, Step},
     family::FamilyTable,
     instance::Instance,
@@ -30,6 +30,9 @@ impl Registry {
             Change::Retired(families) => {
                 self.families.retire(&families);
                 Ok(())
+            }
+            Change::FleetSize { shard_count, .. } if shard_count > MAX_SHARD_COUNT => {
+                Err(Misfit("size of the bot"))
             }
             Change::FleetSize { shard_count, said_at } => {
                 *self.fleet.lock() = FleetSize { shard_count, said_at };

@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod bad_inputs;
 mod certificates;
 mod flood;
 mod grpc;

@@ -1,44 +1,49 @@
 //! Pages as somebody else reads them, and what must hold for every one: written after the formats' specifications, without
 //! the manager's own code.
 
+pub(crate) mod protobuf;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::*;
+use crate::{
+    exposition::{Format, Syntax},
+    model::Escaping,
+};
 
 /// A family on a page.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub(super) struct Family {
-    pub(super) name: String,
-    pub(super) kind: String,
-    pub(super) help: String,
-    pub(super) unit: String,
-    pub(super) samples: Vec<Sample>,
-    pub(super) exemplars: Vec<Exemplar>,
+pub(crate) struct Family {
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    pub(crate) help: String,
+    pub(crate) unit: String,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) exemplars: Vec<Exemplar>,
 }
 
 /// Names and values, in the order they stand in.
-pub(super) type Pairs = Vec<(String, String)>;
+pub(crate) type Pairs = Vec<(String, String)>;
 
 /// An exemplar with the name and labels of its sample, the bits of its value, and its time in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Exemplar {
-    pub(super) name: String,
-    pub(super) of: Pairs,
-    pub(super) labels: Pairs,
-    pub(super) bits: u64,
-    pub(super) at: i64,
+pub(crate) struct Exemplar {
+    pub(crate) name: String,
+    pub(crate) of: Pairs,
+    pub(crate) labels: Pairs,
+    pub(crate) bits: u64,
+    pub(crate) at: i64,
 }
 
 /// A sample with its labels in the order they stand in, and the bits of its value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Sample {
-    pub(super) name: String,
-    pub(super) labels: Vec<(String, String)>,
-    pub(super) bits: u64,
+pub(crate) struct Sample {
+    pub(crate) name: String,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) bits: u64,
 }
 
 impl Sample {
-    pub(super) fn new(name: String, labels: Vec<(String, String)>, value: f64) -> Self {
+    pub(crate) fn new(name: String, labels: Vec<(String, String)>, value: f64) -> Self {
         // There are many NaN.
         let bits = if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() };
         Self { name, labels, bits }
@@ -46,7 +51,8 @@ impl Sample {
 }
 
 /// Every format.
-pub(super) fn formats() -> impl Iterator<Item = Format> {
+#[cfg(test)]
+pub(crate) fn formats() -> impl Iterator<Item = Format> {
     let all = Syntax::ALL.into_iter().flat_map(|syntax| {
         Escaping::ALL.into_iter().map(move |escaping| Format::new(syntax, escaping))
     });
@@ -57,9 +63,9 @@ pub(super) fn formats() -> impl Iterator<Item = Format> {
 }
 
 /// Reads a page, whatever its format.
-pub(super) fn read(format: Format, page: &[u8]) -> Vec<Family> {
+pub(crate) fn read(format: Format, page: &[u8]) -> Vec<Family> {
     match format.syntax {
-        Syntax::Protobuf => super::protobuf::read(page),
+        Syntax::Protobuf => protobuf::read(page),
         Syntax::Text => {
             let families = read_text(std::str::from_utf8(page).unwrap());
             assert!(families.iter().all(|family| family.exemplars.is_empty()));
@@ -209,7 +215,7 @@ fn is_legacy(name: &str, more: &str) -> bool {
 }
 
 /// What holds for every page.
-pub(super) fn check(format: Format, families: &[Family]) -> Result<(), String> {
+pub(crate) fn check(format: Format, families: &[Family]) -> Result<(), String> {
     let kinds = ["counter", "gauge", "histogram", "summary", "untyped", "unknown"];
     let (mut names, mut series) = (HashMap::new(), HashSet::new());
     for family in families {
