@@ -53,7 +53,7 @@ impl Config {
             Task::Frames(_) => Part::Frames,
             Task::Posts(_) => Part::Posts,
             Task::Scrape(..) => Part::Scrapes,
-            Task::Paced { .. } => Part::Acks,
+            Task::Paced(_) => Part::Acks,
         };
         self.only.is_empty() || self.only.contains(&part)
     }

@@ -7,10 +7,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::{
     clocks::CpuClock,
     config::Effort,
+    flood::flood,
     grpc::Fleet,
     http::{Encoding, Posters, Scraper},
     load::Load,
-    results::{Cost, Memory, Task, Transport, Who},
+    results::{Beside, Cost, Memory, Task, Transport, Who},
     server::Server,
     shard::Change,
 };
@@ -69,12 +70,18 @@ impl Contender {
                 Scrapes::ByChange(pages) => self.scrape(encoding, change, pages).await.map(Some),
                 Scrapes::None | Scrapes::Alike(_) => Ok(None),
             },
-            (Task::Paced { scraped }, Some(fleet), _) => {
+            (Task::Paced(beside), Some(fleet), _) => {
+                let shards = fleet.shards();
                 let paced = fleet.pace(Change::SameTenth, FRAME_EVERY, effort.paced_for);
-                if scraped {
-                    scraping(&self.scraper, cost(cpu, paced)).await.map(Some)
-                } else {
-                    cost(cpu, paced).await.map(Some)
+                match (beside, &self.server.grpc) {
+                    (Beside::Nothing, _) => cost(cpu, paced).await.map(Some),
+                    (Beside::Scrapes, _) => {
+                        scraping(&self.scraper, cost(cpu, paced)).await.map(Some)
+                    }
+                    (Beside::Flood, Some(addr)) => {
+                        flooded(addr, shards, untimed(paced)).await.map(Some)
+                    }
+                    (Beside::Flood, None) => Ok(None),
                 }
             }
             _ => Ok(None),
@@ -140,6 +147,24 @@ async fn scraping(
         cost = meanwhile => cost,
         failed = scrape => failed.map(|()| Cost::default()),
     }
+}
+
+/// Has another shard flood the server until something else is done.
+async fn flooded(
+    addr: &str,
+    shards: u32,
+    meanwhile: impl Future<Output = anyhow::Result<Cost>>,
+) -> anyhow::Result<Cost> {
+    tokio::select! {
+        cost = meanwhile => cost,
+        failed = flood(addr, shards) => failed.map(|never| match never {}),
+    }
+}
+
+/// How long a load takes its senders: what it costs cannot be told from what others do.
+async fn untimed(load: impl Future<Output = anyhow::Result<Load>>) -> anyhow::Result<Cost> {
+    let Load { latencies, wall } = load.await?;
+    Ok(Cost { wall, latencies, ..Cost::default() })
 }
 
 /// What a load costs the server, until it rests again.

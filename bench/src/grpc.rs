@@ -47,6 +47,10 @@ impl Fleet {
         Ok(Self { streams })
     }
 
+    pub(crate) fn shards(&self) -> u32 {
+        self.streams.len() as u32
+    }
+
     /// Every shard sends that many frames, each as soon as the one before is acknowledged.
     pub(crate) async fn saturate(&mut self, change: Change, frames: usize) -> anyhow::Result<Load> {
         let began = Instant::now();
@@ -106,7 +110,7 @@ impl Fleet {
 }
 
 /// One shard's stream.
-struct Stream {
+pub(crate) struct Stream {
     shard: Shard,
     says: mpsc::Sender<ReportRequest>,
     answers: Streaming<ReportResponse>,
@@ -114,11 +118,45 @@ struct Stream {
 }
 
 impl Stream {
+    /// A stream that has said Hello, on a connection of its own.
+    pub(crate) async fn connect(addr: &str, id: u32, shard_count: u32) -> anyhow::Result<Self> {
+        let channel = Channel::from_shared(format!("http://{addr}"))?.tcp_nodelay(true);
+        Self::begin(channel.connect().await?, id, shard_count).await
+    }
+
+    pub(crate) async fn define(&mut self, definitions: v1::Definitions) -> anyhow::Result<()> {
+        self.say(Said::Definitions(definitions)).await
+    }
+
+    /// The sequence of the frame that is said next.
+    pub(crate) const fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    pub(crate) async fn snapshot(&mut self, part: v1::Snapshot) -> anyhow::Result<()> {
+        self.say(Said::Snapshot(part)).await
+    }
+
     async fn open(channel: Channel, id: u32, shard_count: u32) -> anyhow::Result<Self> {
+        let mut stream = Self::begin(channel, id, shard_count).await?;
+        stream.define(definitions(&stream.shard)).await?;
+        let series = stream.shard.all();
+        let values = stream.shard.column(&series);
+        let samples = Some(v1::Samples { series, values });
+        let sequence = stream.next_sequence();
+        stream
+            .snapshot(v1::Snapshot { sequence, last: true, samples, ..v1::Snapshot::default() })
+            .await?;
+        stream.acknowledged().await?;
+        Ok(stream)
+    }
+
+    async fn begin(channel: Channel, id: u32, shard_count: u32) -> anyhow::Result<Self> {
         let (says, said) = mpsc::channel(4);
         let mut client = TelemetryServiceClient::new(channel);
         let answers = client.report(ReceiverStream::new(said)).await?.into_inner();
-        let mut stream = Self { shard: Shard::new(id), says, answers, sequence: 1 };
+        let mut stream = Self { shard: Shard::new(id), says, answers, sequence: 0 };
         let mut instance_id = vec![0xb; 16];
         instance_id[..4].copy_from_slice(&id.to_be_bytes());
         let hello = v1::Hello {
@@ -130,14 +168,8 @@ impl Stream {
             ..v1::Hello::default()
         };
         stream.say(Said::Hello(hello)).await?;
-        let Answer::Welcome(_) = stream.answer().await? else { bail!("no Welcome") };
-        stream.say(Said::Definitions(definitions(&stream.shard))).await?;
-        let series = stream.shard.all();
-        let values = stream.shard.column(&series);
-        let samples = Some(v1::Samples { series, values });
-        let snapshot = v1::Snapshot { sequence: 1, last: true, samples, ..v1::Snapshot::default() };
-        stream.say(Said::Snapshot(snapshot)).await?;
-        stream.acknowledged().await?;
+        let Answer::Welcome(welcome) = stream.answer().await? else { bail!("no Welcome") };
+        stream.sequence = welcome.last_sequence;
         Ok(stream)
     }
 
@@ -165,12 +197,17 @@ impl Stream {
         answer.message.context("an empty answer")
     }
 
-    async fn acknowledged(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn acknowledged(&mut self) -> anyhow::Result<()> {
         match self.answer().await? {
-            Answer::Ack(ack) if ack.sequence == self.sequence && ack.rejected.is_empty() => Ok(()),
+            Answer::Ack(ack) if ack.sequence == self.sequence && all_counted(&ack) => Ok(()),
             other => bail!("not the ack of frame {}: {other:?}", self.sequence),
         }
     }
+}
+
+/// Whether nothing of a frame is lost.
+fn all_counted(ack: &v1::Ack) -> bool {
+    ack.rejected.iter().all(|rejected| rejected.reason() == v1::RejectReason::Overflow)
 }
 
 fn definitions(shard: &Shard) -> v1::Definitions {

@@ -8,6 +8,7 @@ mod chart;
 mod clocks;
 mod config;
 mod contender;
+mod flood;
 mod floor;
 mod grpc;
 mod http;

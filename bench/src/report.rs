@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 use crate::{
     clocks::OwnWork,
     http::Encoding,
-    results::{Cost, Results, Task, Transport, Who, median, micros},
+    results::{Beside, Cost, Results, Task, Transport, Who, median, micros},
     run::Run,
     shard::Change,
     table::{Table, figure, thousands, times},
@@ -144,14 +144,17 @@ fn acks(results: &Results) -> Table {
         "p50, 2 scrapes/s",
         "p99, 2 scrapes/s",
         "x floor",
+        "p50, beside a flood",
+        "p99, beside a flood",
+        "x floor",
         "CPU us a frame, no scrapes",
     ]);
     for who in Who::ALL {
-        let alone = Task::Paced { scraped: false };
+        let alone = Task::Paced(Beside::Nothing);
         let Some(cpu) = results.median(who, alone, Cost::cpu_us) else { continue };
         let mut cells = Vec::new();
-        for scraped in [false, true] {
-            let task = Task::Paced { scraped };
+        for beside in Beside::ALL {
+            let task = Task::Paced(beside);
             cells.push(figure(results.median(who, task, |cost| cost.percentile_us(50.0))));
             cells.push(figure(results.median(who, task, |cost| cost.percentile_us(99.0))));
             cells.push(times(p99_of_floor(results, who, task)));

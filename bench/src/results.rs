@@ -52,10 +52,24 @@ pub(crate) enum Task {
     Frames(Change),
     /// Bodies, as fast as they are answered.
     Posts(Change),
-    /// gRPC frames at a fixed rate; whether pages were scraped meanwhile.
-    Paced { scraped: bool },
+    /// gRPC frames at a fixed rate.
+    Paced(Beside),
     /// Pages; what changed before each.
     Scrape(Encoding, Change),
+}
+
+/// What a server does meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Beside {
+    Nothing,
+    /// Two pages a second.
+    Scrapes,
+    /// Another shard brings a million label values.
+    Flood,
+}
+
+impl Beside {
+    pub(crate) const ALL: [Self; 3] = [Self::Nothing, Self::Scrapes, Self::Flood];
 }
 
 impl Task {
@@ -65,7 +79,7 @@ impl Task {
         let scrapes = Encoding::ALL.into_iter().flat_map(|encoding| {
             Change::BEFORE_A_SCRAPE.into_iter().map(move |change| Self::Scrape(encoding, change))
         });
-        let paced = [false, true].map(|scraped| Self::Paced { scraped });
+        let paced = Beside::ALL.map(Self::Paced);
         let ingest = INGESTED.map(Self::Frames).into_iter().chain(INGESTED.map(Self::Posts));
         ingest.chain(scrapes).chain(paced).collect()
     }

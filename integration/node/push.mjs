@@ -2,6 +2,7 @@
 //
 //   node push.mjs <manager's HTTP url>
 //
+// PUSH_TOKEN is sent as the password, if it is set; NODE_EXTRA_CA_CERTS names who signed the manager's certificate.
 // Prints a JSON line after each step: the grouping key's labels, the texts that are in force now, and the manager's page.
 import { Counter, Gauge, Histogram, Pushgateway, Registry, Summary } from 'prom-client';
 
@@ -44,8 +45,11 @@ async function say(step, labels, ...registers) {
 const groupings = { shard_id: 3, instance: 'a/b c' };
 const to = { jobName: 'bot/ü', groupings };
 const labels = { exported_job: 'bot/ü', exported_instance: 'a/b c' };
-const gateway = (register, coding) =>
-  new Pushgateway(url, coding && { headers: { 'Content-Encoding': coding } }, register);
+const token = process.env.PUSH_TOKEN;
+const gateway = (register, coding) => {
+  const headers = coding ? { 'Content-Encoding': coding } : {};
+  return new Pushgateway(url, { headers, ...(token && { auth: `any:${token}` }) }, register);
+};
 
 const { register, work } = registryOfABot();
 await gateway(register).push(to);

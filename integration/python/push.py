@@ -2,10 +2,13 @@
 
     python push.py <manager's HTTP url>
 
+PUSH_TOKEN is sent as the password, if it is set; SSL_CERT_FILE names who signed the manager's certificate.
+
 Prints a JSON line after each step: the grouping key's labels, the texts that are in force now, and the manager's page.
 """
 
 import json
+import os
 import sys
 import urllib.request
 
@@ -21,8 +24,17 @@ from prometheus_client import (
     push_to_gateway,
     pushadd_to_gateway,
 )
+from prometheus_client.exposition import basic_auth_handler
 
 url = sys.argv[1]
+token = os.environ.get("PUSH_TOKEN")
+
+
+def with_token(**request):
+    return basic_auth_handler(**request, username="any", password=token)
+
+
+auth = {"handler": with_token} if token else {}
 
 
 def registry_of_a_bot():
@@ -57,18 +69,18 @@ def say(step, key, *registries):
 
 def steps(job, key, shown):
     registry, work = registry_of_a_bot()
-    push_to_gateway(url, job, registry, key)
+    push_to_gateway(url, job, registry, key, **auth)
     say("push", shown, registry)
     work()
-    push_to_gateway(url.removeprefix("http://") + "/", job, registry, key, compression="gzip")
+    push_to_gateway(url.removeprefix("http://") + "/", job, registry, key, compression="gzip", **auth)
     say("push, gzip, by host and port", shown, registry)
     added = small_registry("added", 4)
-    pushadd_to_gateway(url, job, added, key, compression="gzip")
+    pushadd_to_gateway(url, job, added, key, compression="gzip", **auth)
     say("add", shown, registry, added)
     other = small_registry("other", 5)
-    push_to_gateway(url, job, other, key)
+    push_to_gateway(url, job, other, key, **auth)
     say("push something else", shown, other)
-    delete_from_gateway(url, job, key)
+    delete_from_gateway(url, job, key, **auth)
     say("delete", shown)
 
 

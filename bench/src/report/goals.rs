@@ -3,7 +3,7 @@
 use super::{of_floor, p99_of_floor};
 use crate::{
     http::Encoding,
-    results::{Cost, Results, Task, Transport, Who},
+    results::{Beside, Cost, Results, Task, Transport, Who},
     shard::Change,
     table::{Table, figure},
     workload::SERIES_PER_SHARD,
@@ -54,7 +54,7 @@ fn ingest(results: &Results) -> Vec<Goal> {
         },
         Goal {
             what: "p99 of acks during scrapes, x floor",
-            measured: p99_of_floor(results, Who::Manager, Task::Paced { scraped: true }),
+            measured: p99_of_floor(results, Who::Manager, Task::Paced(Beside::Scrapes)),
             limit: 2.0,
         },
         Goal {
@@ -135,7 +135,7 @@ fn journal(results: &Results) -> Vec<Goal> {
         },
         Goal {
             what: "journal: a frame of 25 at 500/s, % more",
-            measured: compare(Task::Paced { scraped: false }, more_percent),
+            measured: compare(Task::Paced(Beside::Nothing), more_percent),
             limit: 15.0,
         },
         Goal {

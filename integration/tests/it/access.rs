@@ -3,13 +3,12 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use prometheus::{IntCounter, Registry};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use shardmeter_manager::{AccessConfig, Config, TlsConfig};
 use shardmeter_telemetry::{Connection, Reporter, Shard};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::system::RunningManager;
+use crate::{certificates::Authority, system::RunningManager};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -34,15 +33,8 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 #[tokio::test]
 async fn a_bot_shows_a_token_and_a_certificate() {
     let files = Files(TempDir::new().unwrap());
-    let mut params = CertificateParams::new([]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let signed = || {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-        (params.signed_by(&key, &authority).unwrap().pem(), key.serialize_pem())
-    };
-    let (cert, key) = signed();
+    let authority = Authority::new();
+    let (cert, key) = authority.signed();
     let tls = TlsConfig {
         tls_cert: Some(files.put("cert.pem", &cert)),
         tls_key: Some(files.put("key.pem", &key)),
@@ -68,14 +60,14 @@ async fn a_bot_shows_a_token_and_a_certificate() {
         Reporter::builder(&connection, shard).registry(registry).build().unwrap()
     };
     let right = files.put("right", "the-new\n");
-    let reporter = start(&right, Some(signed()));
+    let reporter = start(&right, Some(authority.signed()));
     until("the bot reports", || reporter.status().connected).await;
     reporter.shutdown().await.unwrap();
 
     // Without the one or the other it does not, and goes on trying: with the right token it does.
     let nobody = start(&right, None);
     let token = files.put("wrong", "the-older\n");
-    let reporter = start(&token, Some(signed()));
+    let reporter = start(&token, Some(authority.signed()));
     sleep(Duration::from_secs(1)).await;
     assert!(!nobody.status().connected && !reporter.status().connected);
     files.put("wrong", "the-old\n");

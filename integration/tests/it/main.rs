@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod certificates;
 mod faults;
 mod grpc_client;
 mod half_open;

@@ -148,6 +148,11 @@ pub(crate) struct ManagerProcess {
 impl ManagerProcess {
     /// Starts it with its data in `folder`, and waits until it listens.
     pub(crate) async fn start(folder: &Path, stale_after: Duration) -> Self {
+        Self::start_with(folder, stale_after, &[]).await
+    }
+
+    /// The same, with more flags.
+    pub(crate) async fn start_with(folder: &Path, stale_after: Duration, flags: &[String]) -> Self {
         let (http, grpc) = (lasting_addr(), lasting_addr());
         let arguments = [
             format!("--http-addr={http}"),
@@ -156,9 +161,10 @@ impl ManagerProcess {
             format!("--stale-after={}ms", stale_after.as_millis()),
             format!("--data-dir={}", folder.join("data").display()),
         ];
+        let arguments = [&arguments, flags].concat();
         let process = Self::spawn(folder, &arguments, 1);
         process.says("manager listens").await;
-        let (arguments, folder) = (arguments.into(), folder.to_owned());
+        let folder = folder.to_owned();
         Self { http, grpc, arguments, folder, starts: 1, process }
     }
 

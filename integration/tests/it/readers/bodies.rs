@@ -104,8 +104,12 @@ fn of(
 fn ours(body: &str) -> (Parsed, bool) {
     let registry = Registry::new(Settings::default(), []);
     let now = UnixTime::from_duration(Duration::from_secs(1_700_000_000));
-    let post =
-        Post { shards: "0".parse().unwrap(), identity: Identity::Named("a"), sequence: None, interval: None };
+    let post = Post {
+        shards: "0".parse().unwrap(),
+        identity: Identity::Named("a"),
+        sequence: None,
+        interval: None,
+    };
     let taken = match ingest(&registry, &post, Text::Plain(body), now) {
         Ok(taken) => taken,
         Err(error) => return (Parsed::Refused(error.to_string()), true),
