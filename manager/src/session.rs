@@ -408,7 +408,12 @@ impl Reporting {
             }
         };
         for r in &rejected {
-            tracing::warn!(shard_id = self.shard_id, family = %r.family, reason = r.message, "family rejected");
+            tracing::warn!(
+                shard_id = self.shard_id,
+                family = &*r.family,
+                reason = r.message,
+                "family rejected"
+            );
         }
         Ok(Next::Answer(Answer::Ack(v1::Ack {
             sequence: frame.sequence,

@@ -133,6 +133,7 @@ pub(super) fn post(shards: ShardIds, headers: &HeaderMap) -> Result<Post<'_>, Ht
         interval: report_interval(headers)?,
     })
 }
+
 /// What became of the body.
 #[derive(Serialize)]
 struct Answer<'a> {

@@ -238,6 +238,8 @@ impl FamilyTable {
             standing: AtomicU8::new(if change.gave_way { GAVE_WAY } else { DEFINED }),
         });
         if change.gave_way {
+            // A checkpoint does not say why; who takes its name begins anew in any case.
+            known.retired.insert(family.name.clone());
             known.append(&family);
         } else {
             known.add(&family);
@@ -256,6 +258,12 @@ impl FamilyTable {
         let families = known.in_order.iter().filter(|family| !family.gave_way());
         let changed = families.filter(|f| f.treatment.to_string() != *f.made_under);
         changed.map(|family| family.id as u32).collect()
+    }
+
+    /// Families that have no names any more, by id.
+    pub(super) fn without_names(&self) -> HashSet<u32> {
+        let known = self.known.read();
+        known.in_order.iter().filter(|f| f.gave_way()).map(|family| family.id as u32).collect()
     }
 
     /// Families that stood in the way of another type since the last call, and the shards that reported that.

@@ -13,7 +13,7 @@ use super::{
     limits::merged_bounds,
     shard::Shard,
     store::{Series, SeriesId},
-    view::{ShardView, add_counts},
+    view::{ShardView, add_counts, total},
 };
 use crate::{
     clock::UnixTime,
@@ -47,7 +47,8 @@ struct Sum {
     labels: LabelSet,
     /// Where it is shown, once it is.
     id: Option<SeriesId>,
-    by_shard: BTreeMap<u32, Share>,
+    /// By shard and series: what a shard counted in other bounds stands by itself, so that nothing falls where they change.
+    by_shard: BTreeMap<(u32, usize), Share>,
     is_changed: bool,
 }
 
@@ -77,15 +78,14 @@ impl Fleet {
         for &id in ids {
             let Some(series) = shard.store.get(id) else { continue };
             let Some(family) = shard.store.shared_family_of(series) else { continue };
-            let is_hidden = shard.store.group(id).is_some_and(|(shown, _)| shown != id);
-            if !family.treatment.collapse_shards || is_hidden {
+            if !family.treatment.collapse_shards {
                 continue;
             }
             let place = self.place(shard, id, series, family);
             let Some(sum) = self.sums.get_mut(place as usize) else { continue };
             match share(shard, series) {
-                Some(share) => sum.by_shard.insert(shard.id, share),
-                None => sum.by_shard.remove(&shard.id),
+                Some(share) => sum.by_shard.insert((shard.id, id.index()), share),
+                None => sum.by_shard.remove(&(shard.id, id.index())),
             };
             if !std::mem::replace(&mut sum.is_changed, true) {
                 self.changed.push(place);
@@ -97,7 +97,11 @@ impl Fleet {
     pub(super) fn forget(&mut self, shard_id: u32) {
         for place in self.places.remove(&shard_id).into_iter().flatten().flatten() {
             let Some(sum) = self.sums.get_mut(place as usize) else { continue };
-            sum.by_shard.remove(&shard_id);
+            let of_shard = sum.by_shard.range((shard_id, 0)..=(shard_id, usize::MAX));
+            let of_shard: Vec<_> = of_shard.map(|(series, _)| *series).collect();
+            for series in of_shard {
+                sum.by_shard.remove(&series);
+            }
             if !std::mem::replace(&mut sum.is_changed, true) {
                 self.changed.push(place);
             }
@@ -160,8 +164,13 @@ fn share(shard: &Shard, series: &Series) -> Option<Share> {
         Arc::clone(&series.bounds)
     };
     let end = series.slot() + series.width();
-    let values = shard.exposed.get(end - series.kind.width(bounds.len())..end)?;
-    Some(Share { bounds, values: values.into(), created: series.created() })
+    let slots = end - series.kind.width(bounds.len())..end;
+    let values = if series.is_grouped() {
+        slots.map(|slot| total(&shard.base, &shard.instances, slot)).collect()
+    } else {
+        shard.exposed.get(slots)?.into()
+    };
+    Some(Share { bounds, values, created: series.created() })
 }
 
 impl Sum {

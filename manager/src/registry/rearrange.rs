@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hashbrown::HashSet;
 
 use super::{
-    Family, Registry, UnixTime,
+    Family, Registry, ReportedFamily, UnixTime,
     change::{Change, Recorder, Step},
     limits::merged_bounds,
     parts::PartId,
@@ -99,20 +99,25 @@ impl Registry {
             return false;
         }
         let stale_after = self.settings.stale_after;
+        let is_needed = |id: &SeriesId| {
+            named.contains(id)
+                || has(*id)
+                || shard.is_of_overflow(*id)
+                || shard.is_of_living(*id, now, stale_after)
+        };
         let is_left = |id: &SeriesId| {
             let family = || {
                 let series = shard.store.get(*id)?;
                 shard.store.family_of(series).map(|family| family.id)
             };
-            !named.contains(id)
-                && !has(*id)
-                && !shard.is_of_overflow(*id)
-                && !shard.is_of_living(*id, now, stale_after)
+            !shard.store.alike(id).iter().any(is_needed)
                 && (short > 0 || family().is_some_and(|id| short_families.contains(&id)))
         };
         let at_once = self.settings.max_series_per_shard / AT_ONCE;
         let left = shard.store.ids().filter(is_left);
-        let left: HashSet<_> = left.take(short.max(short_of_family).max(at_once)).collect();
+        let left = left.take(short.max(short_of_family).max(at_once));
+        // What a label set counted in other bounds goes with it: one series shows all of them together.
+        let left: HashSet<_> = left.flat_map(|id| shard.store.alike(&id).to_vec()).collect();
         if left.is_empty() {
             return false;
         }
@@ -134,6 +139,11 @@ impl Registry {
         }
         self.recorder.record(&[Change::Retired(families.into())]);
         self.families.retire(families);
+        self.drop_series(&families.iter().copied().collect())
+    }
+
+    /// Drops all series that shards have of these families. Returns how many that were.
+    fn drop_series(&self, families: &HashSet<u32>) -> usize {
         let mut dropped = 0;
         for shared in self.all() {
             let mut shard = shared.lock();
@@ -158,10 +168,14 @@ impl Registry {
         let changed = self.families.treated_otherwise();
         for family in self.families.all() {
             if changed.contains(&(family.id as u32)) {
-                tracing::warn!(family = %family.name, "a rule for this family changed: it begins anew");
+                tracing::warn!(
+                    family = &*family.name,
+                    "a rule for this family changed: it begins anew"
+                );
             }
         }
-        self.retire(&changed)
+        // A manager that was killed while it retired families may have recorded that, and not what it made of each shard.
+        self.drop_series(&self.families.without_names()) + self.retire(&changed)
     }
 
     /// Where shards reported a family with another type than it has: drops the one that it has, if no living instance reports
@@ -180,7 +194,8 @@ impl Registry {
             }
             if let Some(family) = self.families.get(id as u32) {
                 tracing::warn!(
-                    family = %family.name, kind = family.kind.as_str(),
+                    family = &*family.name,
+                    kind = family.kind.as_str(),
                     "no living shard reports this family so: it yields to the type that others report"
                 );
             }
@@ -248,6 +263,22 @@ impl Shard {
         let series: Vec<_> = of_family.flat_map(|block| &block.series).collect();
         let mut living = self.instances.iter().filter(|i| i.is_alive(now, stale_after));
         living.any(|instance| series.iter().any(|id| instance.has(**id)))
+    }
+
+    /// The counts that instance `at` has of families which it reports with another type now: it no longer has those.
+    pub(super) fn retyped(&self, at: usize, families: &[ReportedFamily]) -> Vec<u32> {
+        let is_retyped = |family: &Family| {
+            families.iter().any(|f| f.name == *family.name && f.kind != family.kind)
+        };
+        let blocks = self.store.blocks().iter().filter(|block| is_retyped(&block.family));
+        let instance = self.instances.get(at);
+        let has = |id: &SeriesId| instance.is_some_and(|instance| instance.has(*id));
+        // What else there is has left by itself.
+        let counts = |id: &SeriesId| {
+            self.store.get(*id).is_some_and(|series| series.kind.owned(series.bounds.len()) == 0)
+        };
+        let series = blocks.flat_map(|block| block.series.iter().copied());
+        series.filter(|id| has(id) && counts(id)).map(|id| id.index() as u32).collect()
     }
 
     fn is_of_overflow(&self, id: SeriesId) -> bool {

@@ -490,6 +490,9 @@ fn news(
         rejected: refused.samples,
         ..News::default()
     };
+    if refused.samples.get(Reason::TypeConflict as usize).is_some_and(|samples| *samples > 0) {
+        news.left.extend(shard.retyped(at, report.families));
+    }
     for (id, series) in series {
         if is_new_run || !shard.has_reported(at, *id, &series.values) {
             news.series.push(id.index() as u32);

@@ -1,7 +1,7 @@
 //! Where a shard's series stand: which family and labels each has, and which slots of the shard's value columns.
 //!
-//! A series never moves and is never forgotten, so a stream may keep its place. Series of one label set whose bounds
-//! differ (a bot was restarted with other buckets) form a **group**, of which one is shown.
+//! A series keeps its place, which streams rely on, until the shard is put in order anew and has another store. Series of one
+//! label set whose bounds differ (a bot was restarted with other buckets) form a **group**, of which one is shown.
 
 use std::{hash::BuildHasher as _, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     model::{Bounds, Escaping, LabelSet, MetricType},
 };
 
-/// A series' place in its shard; it keeps it.
+/// A series' place in its shard's store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SeriesId(u32);
 
@@ -349,6 +349,11 @@ impl Store {
     pub(super) fn group(&self, id: SeriesId) -> Option<(SeriesId, &[SeriesId])> {
         let group = self.group_of(self.get(id)?)?;
         Some((group.shown, &group.members))
+    }
+
+    /// `id` and all that have its labels and other bounds.
+    pub(super) fn alike<'a>(&'a self, id: &'a SeriesId) -> &'a [SeriesId] {
+        self.group(*id).map_or(std::slice::from_ref(id), |(_, members)| members)
     }
 
     /// A sample of a series comes, so its family keeps its names. False: it gave way before, and the sample is not taken.

@@ -8,6 +8,7 @@ mod groups;
 mod overflow;
 mod posts;
 mod rejects;
+mod retired;
 mod rules;
 mod status;
 mod streams;

@@ -203,3 +203,30 @@ fn a_full_shard_puts_what_the_dead_counted_into_overflow_oldest_first() {
     let total: f64 = exposed(&registry, later).values().map(|values| values[0]).sum();
     assert_eq!(total, 80.0 + 3.0 + 3.0 + 8.0);
 }
+
+#[test]
+fn what_was_counted_in_other_bounds_stays_with_its_label_set() {
+    let settings = Settings { max_series_per_shard: 3, ..Settings::default() };
+    let registry = Registry::new(settings, []);
+    let mut first = open(&registry, 1, at(0));
+    let h = first.define_bounded(HISTOGRAM, "h", &[], &[1.0]);
+    first.snapshot(1, &[(h, &[10.0, 10.0, 10.0])], at(0)).unwrap();
+    drop(first);
+    let later = at(STALE);
+    let mut second = open(&registry, 2, later);
+    let h = second.define_bounded(HISTOGRAM, "h", &[], &[2.0]);
+    second.snapshot(1, &[(h, &[5.0, 5.0, 5.0])], later).unwrap();
+    let shown = |now| value(&registry, "h{}@0", now);
+    assert_eq!(shown(later), Some(vec![15.0, 15.0, 15.0]));
+    let fill = |sender, name, labels: Values<'_, Pairs<'_>>, now| {
+        post(&registry, named(sender), &[family(COUNTER, name, labels)], now).unwrap();
+    };
+    fill("x", "a_total", &[(&[("l", "a")], &[1.0]), (&[("l", "b")], &[1.0])], later);
+    assert_eq!(shown(later), Some(vec![15.0, 15.0, 15.0]), "one of them lives");
+    drop(second);
+    let dead = at(3 * STALE);
+    fill("y", "b_total", &[(&[], &[1.0])], dead);
+    assert_eq!(shown(dead), None, "all of it goes together");
+    let gone = overflow_of(&registry, "h", dead).unwrap();
+    assert_eq!(gone[2], 15.0);
+}

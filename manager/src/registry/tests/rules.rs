@@ -280,3 +280,22 @@ fn a_fleet_that_is_full_takes_no_new_shard() {
     first.define(GAUGE, "d", &[]);
     assert_eq!(first.snapshot(1, &[(3, &[1.0])], at(0)), applied(1));
 }
+
+#[test]
+fn no_bucket_of_all_shards_falls_when_one_gets_other_bounds() {
+    let rule = "[[rules]]\nfamily = \"h\"\ntype = \"histogram\"\ncollapse_shards = true\n";
+    let registry = ruled(rule);
+    let say = |shard, instance, bound: f64, count: f64| {
+        let mut stream = open_shard(&registry, shard, instance, at(0));
+        let h = stream.define_bounded(HISTOGRAM, "h", &[], &[bound]);
+        stream.snapshot(1, &[(h, &[count; 3])], at(0)).unwrap();
+    };
+    let shown = || value(&registry, &format!("h{{}}@{}", u32::MAX), at(0)).unwrap();
+    say(0, 1, 5.0, 10.0);
+    say(1, 2, 5.0, 10.0);
+    assert_eq!(shown(), [20.0, 20.0, 20.0]);
+    say(0, 3, 2.0, 1.0);
+    assert_eq!(shown(), [1.0, 21.0, 21.0, 21.0], "up to 2, 5, and all");
+    say(1, 4, 2.0, 1.0);
+    assert_eq!(shown(), [2.0, 22.0, 22.0, 22.0]);
+}
