@@ -22,6 +22,9 @@ use super::{
 };
 use crate::model::Samples;
 
+/// Families and reasons that a stream remembers to have said. Names may be long, and a stream may define a million families.
+const MAX_REMEMBERED: usize = 10 * MAX_SAID;
+
 /// The answer to a [`Hello`](super::Hello).
 #[derive(Debug)]
 pub struct Attached {
@@ -61,7 +64,7 @@ pub struct Writer {
     /// Kept for its memory.
     accepted: Accepted,
     unsaid: Vec<Rejected>,
-    /// Families and reasons an [`Applied`] named already.
+    /// Families and reasons an [`Applied`] named already, or would have if there were fewer.
     said: HashSet<(Box<str>, Reason)>,
 }
 
@@ -121,6 +124,12 @@ impl Writer {
     #[must_use]
     pub fn ids(&self) -> usize {
         self.ids.len()
+    }
+
+    /// How many families and reasons it said, or would have.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.said.len()
     }
 
     /// Whether families can be defined next, one after the other; defines nothing.
@@ -549,7 +558,8 @@ impl Writer {
         }
         if let Some(last) = self.unsaid.last_mut().filter(|last| last.is_same(&rejected)) {
             last.series += series;
-        } else if self.said.insert((rejected.family.clone(), rejected.reason))
+        } else if self.said.len() < MAX_REMEMBERED
+            && self.said.insert((rejected.family.clone(), rejected.reason))
             && self.unsaid.len() < MAX_SAID
         {
             self.unsaid.push(Rejected { series, ..rejected });

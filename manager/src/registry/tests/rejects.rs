@@ -254,6 +254,19 @@ fn what_is_said_of_many_rejects_stays_readable() {
 }
 
 #[test]
+fn a_stream_remembers_so_many_of_its_rejects() {
+    let settings = Settings { max_series_per_shard: 0, ..Settings::default() };
+    let registry = Registry::new(settings, []);
+    let mut stream = open(&registry, 1, at(0));
+    for n in 0..3_000 {
+        stream.define(GAUGE, &format!("g{n}"), &[]);
+    }
+    assert_eq!(report(&mut stream, 1).len(), 100);
+    assert_eq!(stream.writer.remembered(), 1_000, "names without end fill no memory");
+    assert_eq!(rejected_samples(&registry, Reason::Limit), 3_000, "all are counted");
+}
+
+#[test]
 fn a_body_is_taken_without_what_conflicts() {
     let registry = registry();
     let mut stream = open_shard(&registry, 1, 1, at(0));
