@@ -16,6 +16,8 @@ pub(crate) fn forget_shard(
     let forgotten = registry.forget(shard_id, now);
     let subject = peer.and_then(|peer| peer.certificate.as_deref());
     let peer = peer.map(|peer| tracing::field::display(peer.addr));
-    tracing::warn!(role = "admin", peer, subject, shard_id, ?forgotten, "forget shard");
+    let series = forgotten.map(|forgotten| forgotten.series);
+    let alive = forgotten.map(|forgotten| forgotten.alive);
+    tracing::warn!(role = "admin", peer, subject, shard_id, series, alive, "forget shard");
     forgotten
 }

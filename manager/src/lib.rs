@@ -54,7 +54,7 @@ use clock::Clock;
 use exposition::Exposition;
 use ingest::PreviousBodies;
 use journal::{FileJournal, Journal, JournalState, MemoryOnly};
-use metrics::Metrics;
+use metrics::{Dropped, Metrics};
 use rates::Rates;
 use registry::{Registry, Settings};
 use serve::{Door, Places};
@@ -150,10 +150,11 @@ impl Manager {
         };
         let sink = Arc::clone(&journal);
         registry.record_to(Box::new(move |changes| sink.append(changes)));
-        registry.apply_rules();
-        registry.resume(clock.now());
+        // Only now, when nothing else can keep it from starting, what rules no longer allow goes.
         let (http, http_addr) = bind("HTTP", config.http_addr).await?;
         let (grpc, grpc_addr) = bind("gRPC", config.grpc_addr).await?;
+        metrics.count_dropped(Dropped::Rule, registry.apply_rules());
+        registry.resume(clock.now());
         let sessions = Arc::new(Sessions {
             registry,
             journal,
@@ -240,6 +241,7 @@ impl Manager {
             sessions: Arc::clone(sessions),
             access: Arc::clone(access),
             tls: self.tls.clone(),
+            rates: Arc::new(Rates::new(self.limits.frames_per_second)),
             exposition: Arc::default(),
             previous_bodies: Arc::new(PreviousBodies::new(
                 sessions.metrics.previous_bodies.clone(),
@@ -292,6 +294,8 @@ struct Kept {
     sessions: Arc<Sessions>,
     access: Arc<Access>,
     tls: Option<Arc<Tls>>,
+    /// How often shards may post. Streams have buckets of their own: who posts as a shard does not end its stream.
+    rates: Arc<Rates>,
     exposition: Arc<Exposition>,
     previous_bodies: Arc<PreviousBodies>,
 }
@@ -308,7 +312,7 @@ impl Kept {
             bodies: Arc::new(Semaphore::new(http::BODIES_AT_ONCE)),
             journal: Arc::clone(&sessions.journal),
             metrics: Arc::clone(&sessions.metrics),
-            rates: Arc::clone(&sessions.rates),
+            rates: Arc::clone(&self.rates),
             clock: sessions.clock,
             openmetrics_created,
             shutdown: sessions.shutdown.clone(),
@@ -323,8 +327,9 @@ impl Kept {
             tls.reload();
         }
         self.sessions.rates.forget_full();
+        self.rates.forget_full();
         self.sessions.registry.count();
-        self.sessions.registry.yield_types(now);
+        self.sessions.metrics.count_dropped(Dropped::Type, self.sessions.registry.yield_types(now));
         self.sessions.journal.maintain(&self.sessions.registry, now);
         self.exposition.forget_unused(now);
         self.previous_bodies.forget_unused(now);

@@ -50,6 +50,26 @@ impl PostOutcome {
     }
 }
 
+/// Why series of families were dropped with all they counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    /// A rule for the family changed.
+    Rule,
+    /// The family yielded to another type.
+    Type,
+}
+
+impl Dropped {
+    const ALL: [Self; 2] = [Self::Rule, Self::Type];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rule => "rule",
+            Self::Type => "type",
+        }
+    }
+}
+
 /// The manager's own metrics, all named `shardmeter_manager_*`.
 #[derive(Debug)]
 pub struct Metrics {
@@ -68,6 +88,8 @@ pub struct Metrics {
     pub(crate) render_seconds: Histogram,
     /// Samples applied, from frames and bodies.
     pub(crate) samples: IntCounter,
+    /// Series dropped with what they counted, by reason.
+    dropped: IntCounterVec,
     pub(crate) previous_bodies: PreviousBodyMetrics,
 }
 
@@ -213,6 +235,13 @@ impl Metrics {
                 "Samples applied to the registry.",
             )?,
         )?;
+        let dropped = counters(
+            &own,
+            "shardmeter_manager_dropped_series_total",
+            "Series dropped with what they counted: their rule changed, or their family yielded to another type.",
+            "reason",
+            Dropped::ALL.map(Dropped::as_str),
+        )?;
         let previous_bodies = PreviousBodyMetrics::new()?;
         add(&own, &previous_bodies.bytes)?;
         add(&own, &previous_bodies.repeated)?;
@@ -225,6 +254,7 @@ impl Metrics {
             scrapes,
             render_seconds,
             samples,
+            dropped,
             previous_bodies,
         })
     }
@@ -239,6 +269,10 @@ impl Metrics {
 
     pub(crate) fn count_unauthorized(&self, needed: Role) {
         self.unauthorized.with_label_values(&[needed.as_str()]).inc();
+    }
+
+    pub(crate) fn count_dropped(&self, reason: Dropped, series: usize) {
+        self.dropped.with_label_values(&[reason.as_str()]).inc_by(series as u64);
     }
 
     pub(crate) fn count_scrape(&self, syntax: Syntax) {

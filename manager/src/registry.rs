@@ -75,6 +75,7 @@ use crate::{clock::UnixTime, model::MetricType};
 use change::Recorder;
 use family::FamilyTable;
 use fleet::Fleet;
+use shard::Shard;
 use shared::SharedShard;
 
 /// What the registry needs to know of the manager's configuration.
@@ -290,31 +291,8 @@ impl Registry {
         for shared in self.due(now, complete) {
             let mut shard = shared.peek();
             shard.settle(now, stale_after);
-            shard.store.take_touched(&mut touched);
-            if all {
-                touched.clear();
-                touched.extend(shard.store.ids());
-            }
-            let mut renumbered = shard.renumbered.take();
-            if renumbered.is_some() {
-                fleet.forget(shard.id);
-            }
-            let mut rest = &touched[..];
-            loop {
-                let (some, others) = shard.store.split_at_values(rest, VALUES_AT_ONCE);
-                look(&ShardView::renumbered(&shard, renumbered.take()), some);
-                if self.families.collapses() {
-                    fleet.take(&shard, some);
-                }
-                rest = others;
-                if rest.is_empty() {
-                    break;
-                }
-                MutexGuard::bump(&mut shard); // a frame that waits goes first
-                if shard.renumbered.is_some() {
-                    break; // all of them have other places now, and are looked at next time
-                }
-            }
+            // If its series get other places meanwhile, all of them are looked at again.
+            while !self.look_at(&mut shard, all, &mut fleet, &mut touched, &mut look) {}
             touched.clear();
             let summary = ShardView::new(&shard).summary(now, stale_after);
             // What a frame changed meanwhile may have been looked at before.
@@ -339,6 +317,44 @@ impl Registry {
             collected.summaries.sort_by_key(|shard| shard.id);
         }
         collected
+    }
+
+    /// Looks at what changed of a shard since it was last looked at, or at all of it. False: its series got other places
+    /// meanwhile.
+    fn look_at(
+        &self,
+        shard: &mut MutexGuard<'_, Shard>,
+        all: bool,
+        fleet: &mut Fleet,
+        touched: &mut Vec<SeriesId>,
+        mut look: impl FnMut(&ShardView<'_>, &[SeriesId]),
+    ) -> bool {
+        touched.clear();
+        shard.store.take_touched(touched);
+        if all {
+            touched.clear();
+            touched.extend(shard.store.ids());
+        }
+        let mut renumbered = shard.renumbered.take();
+        if renumbered.is_some() {
+            fleet.forget(shard.id);
+        }
+        let mut rest = &touched[..];
+        loop {
+            let (some, others) = shard.store.split_at_values(rest, VALUES_AT_ONCE);
+            look(&ShardView::renumbered(shard, renumbered.take()), some);
+            if self.families.collapses() {
+                fleet.take(shard, some);
+            }
+            rest = others;
+            if rest.is_empty() {
+                return true;
+            }
+            MutexGuard::bump(shard); // a frame that waits goes first
+            if shard.renumbered.is_some() {
+                return false;
+            }
+        }
     }
 
     /// The shards that may show something else than when they were collected, in order of id; or all.

@@ -59,6 +59,9 @@ pub(super) struct Asking<'a> {
     pub(super) now: UnixTime,
 }
 
+/// What the manager's own families are called, also those of versions to come.
+const OWN_PREFIX: &str = "shardmeter_manager_";
+
 /// Standings of a family. One that was only defined gives way to another that claims its names: a stream that defines and
 /// never reports must not keep a name from those who do.
 const DEFINED: u8 = 0;
@@ -138,8 +141,10 @@ struct Known {
     bounds: HashSet<SharedBounds>,
     /// Names of families that were retired.
     retired: HashSet<Box<str>>,
-    /// How many families each shard was the first to report.
+    /// How many families that are there each shard was the first to report.
     brought: HashMap<u32, usize>,
+    /// Families that are no more.
+    gone: usize,
 }
 
 impl FamilyTable {
@@ -166,6 +171,14 @@ impl FamilyTable {
         room: impl FnOnce() -> Result<(), Rejected>,
     ) -> Result<Arc<Family>, Rejected> {
         let head = asking.head;
+        if head.name.starts_with(OWN_PREFIX) {
+            return Err(Rejected {
+                family: head.name.into(),
+                reason: Reason::NameCollision,
+                message: format!("names that begin with {OWN_PREFIX} are the manager's"),
+                series: 0,
+            });
+        }
         if let Some(family) = self.find(head.name, head.kind) {
             return Ok(family);
         }
@@ -240,7 +253,8 @@ impl FamilyTable {
         if change.gave_way {
             // A checkpoint does not say why; who takes its name begins anew in any case.
             known.retired.insert(family.name.clone());
-            known.append(&family);
+            known.in_order.push(family);
+            known.gone += 1;
         } else {
             known.add(&family);
         }
@@ -320,18 +334,14 @@ impl Known {
         let claims = claims(&family.name, family.kind);
         self.claimed.extend(claims.into_iter().map(|claim| (claim, Some(Arc::clone(family)))));
         self.by_name.insert(family.name.clone(), Arc::clone(family));
-        self.append(family);
-    }
-
-    fn append(&mut self, family: &Arc<Family>) {
         *self.brought.entry(family.first).or_default() += 1;
         self.in_order.push(Arc::clone(family));
     }
 
-    /// Whether one more can be made: families are never forgotten, so no shard may bring all that there can be.
+    /// Whether one more can be made: no shard may bring all that there can be.
     fn check_room(&self, asking: &Asking<'_>) -> Result<(), Rejected> {
         let brought = self.brought.get(&asking.shard_id).copied().unwrap_or(0);
-        let message = if self.in_order.len() >= MAX_FAMILIES {
+        let message = if self.in_order.len() - self.gone >= MAX_FAMILIES {
             format!("the fleet has {MAX_FAMILIES} families, its limit")
         } else if brought >= MAX_FAMILIES_OF_SHARD {
             format!(
@@ -351,6 +361,10 @@ impl Known {
             self.claimed.remove(&claim);
         }
         self.by_name.remove(&family.name);
+        self.gone += 1;
+        if let Some(brought) = self.brought.get_mut(&family.first) {
+            *brought = brought.saturating_sub(1);
+        }
     }
 
     /// Makes the names of a family free, if nobody has them or who has them gives way: the ids of the families that did.
@@ -392,7 +406,7 @@ fn conflict(claim: &str, owner: Option<&Family>, head: FamilyHead<'_>) -> Reject
         Some(family) if *family.name == *head.name => (
             Reason::TypeConflict,
             format!(
-                "reported as {kind}, but the fleet reports it as {}: shard {} was the first to; it counts again once no \
+                "reported as {kind}, but the fleet reports it as {}: shard {} was the first to; it is taken once no \
                  living shard reports it so",
                 family.kind.as_str(),
                 family.first

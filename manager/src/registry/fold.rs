@@ -82,9 +82,10 @@ impl Shard {
         let may_return = |i: &Instance| i.transport == Transport::Grpc && i.stream == 0;
         // A manager that is started again and again must not keep all it ever knew alive.
         let is_unheard = |i: &Instance| i.is_unheard(now, stale_after);
-        self.instances
-            .iter()
-            .position(|i| i.closed || may_return(i) || (is_unheard(i) && may_end(i)))
+        let first = |may_go: &dyn Fn(&Instance) -> bool| self.instances.iter().position(may_go);
+        first(&|i| i.closed || may_return(i) || (is_unheard(i) && may_end(i)))
+            // Groups last: a job may push once a day. Should it come back, it is told.
+            .or_else(|| first(&|i| is_unheard(i) && i.key.is_group()))
     }
 
     /// Instance `at` takes no more reports: counts stay, gauges go.
@@ -122,13 +123,22 @@ impl Shard {
 
     /// Remembers an instance that is no more, so that it is told on its return.
     pub(super) fn remember(&mut self, ended: Instance) {
-        // What has no identity cannot return under it, and what never reported has nothing that could count twice.
-        if !ended.key.is_reused() && (ended.has_reported || ended.closed) {
+        // What has no identity cannot return under it, nor does a group that was ended; and what never reported has nothing
+        // that could count twice.
+        let may_return = !ended.key.is_reused() || (ended.key.is_group() && !ended.closed);
+        if may_return && (ended.has_reported || ended.closed) {
             self.tombstones.push_back((ended.key, ended.last_sequence));
         }
         if self.tombstones.len() > MAX_TOMBSTONES {
             self.tombstones.pop_front();
         }
+    }
+
+    /// Forgets that an instance is no more. Returns whether it was remembered.
+    pub(super) fn forget_ended(&mut self, key: &InstanceKey) -> bool {
+        let before = self.tombstones.len();
+        self.tombstones.retain(|(ended, _)| ended != key);
+        self.tombstones.len() < before
     }
 
     /// After additions changed their order: no total may be lower than before, not by its last bit (E2). Whole numbers

@@ -101,7 +101,7 @@ impl Registry {
             if !is_part {
                 return Place::Series(id);
             }
-            let part = PartId::of(&family.name, labels.as_str(), &kept_bounds);
+            let part = PartId::of(family, labels.as_str(), &kept_bounds);
             Place::Part { merged: id, part, is_over: false }
         };
         let known = shard.store.find(family, kept, &kept_bounds);
@@ -138,7 +138,7 @@ impl Registry {
     ) -> Result<Place, Rejected> {
         self.check_parts(shard, family, true)?;
         let bounds = merged_bounds(family.kind, bounds);
-        let part = PartId::of(&family.name, labels.as_str(), &bounds);
+        let part = PartId::of(family, labels.as_str(), &bounds);
         let merged = self.overflow(shard, sender, family, bounds)?;
         Ok(Place::Part { merged, part, is_over })
     }

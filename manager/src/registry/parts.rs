@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{
+    Family,
     change::PartValues,
+    limits::MAX_PARTS_OF_SHARD,
     rules::Combine,
     shard::Shard,
     store::{Series, SeriesId},
@@ -23,18 +25,18 @@ const CHUNK: usize = 8_192;
 
 /// A part's label set, in 64 bits. Two of a million collide once in forty million times.
 ///
-/// It is of the names alone, so it stays the same wherever the part is counted, and over restarts: part of the journal's format.
+/// It stays the same wherever the part is counted, and over restarts: part of the journal's format. A family that begins anew
+/// has another id, and so have its parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PartId(u64);
 
 impl PartId {
     /// The part with these labels, in canonical form.
-    pub(super) fn of(family: &str, labels: &str, bounds: &Bounds) -> Self {
+    pub(super) fn of(family: &Family, labels: &str, bounds: &Bounds) -> Self {
         let mut hash = Xxh3Default::new();
-        for text in [family, labels] {
-            hash.update(&(text.len() as u64).to_le_bytes());
-            hash.update(text.as_bytes());
-        }
+        hash.update(&(family.id as u64).to_le_bytes());
+        hash.update(&(labels.len() as u64).to_le_bytes());
+        hash.update(labels.as_bytes());
         for bound in bounds.values() {
             hash.update(&bound.to_bits().to_le_bytes());
         }
@@ -68,6 +70,11 @@ impl Parts {
     /// Values kept: what the memory that they take is measured by.
     pub(super) fn len(&self) -> usize {
         self.values.len() + self.gauges.len()
+    }
+
+    /// Whether anything was said of a part.
+    fn knows(&self, (merged, part): (SeriesId, PartId)) -> bool {
+        self.counts.contains_key(&part) || self.gauges.contains_key(&(merged.index() as u32, part))
     }
 
     /// What was said of a part that counts, which has `width` values.
@@ -149,9 +156,21 @@ pub(super) struct AcceptedParts {
     parts: Vec<PartId>,
     values: Vec<f64>,
     pub(super) left: Vec<(u32, PartId)>,
+    /// Values of parts that nothing was said of before.
+    new: usize,
 }
 
 impl AcceptedParts {
+    /// Whether a part is known, or there is room for it. How much there is was looked at when it was defined, but others may
+    /// have been reported since.
+    pub(super) fn has_room(&mut self, shard: &Shard, at: usize, part: (SeriesId, PartId)) -> bool {
+        if shard.instances.get(at).is_some_and(|instance| instance.parts.knows(part)) {
+            return true;
+        }
+        self.new += shard.store.get(part.0).map_or(0, Series::width);
+        shard.parts() + self.new <= MAX_PARTS_OF_SHARD
+    }
+
     /// Takes the values of a part, if they are not what the instance said last. Of a summary, quantiles are left out.
     pub(super) fn take(
         &mut self,
@@ -169,14 +188,17 @@ impl AcceptedParts {
         }
     }
 
-    /// All of it, in chunks that are short to record. What left is in the last.
-    pub(super) fn in_chunks(&self, shard: &Shard) -> Vec<PartValues<'_>> {
-        let mut chunks = Vec::new();
+    /// All of it, in chunks that are short to record; the last one apart. What left is in that.
+    pub(super) fn in_chunks(&self, shard: &Shard) -> (Vec<PartValues<'_>>, PartValues<'_>) {
+        let (mut chunks, mut at) = (Vec::new(), 0);
         let mut values = &self.values[..];
-        for (merged, parts) in self.merged.chunks(CHUNK).zip(self.parts.chunks(CHUNK)) {
+        while let (Some(merged), Some(parts)) =
+            (self.merged.get(at..at + CHUNK), self.parts.get(at..at + CHUNK))
+        {
             let width = |id: &u32| shard.store.get(SeriesId::new(*id)).map_or(0, Series::width);
             let (of_chunk, rest) = values.split_at(merged.iter().map(width).sum());
             values = rest;
+            at += CHUNK;
             chunks.push(PartValues {
                 merged: merged.into(),
                 parts: parts.into(),
@@ -184,14 +206,13 @@ impl AcceptedParts {
                 left: Cow::Borrowed(&[]),
             });
         }
-        match chunks.last_mut() {
-            Some(last) => last.left = (&self.left[..]).into(),
-            None => {
-                let left = (&self.left[..]).into();
-                chunks.push(PartValues { left, ..PartValues::default() });
-            }
-        }
-        chunks
+        let last = PartValues {
+            merged: self.merged.get(at..).unwrap_or_default().into(),
+            parts: self.parts.get(at..).unwrap_or_default().into(),
+            values: values.into(),
+            left: (&self.left[..]).into(),
+        };
+        (chunks, last)
     }
 
     pub(super) fn into_values(self) -> PartValues<'static> {
@@ -208,5 +229,6 @@ impl AcceptedParts {
         self.parts.clear();
         self.values.clear();
         self.left.clear();
+        self.new = 0;
     }
 }

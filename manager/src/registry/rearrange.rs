@@ -106,12 +106,13 @@ impl Registry {
                 || shard.is_of_living(*id, now, stale_after)
         };
         let is_left = |id: &SeriesId| {
-            let family = || {
-                let series = shard.store.get(*id)?;
-                shard.store.family_of(series).map(|family| family.id)
+            let family = shard.store.get(*id).and_then(|series| shard.store.family_of(series));
+            // What all shards show together would fall.
+            let may_go = |family: &Family| {
+                !family.treatment.collapse_shards
+                    && (short > 0 || short_families.contains(&family.id))
             };
-            !shard.store.alike(id).iter().any(is_needed)
-                && (short > 0 || family().is_some_and(|id| short_families.contains(&id)))
+            family.is_some_and(may_go) && !shard.store.alike(id).iter().any(is_needed)
         };
         let at_once = self.settings.max_series_per_shard / AT_ONCE;
         let left = shard.store.ids().filter(is_left);
@@ -236,7 +237,31 @@ impl Registry {
         shard.tally = Tally::begun(heard);
         shard.settle(now, stale_after);
         shard.record_all(&self.recorder);
-        Some(Forgotten { series: before - shard.store.len(), alive })
+        let series = before - shard.store.len();
+        drop(shard);
+        self.retire_unused();
+        Some(Forgotten { series, alive })
+    }
+
+    /// Frees the names of families that no shard has any more.
+    fn retire_unused(&self) {
+        // Before shards are looked at: a family that is made meanwhile is not among them, and of one that was made before, the
+        // series are there once its shard can be locked.
+        let families = self.families.all();
+        let mut used = HashSet::new();
+        for shard in self.all() {
+            let shard = shard.peek();
+            used.extend(shard.store.ids().filter_map(|id| {
+                let series = shard.store.get(id)?;
+                shard.store.family_of(series).map(|family| family.id)
+            }));
+        }
+        let unused = families.iter().filter(|f| !f.gave_way() && !used.contains(&f.id));
+        let unused: Vec<_> = unused.map(|family| family.id as u32).collect();
+        if !unused.is_empty() {
+            self.recorder.record(&[Change::Retired((&unused[..]).into())]);
+            self.families.retire(&unused);
+        }
     }
 }
 
@@ -319,8 +344,7 @@ impl Shard {
             let placed = store.get(to)?;
             let width = placed.width();
             let part = overflows && !family.treatment.merges();
-            let part =
-                part.then(|| PartId::of(&family.name, before.labels(series), &placed.bounds));
+            let part = part.then(|| PartId::of(family, before.labels(series), &placed.bounds));
             moves.push(Move {
                 from: id,
                 // Of a summary, the quantiles stay behind.
@@ -397,7 +421,7 @@ impl Shard {
     }
 
     /// Records all of it.
-    fn record_all(&self, recorder: &Recorder) {
+    pub(super) fn record_all(&self, recorder: &Recorder) {
         recorder.record(&[Change::Shard(self.id, Step::State(Box::new(self.record())))]);
     }
 }

@@ -138,8 +138,8 @@ pub enum ReportError {
     },
     /// The sender's instance was folded, because many came after it.
     #[error(
-        "this instance was silent while others came and went, and was closed; restart the sender, or give it a new \
-         X-Instance-Id"
+        "this instance was silent while others came and went, and was closed; restart the sender, give it a new \
+         X-Instance-Id, or DELETE its group"
     )]
     Closed,
     /// Without identity, two senders that post as one shard look like one that restarts all the time.
@@ -311,8 +311,8 @@ impl Registry {
         shards: RangeInclusive<u32>,
         now: UnixTime,
     ) -> Vec<u32> {
-        let mut ended = self.shards_of(sender, *shards.start(), *shards.end());
-        ended.retain(|id| {
+        let known: Vec<_> = self.shards.read().range(shards).map(|(id, _)| *id).collect();
+        let end = |id: &u32| {
             let shared = self.shard(*id);
             let mut shard = shared.lock();
             let open = shard.position(sender);
@@ -320,9 +320,14 @@ impl Registry {
             if let Some(at) = open {
                 shard.close(at, now, self.settings.stale_after, &self.recorder);
             }
-            open.is_some()
-        });
-        ended
+            // One that was folded while it was silent may begin anew from here.
+            let was_folded = shard.forget_ended(sender);
+            if was_folded {
+                shard.record_all(&self.recorder);
+            }
+            open.is_some() || was_folded
+        };
+        known.into_iter().filter(end).collect()
     }
 
     /// Those of the shards `lowest` to `highest` that `sender` reports for.

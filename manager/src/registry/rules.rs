@@ -195,7 +195,8 @@ impl TryFrom<Spec> for Rule {
         let Spec { family, kind, action, mut drop_labels, collapse_shards, gauges } = spec;
         let falls_together = collapse_shards || !drop_labels.is_empty();
         let may_be_gauge = matches!(kind, None | Some(Kind::Gauge | Kind::Untyped));
-        let pattern = Regex::new(&format!("^(?:{family})$"));
+        // By itself first: what closes the group around it would match more.
+        let pattern = Regex::new(&family).and_then(|_| Regex::new(&format!("^(?:{family})$")));
         let pattern = pattern.map_err(|error| RuleError::Pattern {
             family: family.clone(),
             error: error.to_string(),

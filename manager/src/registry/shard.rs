@@ -480,7 +480,7 @@ impl Shard {
             return false;
         };
         let bounds = merged_bounds(family.kind, &series.bounds);
-        let part = PartId::of(&family.name, series.labels.as_str(), &bounds);
+        let part = PartId::of(family, series.labels.as_str(), &bounds);
         let last = instance.parts.counted(part, family.kind.width(bounds.len()));
         let last = last.and_then(|last| last.get(family.kind.count_at(bounds.len())?));
         last.is_some_and(|last| count < *last)

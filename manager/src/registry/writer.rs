@@ -375,8 +375,7 @@ impl Writer {
         self.accept(shard, at, FrameKind::Delta, frame.removed, &mut accepted);
         accepted.left.extend(self.removed(frame.removed.ids).map(|id| id.index() as u32));
         accepted.parts.left.extend(self.gauge_parts_of(shard, frame.removed.ids));
-        let mut parts = accepted.parts.in_chunks(shard);
-        let last_parts = parts.pop().unwrap_or_default();
+        let (parts, last_parts) = accepted.parts.in_chunks(shard);
         for chunk in parts {
             // By themselves, so that nobody waits long for the journal. Values are absolute: whatever comes of the rest of
             // the frame, they will be said again.
@@ -444,6 +443,10 @@ impl Writer {
                     if !shard.store.claim(part.0) {
                         accepted.reject(Reason::TypeConflict);
                         self.note_gave_way(shard, part.0);
+                        continue;
+                    }
+                    if !accepted.parts.has_room(shard, at, part) {
+                        accepted.reject(Reason::Limit);
                         continue;
                     }
                     accepted.samples += 1;

@@ -87,7 +87,7 @@ async fn total(running: &Running) -> (f64, usize) {
     (values.iter().sum(), values.len())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_million_label_values_by_grpc_cost_no_more_than_stated() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("manager.toml");
@@ -111,7 +111,7 @@ async fn a_million_label_values_by_grpc_cost_no_more_than_stated() {
     while !flooding.is_finished() {
         sequence += 1;
         quiet.say(delta(sequence, &[(0, sequence as f64)])).await;
-        assert_eq!(quiet.ack().await.sequence, sequence);
+        assert_eq!(quiet.ack_within(PATIENCE).await.sequence, sequence);
     }
     let (mut flood, ack) = flooding.await.unwrap();
     assert_eq!(ack.rejected[0].reason(), v1::RejectReason::Overflow);

@@ -47,6 +47,7 @@ fn rules_that_cannot_be_followed_are_refused() {
     for (rule, said) in [
         ("action = \"drop\"", "missing field `family`"),
         ("family = \"(\"", "is no regular expression"),
+        ("family = \"a)|(b\"", "is no regular expression"),
         ("family = \"x\"\nlabels = []", "unknown field `labels`"),
         ("family = \"x\"\naction = \"loose\"", "unknown variant `loose`"),
         ("family = \"x\"\naction = \"drop\"\ndrop_labels = [\"a\"]", "action = \"drop\" and"),

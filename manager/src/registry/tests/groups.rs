@@ -61,7 +61,7 @@ fn a_group_that_ended_may_come_back_as_another() {
     post(&registry, group("a"), &pushed("a", 2.0, 1.0), at(2)).unwrap();
     let count = |now| value(&registry, "x_total{exported_job=\"a\"}@0", now).unwrap();
     assert_eq!(count(at(2)), [7.0]);
-    // However silent it is, it is not taken for another.
+    // However silent it is, it is not taken for another, as long as there is room.
     let mut now = at(2);
     for n in 0..6 {
         now = now + Duration::from_secs(DEAD);
@@ -69,4 +69,23 @@ fn a_group_that_ended_may_come_back_as_another() {
     }
     post(&registry, group("a"), &pushed("a", 3.0, 1.0), now).unwrap();
     assert_eq!(count(now), [8.0]);
+}
+
+#[test]
+fn silent_groups_make_way_when_there_are_too_many_and_are_told_so() {
+    let registry = registry();
+    for n in 0..16 {
+        post(&registry, group(&n.to_string()), &pushed("a", 1.0, 1.0), at(n)).unwrap();
+    }
+    let refused = post(&registry, group("16"), &pushed("a", 1.0, 1.0), at(16));
+    assert_eq!(refused, Err(ReportError::TooManyInstances(0)), "all of them live");
+    post(&registry, group("16"), &pushed("a", 1.0, 1.0), at(60)).unwrap();
+    let count = || value(&registry, "x_total{exported_job=\"a\"}@0", at(60)).unwrap();
+    assert_eq!(count(), [17.0]);
+    // The oldest made way; what it says would count twice, until it is said to begin anew.
+    let back = || post(&registry, group("0"), &pushed("a", 2.0, 1.0), at(60));
+    assert_eq!(back(), Err(ReportError::Closed));
+    assert_eq!(registry.end(&group("0"), 0..=9, at(60)), [0]);
+    back().unwrap();
+    assert_eq!(count(), [19.0]);
 }
