@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{page, registry, valid_page};
+use prost::Message as _;
+
+use super::{
+    page::{self, protobuf::MetricFamily},
+    registry, valid_page,
+};
 use crate::{
     clock::UnixTime,
     exposition::{Format, Syntax},
@@ -28,6 +33,13 @@ pub fn protobuf(input: &[u8]) {
         let samples = samples.filter(|sample| !sample.name.starts_with("shard_"));
         samples.map(|s| (s.name.clone(), (f64::from_bits(s.bits) + 0.0).to_bits())).collect()
     };
+    // Fields that the manager has no use for may say anything.
+    let mut rest = input;
+    while !rest.is_empty() {
+        if MetricFamily::decode_length_delimited(&mut rest).is_err() {
+            return;
+        }
+    }
     let said = values(&page::read(Format::PROTOBUF, input));
     for sample in values(&shown) {
         // A histogram has its bucket of all, whether it was said or not.

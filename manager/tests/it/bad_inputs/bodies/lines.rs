@@ -85,7 +85,7 @@ async fn lines_that_make_no_metric() {
         bad(
             "the same sample twice",
             "a 1\na 2",
-            "metrics: line 2: a: this sample is already there; its series begins on line 1",
+            "metrics: line 2: a: this sample is already there; its series begins at line 1",
         ),
         bad(
             "twice in another order of labels",
