@@ -38,7 +38,7 @@ const MAX_INLINE_PACKED_BYTES: usize = 16 << 10;
 
 /// What a route makes of bodies.
 pub(super) trait Route: Send + Sync + 'static {
-    /// Whose body it is, as far as can be said without reading it.
+    /// The shards that a body is of, as far as that is told without reading it.
     fn shards(&self, body: &[u8]) -> Option<ShardIds>;
 
     /// Takes a body that repeats its sender's previous one, at once.
@@ -49,14 +49,8 @@ pub(super) trait Route: Send + Sync + 'static {
         body: &[u8],
     ) -> Result<Option<Taken>, HttpError>;
 
-    /// Takes any body, in its time; `is_admitted`: it is known that its shard does not send too many.
-    fn read(
-        &self,
-        http: &Http,
-        headers: &HeaderMap,
-        body: &[u8],
-        is_admitted: bool,
-    ) -> Result<Taken, HttpError>;
+    /// Takes any body, in its time.
+    fn read(&self, http: &Http, headers: &HeaderMap, body: &[u8]) -> Result<Taken, HttpError>;
 }
 
 /// Takes a body, and says what became of it.
@@ -89,16 +83,18 @@ async fn take_body(
     mut body: Bytes,
 ) -> Result<Taken, HttpError> {
     let mut coding = Coding::of(&headers)?;
+    // Before anything of it costs much.
+    let plain = if coding == Coding::Identity { &body[..] } else { &[] };
+    let mut counted = count(&http, &route, plain)?;
     if coding != Coding::Identity && body.len() <= MAX_INLINE_PACKED_BYTES {
         match coding.unpack(&body, MAX_INLINE_BYTES) {
-            Ok(unpacked) => (coding, body) = (Coding::Identity, unpacked),
+            Ok(unpacked) => {
+                (coding, body) = (Coding::Identity, unpacked);
+                counted = counted || count(&http, &route, &body)?;
+            }
             Err(Broken::TooLong(_)) => {}
             Err(broken) => return Err(broken.into()),
         }
-    }
-    let shards = if coding == Coding::Identity { route.shards(&body) } else { None };
-    if let Some(shards) = shards {
-        http.rates.of(shards.lowest()).take()?;
     }
     if coding == Coding::Identity
         && body.len() <= MAX_INLINE_BYTES
@@ -113,9 +109,19 @@ async fn take_body(
     let taking = move || {
         let _turn = turn;
         let body = coding.unpack(&body, MAX_BODY_BYTES)?;
-        route.read(&http, &headers, &body, shards.is_some())
+        if !counted {
+            count(&http, &route, &body)?;
+        }
+        route.read(&http, &headers, &body)
     };
     spawn_blocking(taking).await.unwrap_or_else(|_| Err(HttpError::failed("taking the body")))
+}
+
+/// Counts a body as a report of its shard, which may not send too many. Whether it is known whose it is.
+fn count(http: &Http, route: &impl Route, body: &[u8]) -> Result<bool, HttpError> {
+    let Some(shards) = route.shards(body) else { return Ok(false) };
+    http.rates.of(shards.lowest()).take()?;
+    Ok(true)
 }
 
 /// What headers say of a body of these shards.

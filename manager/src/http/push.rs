@@ -67,6 +67,7 @@ pub(super) async fn end_group(
     uri: Uri,
 ) -> Result<impl IntoResponse, HttpError> {
     let GroupingKey { shards, group } = GroupingKey::of(uri.path())?;
+    http.rates.of(shards.lowest()).take()?;
     let (sender, shards) = (InstanceKey::from(&group), shards.lowest()..=shards.highest());
     let ended = http.registry.end(&sender, shards, http.clock.now());
     Ok((StatusCode::ACCEPTED, Json(serde_json::json!({ "ended": ended }))))
@@ -90,7 +91,7 @@ enum Format {
 }
 
 impl Route for Push {
-    fn shards(&self, _body: &[u8]) -> Option<ShardIds> {
+    fn shards(&self, _: &[u8]) -> Option<ShardIds> {
         Some(self.shards)
     }
 
@@ -110,16 +111,7 @@ impl Route for Push {
         Ok(http.previous_bodies.repeat(&http.registry, &post, body, http.clock.now()))
     }
 
-    fn read(
-        &self,
-        http: &Http,
-        headers: &HeaderMap,
-        body: &[u8],
-        is_admitted: bool,
-    ) -> Result<Taken, HttpError> {
-        if !is_admitted {
-            http.rates.of(self.shards.lowest()).take()?;
-        }
+    fn read(&self, http: &Http, headers: &HeaderMap, body: &[u8]) -> Result<Taken, HttpError> {
         let (post, now) = (self.post(headers)?, http.clock.now());
         let taken = match self.format {
             Format::Protobuf => ingest::ingest_protobuf(&http.registry, &post, body, now),

@@ -44,15 +44,9 @@ impl Route for InJson {
         Ok(http.previous_bodies.repeat(&http.registry, &post, body, http.clock.now()))
     }
 
-    fn read(
-        &self,
-        http: &Http,
-        headers: &HeaderMap,
-        body: &[u8],
-        is_admitted: bool,
-    ) -> Result<Taken, HttpError> {
+    fn read(&self, http: &Http, headers: &HeaderMap, body: &[u8]) -> Result<Taken, HttpError> {
         let posted = Posted::read(body)?;
-        if !is_admitted {
+        if presumed_shard_id(body) != Some(posted.shard_id) {
             http.rates.of(posted.shard_id.lowest()).take()?;
         }
         let post = post(posted.shard_id, headers)?;

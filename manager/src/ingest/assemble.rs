@@ -155,12 +155,27 @@ impl Assembly<'_> {
         }
     }
 
+    /// Whether a gauge of text format 0.0.4 says when another family of the body began. Python's client writes one for each,
+    /// which would take a name that is that family's in OpenMetrics.
+    fn is_created(&self, name: &str) -> bool {
+        let typed = |name: &str| self.drafts.find(name)?.kind;
+        let stem = name.strip_suffix("_created").filter(|_| self.syntax == Syntax::Text);
+        let is_of = |stem: &str| {
+            matches!(typed(stem), Some(MetricType::Histogram | MetricType::Summary))
+                || typed(&format!("{stem}_total")) == Some(MetricType::Counter)
+        };
+        stem.is_some_and(|stem| typed(name) == Some(MetricType::Gauge) && is_of(stem))
+    }
+
     /// Which family a sample name belongs to, and as what.
     fn place<'n>(&self, name: &'n str) -> Result<(&'n str, Part), AssembleProblem> {
         let typed = |name: &str| self.drafts.find(name)?.kind;
         if let Some(draft) = self.drafts.find(name).filter(|draft| draft.name != name) {
             // OpenMetrics' name of a counter, which no sample has.
             return Err(AssembleProblem::SampleName(draft.kind.unwrap_or(MetricType::Untyped)));
+        }
+        if self.is_created(name) {
+            return Ok((name, Part::Created));
         }
         match typed(name) {
             Some(MetricType::Summary) => return Ok((name, Part::Bounded("quantile"))),

@@ -62,6 +62,17 @@ const GOOD: &[(&str, &str, &[&str])] = &[
         &["a{shard_id=\"3\"} 1", "b{shard_id=\"3\"} 2"],
     ),
     ("blanks anywhere", "\t a\t{ b = \"c\" , } \t 1 \t5  \n", &["a{shard_id=\"3\",b=\"c\"} 1"]),
+    (
+        "when something began, as Python's client says it",
+        "# TYPE a_total counter\na_total 1\n# TYPE a_created gauge\na_created 5\n# TYPE s summary\ns_count 1\ns_sum 2\n\
+         # TYPE s_created gauge\ns_created 5\n# TYPE b_created gauge\nb_created 7\n",
+        &[
+            "a_total{shard_id=\"3\"} 1",
+            "b_created{shard_id=\"3\"} 7",
+            "s_sum{shard_id=\"3\"} 2",
+            "s_count{shard_id=\"3\"} 1",
+        ],
+    ),
     ("empty braces", "a{} 1\n", &["a{shard_id=\"3\"} 1"]),
     ("an empty value is no label", "a{b=\"\",c=\"d\"} 1\n", &["a{shard_id=\"3\",c=\"d\"} 1"]),
     (

@@ -93,6 +93,10 @@ async fn every_role_on_every_http_route() {
     let mut refused = [0; 3];
     for (method, path, needed, otherwise) in [
         (Method::POST, "/shard-metrics", "ingest", 200),
+        (Method::POST, "/metrics?shard_id=1", "ingest", 200),
+        (Method::PUT, "/metrics/job/bot/shard_id/2", "ingest", 200),
+        (Method::POST, "/metrics/job/bot/shard_id/2", "ingest", 200),
+        (Method::DELETE, "/metrics/job@base64/Ym90/shard_id/2", "ingest", 202),
         (Method::GET, "/metrics", "view", 200),
         (Method::HEAD, "/metrics", "view", 200),
         (Method::GET, "/", "view", 200),
@@ -108,8 +112,10 @@ async fn every_role_on_every_http_route() {
             if let Some(authorization) = &authorization {
                 request = request.header(header::AUTHORIZATION, authorization);
             }
-            if method == Method::POST {
+            if path == "/shard-metrics" {
                 request = request.json(&json!({ "shardId": 3, "metrics": "a 1\n" }));
+            } else if [Method::POST, Method::PUT].contains(&method) {
+                request = request.body("a 1\n");
             }
             let answer = request.send().await.unwrap();
             let status = answer.status().as_u16();

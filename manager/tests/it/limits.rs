@@ -196,3 +196,48 @@ async fn a_shard_that_sends_too_often_is_told_when_to_come_back() {
     server.wait_for(&format!("a_total{{shard_id=\"1\"}} {}", taken - 1)).await;
     server.stop().await;
 }
+
+/// However a body comes, and whatever it looks like: a shard's reports come out of one bucket.
+#[tokio::test]
+async fn every_way_in_counts_for_its_shard() {
+    use std::io::Write as _;
+    let gzip = |name: &str, body: &str| {
+        let packed = flate2::GzBuilder::new().filename(name);
+        let mut packed = packed.write(Vec::new(), flate2::Compression::fast());
+        packed.write_all(body.as_bytes()).unwrap();
+        packed.finish().unwrap()
+    };
+    let json = |pad: &str| {
+        format!("{{\"y\":\"{pad}\",\"shardId\":3,\"metrics\":\"a 1\\n\",\"z\":\"{pad}\"}}")
+    };
+    let lying = "{\"x\":{\"shardId\":9},\"metrics\":\"a 1\\n\",\"shardId\":3}".to_owned();
+    let long = "x".repeat(200 << 10);
+    for (method, path, kind, body, packed) in [
+        ("POST", "/shard-metrics", "application/json", json("").into_bytes(), false),
+        ("POST", "/shard-metrics", "application/json", json(&"x".repeat(200)).into_bytes(), false),
+        ("POST", "/shard-metrics", "application/json", json(&long).into_bytes(), false),
+        ("POST", "/shard-metrics", "application/json", lying.into_bytes(), false),
+        ("POST", "/shard-metrics", "application/json", gzip("\"shardId\":9", &json("")), true),
+        ("POST", "/shard-metrics", "application/json", gzip("", &json(&long)), true),
+        ("POST", "/metrics?shard_id=3", "text/plain", b"a 1\n".to_vec(), false),
+        ("POST", "/metrics?shard_id=3", "text/plain", gzip("", "a 1\n"), true),
+        ("PUT", "/metrics/job/b/shard_id/3", "text/plain", b"a 1\n".to_vec(), false),
+        ("DELETE", "/metrics/job/b/shard_id/3", "text/plain", Vec::new(), false),
+    ] {
+        let server = with_limits("frames_per_second = 1").await;
+        let client = reqwest::Client::new();
+        let mut refused = 0;
+        for _ in 0..12 {
+            let request = client.request(method.parse().unwrap(), format!("{}{path}", server.http));
+            let mut request = request.header("content-type", kind).header("x-instance-id", "a");
+            if packed {
+                request = request.header("content-encoding", "gzip");
+            }
+            let status = request.body(body.clone()).send().await.unwrap().status().as_u16();
+            assert!([200, 202, 429].contains(&status), "{method} {path}: {status}");
+            refused += u32::from(status == 429);
+        }
+        assert!(refused > 0, "{method} {path} {kind} {} bytes", body.len());
+        server.stop().await;
+    }
+}

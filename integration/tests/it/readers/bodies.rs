@@ -15,7 +15,7 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 use shardmeter_manager::{
     clock::UnixTime,
-    ingest::{Post, Text, ingest},
+    ingest::{Identity, Post, Text, ingest},
     model::{MetricType, unescape},
     registry::{Registry, SeriesView, Settings},
 };
@@ -105,7 +105,7 @@ fn ours(body: &str) -> (Parsed, bool) {
     let registry = Registry::new(Settings::default(), []);
     let now = UnixTime::from_duration(Duration::from_secs(1_700_000_000));
     let post =
-        Post { shards: "0".parse().unwrap(), instance: Some("a"), sequence: None, interval: None };
+        Post { shards: "0".parse().unwrap(), identity: Identity::Named("a"), sequence: None, interval: None };
     let taken = match ingest(&registry, &post, Text::Plain(body), now) {
         Ok(taken) => taken,
         Err(error) => return (Parsed::Refused(error.to_string()), true),

@@ -310,3 +310,24 @@ fn sorted(lines: &str) -> Vec<&str> {
     lines.sort_unstable();
     lines
 }
+
+/// The series of its shard have other places by then.
+#[test]
+fn a_shard_that_was_put_in_order_anew_is_read_as_a_whole() {
+    let (registry, bodies) = (registry(), bodies());
+    let dead = Post { identity: Identity::Named("dead"), ..named() };
+    bodies.ingest(&registry, &dead, "old 1\nolder 2\n".into(), at(0)).unwrap();
+    let post = |text: &str, now| bodies.ingest(&registry, &named(), text.into(), now).unwrap();
+    post("a 1\nb 2\n", at(60));
+    registry.forget(3, at(61)).unwrap();
+    let before = bodies.repeated.get();
+    post("a 1\nb 3\n", at(62));
+    assert_eq!(bodies.repeated.get(), before, "it is not known any more where its series are");
+    let page = page(&registry, at(62));
+    assert!(
+        page.contains("\na{shard_id=\"3\"} 1\n") && page.contains("\nb{shard_id=\"3\"} 3\n"),
+        "{page}"
+    );
+    post("a 1\nb 4\n", at(63));
+    assert_eq!(bodies.repeated.get(), before + 1);
+}
