@@ -38,5 +38,9 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     MEMORY.most.store(before, Relaxed);
     shardmeter_manager::fuzzing::journal(input);
     let taken = MEMORY.most.load(Relaxed) - before;
-    assert!(taken < ANY + EACH * input.len(), "{taken} bytes of memory for {} of input", input.len());
+    assert!(
+        taken < ANY + EACH * input.len(),
+        "{taken} bytes of memory for {} of input",
+        input.len()
+    );
 });

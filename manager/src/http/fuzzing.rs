@@ -50,7 +50,7 @@ thread_local! {
         RuntimeBuilder::new_current_thread().enable_time().start_paused(true).build().unwrap();
 }
 
-/// A body, the same with other digits, and one of the same sender that is anything: whoever knows the sender's previous body,
+/// A body, the same with other digits twice, and one of the same sender that is anything: whoever knows the sender's previous body,
 /// and whoever reads each as a whole, answer the same and show the same.
 pub fn json_body(input: &[u8]) {
     let mut input = Input(input);
@@ -58,9 +58,10 @@ pub fn json_body(input: &[u8]) {
     let digits = input.byte();
     let mut bodies = input.0.splitn(2, |byte| *byte == 0xff);
     let first = bodies.next().unwrap_or_default();
-    let again = other_digits(first, digits);
+    let second = other_digits(first, digits);
+    let third = other_digits(&second, digits);
     let last = bodies.next().map(<[u8]>::to_vec);
-    let bodies = [first.to_vec(), again.clone(), again].into_iter().chain(last);
+    let bodies = [first.to_vec(), second, third].into_iter().chain(last);
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let clock = Clock::starting_at(UnixTime::from_secs_f64(1.7e9));
@@ -105,13 +106,18 @@ pub fn push(input: &[u8]) {
     });
 }
 
-/// Every digit is one higher, or some are.
+/// Every digit is one higher, or some are; a nine becomes one digit more.
 fn other_digits(body: &[u8], seed: u8) -> Vec<u8> {
-    let other = |(at, byte): (usize, &u8)| match byte {
-        b'0'..=b'8' if seed == 0 || (at * usize::from(seed)) % 7 < 3 => byte + 1,
-        byte => *byte,
-    };
-    body.iter().enumerate().map(other).collect()
+    let mut other = Vec::with_capacity(body.len());
+    for (at, byte) in body.iter().enumerate() {
+        match byte {
+            _ if seed != 0 && (at * usize::from(seed)) % 7 > 2 => other.push(*byte),
+            b'0'..=b'8' => other.push(byte + 1),
+            b'9' => other.extend(b"10"),
+            byte => other.push(*byte),
+        }
+    }
+    other
 }
 
 fn json_request(flags: u8, number: u32) -> Builder {

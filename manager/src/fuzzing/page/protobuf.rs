@@ -170,7 +170,8 @@ fn exemplars(name: &str, metric: &Metric) -> Vec<super::Exemplar> {
     counter.map(|exemplar| read("", of.clone(), exemplar)).into_iter().chain(of_buckets).collect()
 }
 
-fn samples(name: &str, metric: &Metric) -> Vec<Sample> {
+/// The samples of a metric, as a text page would have them.
+pub(crate) fn samples(name: &str, metric: &Metric) -> Vec<Sample> {
     let mut samples = Vec::new();
     let mut put = |suffix: &str, bound: Option<(&str, f64)>, value: f64| {
         let mut labels = pairs(&metric.label);

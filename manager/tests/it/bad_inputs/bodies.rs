@@ -2,6 +2,7 @@
 
 mod lines;
 mod parts;
+mod pushes;
 mod requests;
 
 use std::borrow::Cow;
@@ -20,12 +21,19 @@ const SHARD: u32 = 3;
 
 struct Row {
     what: &'static str,
+    method: &'static str,
+    path: Cow<'static, str>,
     headers: Vec<(&'static str, Cow<'static, str>)>,
     body: Vec<u8>,
     expected: Expected,
 }
 
 impl Row {
+    fn to(mut self, method: &'static str, path: impl Into<Cow<'static, str>>) -> Self {
+        (self.method, self.path) = (method, path.into());
+        self
+    }
+
     fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         self.headers.retain(|(known, _)| *known != name);
         self.headers.push((name, value.into()));
@@ -37,7 +45,8 @@ impl Row {
 fn raw(what: &'static str, body: impl Into<Vec<u8>>, expected: Expected) -> Row {
     let headers =
         vec![("content-type", "application/json".into()), ("x-instance-id", "row".into())];
-    Row { what, headers, body: body.into(), expected }
+    let (method, path) = ("POST", "/shard-metrics".into());
+    Row { what, method, path, headers, body: body.into(), expected }
 }
 
 /// Text of metrics, in JSON.
@@ -65,7 +74,8 @@ async fn start() -> Server {
 }
 
 async fn send(server: &Server, row: &Row) -> (u16, Value) {
-    let mut request = Client::new().post(format!("{}/shard-metrics", server.http));
+    let method = row.method.parse().unwrap();
+    let mut request = Client::new().request(method, format!("{}{}", server.http, row.path));
     for (name, value) in &row.headers {
         request = request.header(*name, value.as_ref());
     }
