@@ -7,6 +7,7 @@ mod error;
 pub(crate) mod fuzzing;
 mod posted;
 mod push;
+mod received;
 mod scrape;
 mod serve;
 mod shard_metrics;
@@ -37,6 +38,7 @@ use crate::{
     serve::Peer,
 };
 use error::HttpError;
+pub(crate) use received::Room;
 pub(crate) use serve::serve;
 
 /// Longest body of a POST, bytes: a shard at its limit of 5,000 series has about 1 MB of text.
@@ -49,6 +51,10 @@ pub(crate) const PARTS_AT_ONCE: usize = 2;
 /// size while it is read.
 pub(crate) const BODIES_AT_ONCE: usize = 8;
 
+/// What bodies that are not small may take at the same time while they come, wait and are read, bytes: each connection may
+/// have one of [`MAX_BODY_BYTES`].
+pub(crate) const BODY_BYTES_AT_ONCE: usize = 256 << 20;
+
 /// What every request needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Http {
@@ -59,6 +65,8 @@ pub(crate) struct Http {
     pub(crate) parts: Arc<Semaphore>,
     /// Bodies that may be read at the same time.
     pub(crate) bodies: Arc<Semaphore>,
+    /// What bodies on their way may take.
+    pub(crate) room: Arc<Room>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) rates: Arc<Rates>,

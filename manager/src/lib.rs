@@ -8,6 +8,9 @@
 //! [`Manager::build`] binds the sockets (port 0 works), [`Manager::run`] serves until it is told to stop. The
 //! [`registry`] is the one owner of what was counted; everything else converts on the way in or out.
 
+// What came from the network must not be able to end anything.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 mod access;
 mod admin;
 mod clip;
@@ -310,6 +313,7 @@ impl Kept {
             exposition: Arc::clone(exposition),
             parts: Arc::new(Semaphore::new(http::PARTS_AT_ONCE)),
             bodies: Arc::new(Semaphore::new(http::BODIES_AT_ONCE)),
+            room: Arc::new(http::Room::new(http::BODY_BYTES_AT_ONCE)),
             journal: Arc::clone(&sessions.journal),
             metrics: Arc::clone(&sessions.metrics),
             rates: Arc::clone(&self.rates),

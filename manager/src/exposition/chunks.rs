@@ -210,8 +210,14 @@ impl Chunks {
         Place::new(at, chunk.entries.len() - 1)
     }
 
+    /// The chunk that is being filled with series of a kind.
+    const fn filling(&mut self, hot: bool) -> &mut Option<usize> {
+        let [at_rest, changing] = &mut self.filling;
+        if hot { changing } else { at_rest }
+    }
+
     fn chunk_to_fill(&mut self, length: usize, hot: bool) -> usize {
-        let filling = self.filling[usize::from(hot)];
+        let filling = *self.filling(hot);
         let has_room =
             |at: &usize| self.chunks.get(*at).is_some_and(|c| c.text.len() + length <= FULL);
         if let Some(at) = filling.filter(has_room) {
@@ -228,7 +234,7 @@ impl Chunks {
                 Arc::make_mut(&mut chunk.text).reserve_exact(FULL);
             }
         }
-        self.filling[usize::from(hot)] = Some(at);
+        *self.filling(hot) = Some(at);
         at
     }
 
@@ -265,10 +271,10 @@ impl Chunks {
         if !is_small && !chunk.is_sparse() {
             return;
         }
-        if is_filling {
-            self.filling[usize::from(hot)] = None;
-        }
         let live = chunk.select(|_| true);
+        if is_filling {
+            *self.filling(hot) = None;
+        }
         self.move_entries(at, live, hot);
         if let Some(chunk) = self.chunks.get_mut(at) {
             *chunk = Chunk::default();

@@ -56,6 +56,11 @@ impl HttpBody for PageBody {
 pub(super) enum BodyError {
     #[error("the body did not come in time")]
     Late,
+    /// Of a long one.
+    #[error(
+        "the manager is busy with other bodies, and has no room for one this long; send it again later"
+    )]
+    Full,
     #[error(transparent)]
     Broken(#[from] hyper::Error),
 }

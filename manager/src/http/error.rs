@@ -27,7 +27,7 @@ const CHALLENGES: [&str; 2] = ["Bearer realm=\"shardmeter\"", "Basic realm=\"sha
 pub(super) struct HttpError {
     status: StatusCode,
     message: String,
-    /// Seconds after which the same may be taken, with 429.
+    /// Seconds after which the same may be taken, with 429 and 503.
     retry_after: u64,
 }
 
@@ -80,7 +80,7 @@ impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let body = Json(serde_json::json!({ "error": self.message }));
         match self.status {
-            StatusCode::TOO_MANY_REQUESTS => {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 let retry_after = self.retry_after.to_string();
                 (self.status, [(header::RETRY_AFTER, retry_after)], body).into_response()
             }
@@ -134,8 +134,14 @@ impl From<TooFast> for HttpError {
 
 impl From<BytesRejection> for HttpError {
     fn from(rejection: BytesRejection) -> Self {
-        if is_late(&rejection) {
-            return Self::new(StatusCode::REQUEST_TIMEOUT, BodyError::Late.to_string());
+        match given_up(&rejection) {
+            Some(late @ BodyError::Late) => {
+                return Self::new(StatusCode::REQUEST_TIMEOUT, late.to_string());
+            }
+            Some(full @ BodyError::Full) => {
+                return Self::new(StatusCode::SERVICE_UNAVAILABLE, full.to_string());
+            }
+            Some(BodyError::Broken(_)) | None => {}
         }
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             let message = format!("the body is over {MAX_BODY_BYTES} bytes");
@@ -145,11 +151,11 @@ impl From<BytesRejection> for HttpError {
     }
 }
 
-/// Whether a body was given up because it did not come.
-fn is_late(error: &(dyn Error + 'static)) -> bool {
+/// Why a body was given up, if it was.
+fn given_up<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e BodyError> {
     let mut causes =
         iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
-    causes.any(|cause| matches!(cause.downcast_ref(), Some(BodyError::Late)))
+    causes.find_map(|cause| cause.downcast_ref())
 }
 
 /// Refuses a body that does not say it is JSON.

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{Http, routes};
+use super::{Http, Room, routes};
 use crate::{
     access::Access,
     clock::{Clock, UnixTime},
@@ -202,6 +202,7 @@ impl Side {
             exposition: Arc::default(),
             parts: Arc::new(Semaphore::new(1)),
             bodies: Arc::new(Semaphore::new(1)),
+            room: Arc::new(Room::new(usize::MAX)),
             journal: Arc::new(MemoryOnly),
             metrics: METRICS.with(Arc::clone),
             rates: Arc::new(Rates::new(NonZeroU32::MAX)),

@@ -4,8 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    body::Bytes,
-    extract::rejection::BytesRejection,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -16,6 +14,7 @@ use super::{
     Http, MAX_BODY_BYTES,
     coding::{Broken, Coding},
     error::HttpError,
+    received::Received,
 };
 use crate::{
     ingest::{Identity, Post, ShardIds, Taken},
@@ -58,13 +57,12 @@ pub(super) async fn take(
     http: Http,
     headers: HeaderMap,
     route: Result<impl Route, HttpError>,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Received, HttpError>,
 ) -> Response {
     let metrics = Arc::clone(&http.metrics);
     let taken = match (route, body) {
         (Ok(route), Ok(body)) => take_body(http, headers, route, body).await,
-        (Err(error), _) => Err(error),
-        (_, Err(rejection)) => Err(rejection.into()),
+        (Err(error), _) | (_, Err(error)) => Err(error),
     };
     metrics.count_post(if taken.is_ok() { PostOutcome::Applied } else { PostOutcome::Refused });
     match taken {
@@ -80,7 +78,7 @@ async fn take_body(
     http: Http,
     headers: HeaderMap,
     route: impl Route,
-    mut body: Bytes,
+    Received { bytes: mut body, weight }: Received,
 ) -> Result<Taken, HttpError> {
     let mut coding = Coding::of(&headers)?;
     // Before anything of it costs much.
@@ -107,7 +105,7 @@ async fn take_body(
     let turn = Arc::clone(&http.bodies).acquire_owned().await;
     let turn = turn.map_err(|_| HttpError::failed("waiting to take the body"))?;
     let taking = move || {
-        let _turn = turn;
+        let _kept = (turn, weight);
         let body = coding.unpack(&body, MAX_BODY_BYTES)?;
         if !counted {
             count(&http, &route, &body)?;

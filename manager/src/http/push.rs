@@ -4,8 +4,7 @@ mod path;
 
 use axum::{
     Json,
-    body::Bytes,
-    extract::{RawQuery, State, rejection::BytesRejection},
+    extract::{RawQuery, State},
     http::{HeaderMap, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
@@ -15,6 +14,7 @@ use super::{
     Http,
     error::HttpError,
     posted::{self, Route},
+    received::Received,
 };
 use crate::{
     ingest::{self, Group, Identity, Post, ShardIds, Taken, Text},
@@ -32,7 +32,7 @@ pub(super) async fn take(
     State(http): State<Http>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Received, HttpError>,
 ) -> Response {
     let addressed = || {
         let format = Format::of(&headers)?;
@@ -48,7 +48,7 @@ pub(super) async fn take_group(
     method: Method,
     uri: Uri,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Received, HttpError>,
 ) -> Response {
     let scope = if method == Method::PUT { Scope::Everything } else { Scope::NamedFamilies };
     let addressed = || {

@@ -1,11 +1,6 @@
 //! `POST /shard-metrics`: what bots in other languages send.
 
-use axum::{
-    body::Bytes,
-    extract::{State, rejection::BytesRejection},
-    http::HeaderMap,
-    response::Response,
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -13,13 +8,14 @@ use super::{
     Http,
     error::{self, HttpError},
     posted::{self, Route, post},
+    received::Received,
 };
 use crate::ingest::{IngestError, ShardIds, Taken, Text};
 
 pub(super) async fn take(
     State(http): State<Http>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Received, HttpError>,
 ) -> Response {
     let route = error::expect_json(&headers).map(|()| InJson);
     posted::take(http, headers, route, body).await

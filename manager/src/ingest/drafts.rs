@@ -133,6 +133,7 @@ impl<'a> Drafts<'a> {
     }
 
     /// The family of this name, which it may be the first to hear of.
+    #[expect(clippy::indexing_slicing, reason = "what has a name is there, and stays")]
     pub(super) fn named(&mut self, name: &str) -> &mut Draft {
         let next = self.families.len();
         let at = *self.by_name.entry_ref(name).or_insert(next);
@@ -160,8 +161,10 @@ impl<'a> Drafts<'a> {
         if self.by_name.contains_key(&samples) {
             return Err(AssembleProblem::Taken(samples));
         }
-        self.by_name.insert(samples.clone(), at);
-        self.families[at].name = samples;
+        if let Some(family) = self.families.get_mut(at) {
+            family.name.clone_from(&samples);
+        }
+        self.by_name.insert(samples, at);
         Ok(())
     }
 
@@ -228,6 +231,7 @@ impl<'a> Drafts<'a> {
 
 impl Draft {
     /// The series of a shard with these labels, which begins at `place` if it is new.
+    #[expect(clippy::indexing_slicing, reason = "what has labels is there, and stays")]
     pub(super) fn series(
         &mut self,
         shard_id: u32,

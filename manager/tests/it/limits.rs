@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tonic::{
@@ -240,4 +241,62 @@ async fn every_way_in_counts_for_its_shard() {
         assert!(refused > 0, "{method} {path} {kind} {} bytes", body.len());
         server.stop().await;
     }
+}
+
+/// Sends 7 MiB of a body of 8, for as long as it is listened to, and waits for an answer.
+async fn post_most(to: SocketAddr, shard: usize) -> String {
+    let (mut from, mut to) = connect(1, to).await.unwrap().into_split();
+    let head = format!(
+        "POST /metrics?shard_id={shard} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n",
+        8 << 20
+    );
+    let send = async {
+        to.write_all(head.as_bytes()).await?;
+        to.write_all(&vec![b'\n'; 7 << 20]).await
+    };
+    let hear = async {
+        let mut said = Vec::new();
+        while !said.ends_with(b"}") {
+            if !matches!(from.read_buf(&mut said).await, Ok(1..)) {
+                break;
+            }
+        }
+        String::from_utf8(said).unwrap()
+    };
+    // Whoever is refused cannot send all of it.
+    tokio::join!(send, hear).1
+}
+
+/// Long bodies that do not end take no more than the manager has for them, and nothing of what small ones need.
+#[tokio::test]
+async fn long_bodies_have_a_limit_together() {
+    let server = Server::start().await;
+    let mut posts: JoinSet<String> =
+        (0..40).map(|shard| post_most(server.http_addr, shard)).collect();
+    // 256 MiB are enough for 37 of them.
+    for _ in 0..3 {
+        let refused = timeout(PROMPT, posts.join_next()).await.expect("all are kept");
+        let refused = refused.unwrap().unwrap();
+        assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+        assert!(refused.contains("\r\nretry-after: 30\r\n"), "{refused}");
+        assert!(refused.contains("busy with other bodies"), "{refused}");
+    }
+    let client = reqwest::Client::new();
+    let url = format!("{}/metrics?shard_id=50", server.http);
+    let small = client.post(&url).body("a 1\n").send().await.unwrap();
+    assert_eq!(small.status(), 200);
+    assert!(posts.len() > 30, "{} are left", posts.len());
+    posts.shutdown().await;
+    // The manager may take a moment to see that they are gone.
+    let deadline = Instant::now() + PROMPT;
+    loop {
+        let large = format!("a 2\n{}", "\n".repeat(7 << 20));
+        match client.post(&url).body(large).send().await {
+            Ok(answer) if answer.status() == 200 => break,
+            other => assert!(Instant::now() < deadline, "{other:?}"),
+        }
+        sleep(std::time::Duration::from_millis(20)).await;
+    }
+    server.wait_for("a{shard_id=\"50\"} 2").await;
+    server.stop().await;
 }

@@ -106,19 +106,18 @@ pub(super) fn read_header(bytes: &[u8], number: u64) -> Header {
     if header.iter().all(|&byte| byte == 0) {
         return Header::Torn;
     }
-    let word = |at: usize| {
-        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-    };
-    if header[..8] != MAGIC || word(24) != crc32fast::hash(&header[..24]) {
+    let [_, _, version, kind, _, _, crc] = header.as_chunks().0 else { return Header::Invalid };
+    let [version, kind, crc] = [version, kind, crc].map(|word| u32::from_le_bytes(*word));
+    if header[..8] != MAGIC || crc != crc32fast::hash(&header[..24]) {
         return Header::Invalid;
     }
-    if word(8) != VERSION {
-        return Header::Version(word(8));
+    if version != VERSION {
+        return Header::Version(version);
     }
     if header[16..24] != number.to_le_bytes() {
         return Header::Invalid;
     }
-    match word(12) {
+    match kind {
         0 => Header::Valid(Kind::Start),
         1 => Header::Valid(Kind::Checkpoint),
         2 => Header::Valid(Kind::Healing),

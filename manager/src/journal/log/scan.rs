@@ -61,6 +61,7 @@ pub(super) fn scan(
         if buffer.len() < size {
             buffer.resize(size, 0);
         }
+        #[expect(clippy::indexing_slicing, reason = "it has just been made that long")]
         let payload = &mut buffer[..size];
         file.read_exact(payload)?;
         if format::crc(length, payload) != crc {
@@ -105,7 +106,7 @@ fn only_zeros(file: &mut impl Read) -> io::Result<bool> {
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(true),
-            read if buffer[..read].iter().any(|&byte| byte != 0) => return Ok(false),
+            read if buffer.iter().take(read).any(|&byte| byte != 0) => return Ok(false),
             _ => {}
         }
     }
