@@ -61,7 +61,7 @@ use metrics::{Dropped, Metrics};
 use rates::Rates;
 use registry::{Registry, Settings};
 use serve::{Door, Places};
-use session::Sessions;
+use session::{Room, Sessions};
 use tls::{Protocol, Tls};
 
 /// How long requests in flight may take after a shutdown began; `docker stop` kills after 10 s.
@@ -169,6 +169,7 @@ impl Manager {
                 limits.streams_per_peer.get(),
             ),
             rates: Arc::new(Rates::new(limits.frames_per_second)),
+            snapshots: Room::default(),
             fleet: config.fleet,
             report_interval: config.report_interval,
             idle_gap: config.stale_after,

@@ -30,6 +30,7 @@ use crate::{
     },
     serve::{Peer, Places},
 };
+pub(crate) use snapshot::Room;
 use snapshot::{Assembly, Part};
 
 /// Answers waiting to be written to one stream. One frame is in flight, so more than a few mean a peer that does not
@@ -59,6 +60,8 @@ pub(crate) struct Sessions {
     /// For the streams that may be open.
     pub(crate) places: Arc<Places>,
     pub(crate) rates: Arc<Rates>,
+    /// For snapshots that come in parts.
+    pub(crate) snapshots: Room,
     /// The fleet that senders may state; `None`: any.
     pub(crate) fleet: Option<String>,
     /// Told to shards.
@@ -364,7 +367,7 @@ impl Reporting {
         } else if self.resyncing {
             return Ok(Next::Silence);
         }
-        match Assembly::add(self.snapshot.take(), part)? {
+        match Assembly::add(self.snapshot.take(), part, &sessions.snapshots)? {
             Part::More(assembly) => {
                 self.snapshot = Some(assembly);
                 Ok(Next::Silence)

@@ -181,6 +181,7 @@ mod tests {
         struct Held(Arc<()>);
         impl AsRef<[u8]> for Held {
             fn as_ref(&self) -> &[u8] {
+                assert!(Arc::strong_count(&self.0) > 0);
                 b"x"
             }
         }

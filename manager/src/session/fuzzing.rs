@@ -61,6 +61,7 @@ pub fn frames(input: &[u8]) {
         }),
         places: Places::new("Report streams", STREAMS, STREAMS),
         rates: Arc::new(Rates::new(NonZeroU32::MAX)),
+        snapshots: Room::default(),
         fleet: None,
         report_interval: Duration::from_secs(10),
         idle_gap: Duration::from_secs(30),
