@@ -191,13 +191,18 @@ pub(crate) fn samples(name: &str, metric: &Metric) -> Vec<Sample> {
     }
     if let Some(histogram) = &metric.histogram {
         for part in &histogram.bucket {
-            let count = part.count as f64 + part.count_float;
+            let count = count(part.count, part.count_float);
             put("_bucket", Some(("le", part.bound)), count);
         }
         put("_sum", None, histogram.sum);
-        put("_count", None, histogram.count as f64 + histogram.count_float);
+        put("_count", None, count(histogram.count, histogram.count_float));
     }
     samples
+}
+
+/// The fraction overrides the whole number, if it says something.
+fn count(whole: u64, fraction: f64) -> f64 {
+    if fraction > 0.0 { fraction } else { whole as f64 }
 }
 
 /// A bound as the text formats have it.
