@@ -299,3 +299,62 @@ fn no_bucket_of_all_shards_falls_when_one_gets_other_bounds() {
     say(1, 4, 2.0, 1.0);
     assert_eq!(shown(), [2.0, 22.0, 22.0, 22.0]);
 }
+
+/// Parts of a family that began anew are not those of the one before it.
+#[test]
+fn a_family_that_begins_anew_counts_what_living_instances_counted() {
+    let rule = |labels: &str| {
+        rules(&format!(
+            "[[rules]]\nfamily = \"x_total\"\ntype = \"counter\"\ndrop_labels = [{labels}]\n"
+        ))
+    };
+    let body = |count: f64| [family(COUNTER, "x_total", &[(&[("l", "a"), ("m", "b")], &[count])])];
+    let mut changes = Vec::new();
+    for (run, labels, shown) in [
+        (1.0, "\"l\"", "m=\"b\""),
+        (2.0, "\"l\", \"m\"", ""),
+        (3.0, "\"m\"", "l=\"a\""),
+        (4.0, "\"l\"", "m=\"b\""),
+    ] {
+        let registry = Registry::with_rules(Settings::default(), [], rule(labels));
+        changes.drain(..).for_each(|change| registry.restore(change).unwrap());
+        assert_eq!(registry.apply_rules(), usize::from(run > 1.0));
+        post(&registry, named("a"), &body(run * 10.0), at(0)).unwrap();
+        let key = format!("x_total{{{shown}}}@0");
+        assert_eq!(exposed(&registry, at(0)), BTreeMap::from([(key, vec![run * 10.0])]));
+        changes = overflow::checkpoint(&registry);
+    }
+}
+
+#[test]
+fn families_that_nobody_has_any_more_are_freed_with_their_shard() {
+    let registry = registry();
+    let gauges = |of: &str, n: usize| -> Vec<_> {
+        (0..n).map(|n| family(GAUGE, &format!("{of}{n}"), &[(&[], &[1.0])])).collect()
+    };
+    let send = |shard_id, families: &[ReportedFamily], now| {
+        // Another each time: who was forgotten while silent cannot return.
+        let sender = named(&format!("{now:?}"));
+        let report = Report { shard_id, ..report(sender, families) };
+        match registry.report(&[report], now).unwrap().remove(0) {
+            Outcome::Applied(applied) => applied,
+            other => panic!("{other:?}"),
+        }
+    };
+    send(1, &[family(GAUGE, "shared", &[(&[], &[1.0])])], at(0));
+    let mut now = at(0);
+    for round in 0..3 {
+        // As many as a shard may bring.
+        let mut brought = 0;
+        while brought < MAX_FAMILIES_OF_SHARD {
+            let of = format!("r{round}_{brought}_");
+            let applied = send(0, &gauges(&of, 5_000), now);
+            brought += 5_000;
+            assert_eq!(applied.rejected.len(), 0, "{:?}", applied.rejected.first());
+            now = now + Duration::from_secs(STALE);
+            registry.forget(0, now).unwrap();
+        }
+    }
+    assert_eq!(send(1, &[family(COUNTER, "r0_0_1", &[(&[], &[1.0])])], now).samples, 1);
+    assert!(exposed(&registry, now).contains_key("shared{}@1"));
+}
