@@ -164,7 +164,7 @@ fn put(
 }
 
 /// The difference between what both make of a body, if there is one.
-fn difference(ours: &(Parsed, bool), theirs: &Parsed) -> Option<Difference> {
+fn difference(body: &str, ours: &(Parsed, bool), theirs: &Parsed) -> Option<Difference> {
     let differs = |manager, says: &str| Some(Difference { manager, says: says.to_owned() });
     let (ours, complete) = ours;
     match (ours, theirs) {
@@ -183,9 +183,18 @@ fn difference(ours: &(Parsed, bool), theirs: &Parsed) -> Option<Difference> {
             // What was rejected in part is for other tests.
             let fewer = theirs.iter().find(|(key, _)| *complete && !ours.contains_key(*key));
             let (key, _) = more.or(fewer)?;
+            if is_openmetrics(body) && has_value_at_brace(body) {
+                return differs(Side::Values, "a value right behind a brace");
+            }
             differs(Side::Values, &format!("{key:?}: {:?}, {:?}", ours.get(key), theirs.get(key)))
         }
     }
+}
+
+/// Whether a number follows a closing brace without a blank.
+fn has_value_at_brace(body: &str) -> bool {
+    let begins_number = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    body.split('}').skip(1).any(|behind| behind.starts_with(begins_number))
 }
 
 /// 2,000 bodies; as many as `BODIES` says, of the numbers of `SEED`.
@@ -197,7 +206,7 @@ fn bodies_are_read_as_python_reads_them() {
     for _ in 0..variable("BODIES").unwrap_or(2_000) {
         let body = generated::body(rng);
         let (ours, theirs) = (ours(&body), python.parse(&body));
-        match (&ours.0, difference(&ours, &theirs)) {
+        match (&ours.0, difference(&body, &ours, &theirs)) {
             (Parsed::Samples(_), None) => taken += 1,
             (Parsed::Refused(_), None) => refused += 1,
             (_, Some(difference)) if is_known(&difference) => {}
@@ -221,7 +230,7 @@ fn every_difference_occurs() {
         .iter()
         .filter_map(|row| {
             let (ours, theirs) = (ours(row.example), python.parse(row.example));
-            let difference = difference(&ours, &theirs);
+            let difference = difference(row.example, &ours, &theirs);
             let is_so = difference.as_ref().is_some_and(|difference| row.is_of(difference));
             (!is_so).then_some((row.example, ours, theirs))
         })

@@ -316,5 +316,10 @@ pub(super) const DIFFERENCES: &[Row] = &[
         "{\"b.c\"} 1\n# EOF\n",
         "names beyond the legacy rule need no TYPE either",
     ),
-    row(Values, "}", "a{}15\n# EOF\n", "Python passes over the letter behind the brace"),
+    row(
+        Values,
+        "a value right behind a brace",
+        "a{}15\n# EOF\n",
+        "Python passes over the letter behind the brace",
+    ),
 ];
