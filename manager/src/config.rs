@@ -37,7 +37,7 @@ pub struct Config {
     /// a page of counters has two thirds more lines. Protobuf pages always say it, at no such cost
     #[arg(long, env = "SHARDMETER_OPENMETRICS_CREATED", value_parser = clap::builder::BoolishValueParser::new())]
     pub openmetrics_created: bool,
-    /// A TOML file with [limits] and [[rules]]
+    /// A TOML file with limits and rules
     #[arg(long, env = "SHARDMETER_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Who may do what.

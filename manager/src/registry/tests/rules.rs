@@ -356,5 +356,10 @@ fn families_that_nobody_has_any_more_are_freed_with_their_shard() {
         }
     }
     assert_eq!(send(1, &[family(COUNTER, "r0_0_1", &[(&[], &[1.0])])], now).samples, 1);
-    assert!(exposed(&registry, now).contains_key("shared{}@1"));
+    // What somebody has stays, also if it is silent.
+    let other = [family(COUNTER, "shared", &[(&[], &[1.0])])];
+    assert_eq!(
+        send(1, &other, now + Duration::from_secs(1)).rejected[0].reason,
+        Reason::TypeConflict
+    );
 }
