@@ -202,7 +202,8 @@ fn utf8(body: &[u8]) -> Result<&str, HttpError> {
 
 /// A body that says it is OpenMetrics is whole if its last line says so.
 fn expect_eof(body: &[u8]) -> Result<(), HttpError> {
-    if body.trim_ascii_end().ends_with(b"# EOF") {
+    let last = body.trim_ascii_end().rsplit(|byte| *byte == b'\n').next();
+    if last == Some(b"# EOF") {
         return Ok(());
     }
     let message = "metrics: an OpenMetrics body ends in # EOF, and this does not; was it cut?";

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use hashbrown::HashSet;
+
 use super::{
     Body, IngestError, PROCESS_START, ValueAt,
     drafts::{AssembleError, AssembleProblem, Drafts, Value},
@@ -17,7 +19,14 @@ use crate::{
 /// Reads a body into `drafts`, of which there are none yet.
 pub(super) fn assemble(body: &str, drafts: Drafts<'_>) -> Result<Body, IngestError> {
     let syntax = Syntax::of(body);
-    let mut assembly = Assembly { body, syntax, drafts, values: Vec::new(), process_start: None };
+    let mut assembly = Assembly {
+        body,
+        syntax,
+        drafts,
+        gauge_buckets: HashSet::new(),
+        values: Vec::new(),
+        process_start: None,
+    };
     for line in text::lines(body, syntax) {
         let (number, line) = line?;
         let name = match &line {
@@ -46,6 +55,8 @@ struct Assembly<'a> {
     body: &'a str,
     syntax: Syntax,
     drafts: Drafts<'a>,
+    /// Families that are buckets of gauge histograms: in the body they may have exemplars.
+    gauge_buckets: HashSet<String>,
     /// Of each sample; the series are known once all samples are.
     values: Vec<ValueAt>,
     process_start: Option<f64>,
@@ -84,9 +95,12 @@ impl Assembly<'_> {
                 self.declare(name, kind)?;
                 self.drafts.rename(name, format!("{name}{suffix}"))
             }
-            Kind::GaugeHistogram => ["_bucket", "_gsum", "_gcount"]
-                .iter()
-                .try_for_each(|of| self.declare(&format!("{name}{of}"), MetricType::Gauge)),
+            Kind::GaugeHistogram => {
+                self.gauge_buckets.insert(format!("{name}_bucket"));
+                ["_bucket", "_gsum", "_gcount"]
+                    .iter()
+                    .try_for_each(|of| self.declare(&format!("{name}{of}"), MetricType::Gauge))
+            }
         }
     }
 
@@ -129,15 +143,17 @@ impl Assembly<'_> {
         let of_series = of_series.filter(|(at, _)| Some(*at) != bound_at);
         let of_series = of_series.map(|(_, (name, value))| (name.as_ref(), value.as_ref()));
         let (shard_id, labels) = self.drafts.identify(of_series, bound_label)?;
-        if sample.exemplar.is_some() && !has_exemplars(kind, part) {
-            return Err(AssembleProblem::Exemplar);
-        }
+        let exemplar = match &sample.exemplar {
+            Some(said) if has_exemplars(kind, part) => Some(exemplar(said)),
+            // Gauges have nowhere to keep one.
+            Some(_) if !self.gauge_buckets.contains(name) => return Err(AssembleProblem::Exemplar),
+            _ => None,
+        };
         if part == Part::Created {
             return Ok(());
         }
         let value = Value { number: sample.value, sample: number };
         let series = self.drafts.named(name).series(shard_id, labels, BodyPlace::Line(line));
-        let exemplar = sample.exemplar.as_ref().map(exemplar);
         series.exemplars.extend(exemplar.map(|exemplar| (bound.unwrap_or(0.0), exemplar)));
         let slot = match part {
             Part::Plain => &mut series.plain,

@@ -86,12 +86,20 @@ impl Types {
         self.kinds.insert(name, kind);
     }
 
+    /// Whether a family of text format 0.0.4 has a gauge that says when it began.
+    fn has_created(&self, stem: &str) -> bool {
+        let kind = |name: &str| self.kinds.get(name).copied();
+        matches!(kind(stem), Some("histogram" | "summary"))
+            || kind(&format!("{stem}_total")) == Some("counter")
+    }
+
     /// Family and type of a sample; `None` of one that says since when.
     fn family(&self, name: &str) -> Option<(String, &'static str)> {
-        if let Some(kind) = self.kinds.get(name) {
-            return Some((name.to_owned(), kind));
-        }
         let (stem, suffix) = name.rsplit_once('_').unwrap_or((name, ""));
+        if let Some(kind) = self.kinds.get(name) {
+            let is_created = !self.is_openmetrics && suffix == "created" && *kind == "gauge";
+            return (!is_created || !self.has_created(stem)).then(|| (name.to_owned(), *kind));
+        }
         match (self.kinds.get(stem).copied(), suffix) {
             (Some("histogram"), "bucket" | "sum" | "count") => Some((stem.to_owned(), "histogram")),
             (Some("summary"), "sum" | "count") => Some((stem.to_owned(), "summary")),

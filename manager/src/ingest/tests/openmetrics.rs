@@ -154,6 +154,18 @@ const GOOD: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "exemplars of gauge histograms are passed over",
+        "# TYPE gh gaugehistogram\ngh_bucket{le=\"+Inf\"} 2 # {a=\"b\"} 1 5\ngh_gcount 2\ngh_gsum 3\n",
+        &[
+            "# TYPE gh_bucket gauge",
+            "gh_bucket{shard_id=\"3\",le=\"+Inf\"} 2",
+            "# TYPE gh_gcount gauge",
+            "gh_gcount{shard_id=\"3\"} 2",
+            "# TYPE gh_gsum gauge",
+            "gh_gsum{shard_id=\"3\"} 3",
+        ],
+    ),
+    (
         "HELP escapes the double quote too",
         "# HELP a q\\\"b\\\\n\\n\n# TYPE a gauge\na 1\n",
         &["# HELP a q\\\"b\\\\n\\n", "# TYPE a gauge", "a{shard_id=\"3\"} 1"],

@@ -122,12 +122,6 @@ pub(super) const DIFFERENCES: &[Row] = &[
     row(Refuses, "is no metric type", "# TYPE a gaugehistogram\n", FORMAT),
     row(Refuses, "that ends in # EOF", "a_total 1 # {} 1 5\n", FORMAT),
     row(Refuses, "something follows # EOF", "# EOF\na 1\n", FORMAT),
-    row(
-        Refuses,
-        "only counters and buckets of histograms have some",
-        "# TYPE a gaugehistogram\na_bucket{le=\"+Inf\"} 1 # {} 1\na_gcount 1\na_gsum 1\n# EOF\n",
-        "gauge histograms become gauges, and those have no exemplars",
-    ),
     // OpenMetrics: what Python demands beyond what can be understood.
     row(
         Takes,

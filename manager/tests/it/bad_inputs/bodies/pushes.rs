@@ -44,6 +44,7 @@ async fn bodies_of_metrics_alone() {
         pushed("broken UTF-8", TEXT, b"a{b=\"\xff\"} 1", Refused(400, "metrics: byte 5 is not of UTF-8 text")),
         pushed("UTF-16", TEXT, b"a\0 \x001\0", Refused(400, "is no metric name")),
         pushed("OpenMetrics without an end", OPENMETRICS, b"a 1\n", Refused(400, "ends in # EOF, and this does not; was it cut?")),
+        pushed("OpenMetrics that was cut in a line", OPENMETRICS, b"a 1\n# HELP b x # EOF", Refused(400, "was it cut?")),
         pushed("OpenMetrics that was cut", OPENMETRICS, b"a 1\n# EO", Refused(400, "ends in # EOF, and this does not; was it cut?")),
         protobuf("text as messages", b"a 1\n", "metrics: message 1, at byte 0: it says it has 97 bytes, but 3 are left; was the body cut?"),
         protobuf("a message that was cut", b"\x09\x0a\x03abc", "metrics: message 1, at byte 0: it says it has 9 bytes, but 5 are left"),
