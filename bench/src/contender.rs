@@ -78,10 +78,11 @@ impl Contender {
                     (Beside::Scrapes, _) => {
                         scraping(&self.scraper, cost(cpu, paced)).await.map(Some)
                     }
-                    (Beside::Flood, Some(addr)) => {
+                    // The floor answers every part of a snapshot: that is no flood as the manager has it.
+                    (Beside::Flood, Some(addr)) if self.who != Who::Floor => {
                         flooded(addr, shards, untimed(paced)).await.map(Some)
                     }
-                    (Beside::Flood, None) => Ok(None),
+                    (Beside::Flood, _) => Ok(None),
                 }
             }
             _ => Ok(None),
