@@ -1,0 +1,7 @@
+//! Routes.
+
+use axum::{Router, routing::get};
+
+pub(crate) fn router() -> Router {
+    Router::new().route("/healthz", get(async || "ok\n"))
+}
