@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use futures_util::Stream;
+use shardmeter_access::{Access, Denied, Peer, Role};
 use shardmeter_proto::{
     FILE_DESCRIPTOR_SET,
     v1::{
@@ -19,10 +20,8 @@ use tonic::{
 };
 
 use crate::{
-    access::{Access, Denied, Role},
     admin,
     registry::Forgotten,
-    serve::Peer,
     session::{MAX_MESSAGE_BYTES, Sessions, Telemetry},
 };
 
@@ -64,7 +63,7 @@ where
         let access = Arc::clone(access);
         move |call: Request<()>| {
             let peer = call.extensions().get::<Peer>();
-            access.check(role, call.metadata().as_ref(), peer)?;
+            access.check(role, call.metadata().as_ref(), peer).map_err(denied)?;
             Ok(call)
         }
     };
@@ -86,14 +85,12 @@ where
         .map_err(io::Error::other)
 }
 
-impl From<Denied> for Status {
-    fn from(denied: Denied) -> Self {
-        let message = denied.to_string();
-        if denied.wants_token() {
-            Self::unauthenticated(message)
-        } else {
-            Self::permission_denied(message)
-        }
+fn denied(denied: Denied) -> Status {
+    let message = denied.to_string();
+    if denied.wants_token() {
+        Status::unauthenticated(message)
+    } else {
+        Status::permission_denied(message)
     }
 }
 

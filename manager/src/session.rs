@@ -10,6 +10,7 @@ mod snapshot;
 
 use std::{sync::Arc, time::Duration};
 
+use shardmeter_access::{Peer, Places};
 use shardmeter_proto::v1::{
     self, ReportRequest, ReportResponse, report_request::Message as Said,
     report_response::Message as Answer, telemetry_service_server::TelemetryService,
@@ -24,11 +25,10 @@ use crate::{
     clock::Clock,
     journal::Journal,
     metrics::{FrameOutcome, Metrics},
-    rates::{Rate, Rates, TooFast},
+    rates::{self, Rate, Rates, TooFast},
     registry::{
         AttachError, Attached, DefineError, Frame, FrameError, FrameKind, Outcome, Registry, Writer,
     },
-    serve::{Peer, Places},
 };
 pub(crate) use snapshot::Room;
 use snapshot::{Assembly, Part};
@@ -457,7 +457,7 @@ fn defines_series(said: &Said) -> bool {
 const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 fn too_fast(too_fast: TooFast) -> Status {
-    let mut status = Status::resource_exhausted(too_fast.to_string());
+    let mut status = Status::resource_exhausted(rates::refusal(&too_fast));
     let wait = too_fast.retry_after.as_millis().saturating_add(1);
     // Digits fit any metadata.
     if let Ok(wait) = wait.to_string().parse() {
