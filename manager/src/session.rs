@@ -484,4 +484,4 @@ fn refusal(error: FrameError) -> Status {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -18,7 +18,7 @@ use crate::{
 
 const STALE_AFTER: Duration = Duration::from_secs(30);
 
-fn sessions() -> Arc<Sessions> {
+pub(crate) fn sessions() -> Arc<Sessions> {
     sessions_of(None)
 }
 
