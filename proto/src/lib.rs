@@ -2,10 +2,13 @@
 //!
 //! The contract itself is in `proto/shardmeter/telemetry/v1/`: `telemetry.proto` is what shards speak, `fleet.proto` what
 //! people and services ask; their comments are the manual. This crate holds the code generated from both and the few rules
-//! that both ends apply alike, so that they cannot drift apart.
+//! that both ends apply alike, so that they cannot drift apart. With feature `events` also what shards and the api say to
+//! each other over Redis.
 //!
 //! The generated code is checked in: a build needs no protoc. `tests/generated.rs` generates it anew and compares.
 
+#[cfg(feature = "events")]
+pub mod events;
 pub mod rules;
 
 /// Generated types of package `shardmeter.telemetry.v1`.
