@@ -484,4 +484,4 @@ fn refusal(error: FrameError) -> Status {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -18,7 +18,7 @@ use crate::{
 
 const STALE_AFTER: Duration = Duration::from_secs(30);
 
-pub(crate) fn sessions() -> Arc<Sessions> {
+fn sessions() -> Arc<Sessions> {
     sessions_of(None)
 }
 

@@ -1,10 +1,34 @@
+use std::{num::NonZeroU32, time::Duration};
+
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::*;
 use crate::{
-    registry::{InstanceKey, Report, Scope},
-    session::tests::sessions,
+    clock::Clock,
+    journal::MemoryOnly,
+    metrics::Metrics,
+    rates::Rates,
+    registry::{InstanceKey, Registry, Report, Scope, Settings},
+    serve::Places,
+    session::Room,
 };
+
+fn sessions() -> Arc<Sessions> {
+    Arc::new(Sessions {
+        registry: Arc::new(Registry::new(Settings::default(), [])),
+        journal: Arc::new(MemoryOnly),
+        metrics: Arc::new(Metrics::new().unwrap()),
+        clock: Clock::new(),
+        places: Places::new("Report streams", 1, 1),
+        rates: Arc::new(Rates::new(NonZeroU32::MAX)),
+        snapshots: Room::default(),
+        fleet: None,
+        report_interval: Duration::from_secs(10),
+        idle_gap: Duration::from_secs(30),
+        shutdown: CancellationToken::new(),
+    })
+}
 
 #[tokio::test]
 async fn shards_are_listed_as_the_registry_has_them() {
