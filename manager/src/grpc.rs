@@ -1,4 +1,6 @@
-//! The gRPC port: telemetry, admin, health, reflection.
+//! The gRPC port: telemetry, fleet, admin, health, reflection.
+
+mod fleet;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -9,6 +11,7 @@ use shardmeter_proto::{
     v1::{
         ForgetShardRequest, ForgetShardResponse,
         admin_service_server::{AdminService, AdminServiceServer},
+        fleet_service_server::FleetServiceServer,
         telemetry_service_server::TelemetryServiceServer,
     },
 };
@@ -24,6 +27,7 @@ use crate::{
     registry::Forgotten,
     session::{MAX_MESSAGE_BYTES, Sessions, Telemetry},
 };
+use fleet::Fleet;
 
 /// Ping a silent peer after this long, and give it up after [`KEEPALIVE_TIMEOUT`] more: a half-open connection is noticed
 /// within 20 s (design section 3).
@@ -52,6 +56,7 @@ where
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<TelemetryServiceServer<Telemetry>>().await;
     let admin = AdminServiceServer::new(Admin(Arc::clone(&sessions)));
+    let fleet = FleetServiceServer::new(Fleet::new(Arc::clone(&sessions)));
     let telemetry = TelemetryServiceServer::new(Telemetry(sessions))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let describe = || {
@@ -78,6 +83,7 @@ where
         .add_service(health)
         .add_service(InterceptedService::new(reflection, only(Role::View)))
         .add_service(InterceptedService::new(old_reflection, only(Role::View)))
+        .add_service(InterceptedService::new(fleet, only(Role::View)))
         .add_service(InterceptedService::new(telemetry, only(Role::Ingest)))
         .add_service(InterceptedService::new(admin, only(Role::Admin)))
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
