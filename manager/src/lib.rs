@@ -61,7 +61,7 @@ use metrics::{Dropped, Metrics};
 use rates::Rates;
 use registry::{Registry, Settings};
 use serve::{Door, Places};
-use session::{Room, Sessions};
+use session::{Room, Sessions, Turns};
 use tls::{Protocol, Tls};
 
 /// How long requests in flight may take after a shutdown began; `docker stop` kills after 10 s.
@@ -170,6 +170,7 @@ impl Manager {
             ),
             rates: Arc::new(Rates::new(limits.frames_per_second)),
             snapshots: Room::default(),
+            long: Turns::default(),
             fleet: config.fleet,
             report_interval: config.report_interval,
             idle_gap: config.stale_after,
