@@ -1,5 +1,6 @@
 use std::{num::NonZeroU32, time::Duration};
 
+use shardmeter_access::Places;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
@@ -10,8 +11,7 @@ use crate::{
     metrics::Metrics,
     rates::Rates,
     registry::{InstanceKey, Registry, Report, Scope, Settings},
-    serve::Places,
-    session::Room,
+    session::{Room, Turns},
 };
 
 fn sessions() -> Arc<Sessions> {
@@ -23,6 +23,7 @@ fn sessions() -> Arc<Sessions> {
         places: Places::new("Report streams", 1, 1),
         rates: Arc::new(Rates::new(NonZeroU32::MAX)),
         snapshots: Room::default(),
+        long: Turns::default(),
         fleet: None,
         report_interval: Duration::from_secs(10),
         idle_gap: Duration::from_secs(30),
