@@ -2,12 +2,20 @@
 
 use std::net::SocketAddr;
 
+use shardmeter_process::HealthAddr;
+
 /// Flags of the api; each has an environment variable.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
     /// Where HTTP listens
     #[arg(long = "addr", env = "API_ADDR", default_value = "127.0.0.1:3000")]
     pub addr: SocketAddr,
+}
+
+impl shardmeter_process::Configuration for Config {
+    fn health_addr(&self) -> Option<HealthAddr> {
+        Some(HealthAddr { addr: self.addr, tls: false })
+    }
 }
 
 impl Default for Config {

@@ -16,6 +16,7 @@ pub use self::build::BuildError;
 use crate::{
     commands::ANSWER_DEADLINE,
     config::Config,
+    health::Health,
     shard::{FatalClose, ShardTask, Shared},
 };
 
@@ -60,6 +61,8 @@ pub struct Bot {
     shared: Shared,
     /// Publishes on Redis; ends with the last publisher.
     publisher: Option<JoinHandle<()>>,
+    /// Says whether it is connected.
+    health: Option<Health>,
     /// Asks Discord for the identifies left.
     _refresh: AbortOnDropHandle<()>,
 }
@@ -81,6 +84,7 @@ impl Bot {
     ///
     /// An error is what reconnecting cannot cure; the same clean end comes before it is returned.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let _health = self.health.map(|health| AbortOnDropHandle::new(tokio::spawn(health.run())));
         let mut running = JoinSet::new();
         for shard in self.shards {
             running.spawn(shard.run());
