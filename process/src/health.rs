@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use hyper::{Request, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Whoever is well answers in a millisecond.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
@@ -38,10 +39,9 @@ pub(crate) async fn check(HealthAddr { addr, tls }: HealthAddr) -> anyhow::Resul
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let request = Request::get("/healthz").header("host", addr.to_string());
         let request = request.body(String::new())?;
-        tokio::select! {
-            answer = sender.send_request(request) => Ok(answer?.status()),
-            ended = connection => anyhow::bail!("it closed the connection: {ended:?}"),
-        }
+        // What ends the connection ends the request too.
+        let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+        Ok(sender.send_request(request).await?.status())
     };
     let answered = timeout(ANSWERS_WITHIN, asked).await;
     let status = answered.map_err(anyhow::Error::from).flatten();
