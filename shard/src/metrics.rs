@@ -1,18 +1,17 @@
 //! The metric families of the bot process (design section 6): one struct per subsystem, whose field names are the family
 //! names and whose field docs are the HELP texts. One `Registry` per shard, one for the process.
 
-mod family;
-mod process;
+mod ack_age;
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Registry,
 };
 
-pub(crate) use self::family::AckAge;
-use self::family::families;
-#[cfg(target_os = "linux")]
-use self::process::{CpuUsage, MemoryUsage};
+use shardmeter_process::families;
+pub(crate) use shardmeter_process::metrics::register_process;
+
+pub(crate) use self::ack_age::AckAge;
 
 families! {
     /// A shard's connection to the gateway.
@@ -92,28 +91,6 @@ families! {
         /// 1 while Redis answers, else 0.
         redis_connection_status: IntGaugeVec["connection_type"],
     }
-}
-
-#[cfg(target_os = "linux")]
-families! {
-    /// The process, read from procfs whenever the registry is gathered.
-    #[expect(dead_code, reason = "only the registry reads these fields")]
-    struct ProcessMetrics {
-        /// Resident memory: rss is all of it (VmRSS), heap the anonymous part (RssAnon), external the mapped files and
-        /// shared memory (RssFile and RssShmem).
-        memory_usage_bytes: MemoryUsage["type"],
-        /// CPU time since the last reading, in percent of one core.
-        cpu_usage_percent: CpuUsage,
-    }
-}
-
-/// Registers the process's own families; where there is no procfs there are none.
-pub(crate) fn register_process(registry: &Registry) -> prometheus::Result<()> {
-    #[cfg(target_os = "linux")]
-    ProcessMetrics::register(registry)?;
-    #[cfg(not(target_os = "linux"))]
-    let _no_procfs = registry;
-    Ok(())
 }
 
 /// Everything one shard counts.
