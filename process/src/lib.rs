@@ -4,7 +4,11 @@
 
 mod health;
 mod logs;
+pub mod metrics;
+mod secret;
 mod signals;
+#[cfg(target_os = "linux")]
+mod usage;
 
 use std::{future::Future, process::ExitCode};
 
@@ -12,6 +16,7 @@ use clap::Parser;
 
 pub use health::HealthAddr;
 pub use logs::{LogArgs, LogFormat};
+pub use secret::Secret;
 pub use tokio_util::sync::CancellationToken;
 
 /// Exit code for a configuration that cannot work; clap uses the same for flags it cannot parse.
