@@ -1,0 +1,8 @@
+//! The api as a whole: on real PostgreSQL and on SQLite, over real sockets.
+
+mod backend;
+mod outages;
+mod routes;
+mod server;
+mod settings;
+mod store;
