@@ -76,10 +76,7 @@ impl Metrics {
         let registry = Registry::new();
         register_process(&registry)?;
         registry.register(Box::new(DatabaseStatus::new(store)?))?;
-        Ok(Self {
-            http: HttpMetrics::register(&registry)?,
-            registry,
-        })
+        Ok(Self { http: HttpMetrics::register(&registry)?, registry })
     }
 
     /// The page.

@@ -31,6 +31,9 @@ pub(crate) struct Config {
     /// Be the floor that the others are compared with
     #[arg(long, hide = true)]
     pub(crate) serve_floor: bool,
+    /// Be the shard that floods this gRPC port
+    #[arg(long, hide = true, value_name = "ADDR")]
+    pub(crate) flood: Option<String>,
 }
 
 /// A kind of task.

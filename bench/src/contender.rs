@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::{
     clocks::CpuClock,
     config::Effort,
-    flood::flood,
+    flood::flood_from_outside,
     grpc::Fleet,
     http::{Encoding, Posters, Scraper},
     load::Load,
@@ -38,6 +38,9 @@ pub(crate) struct Contender {
     pub(crate) who: Who,
     pub(crate) server: Server,
     pub(crate) fleet: Option<Fleet>,
+    /// The gRPC port that takes the flood beside it: its own. The floor's is a manager's, so that what the two share is the
+    /// machine alone.
+    pub(crate) floods: Option<String>,
     pub(crate) posters: Option<Posters>,
     /// Bodies that it takes in a task.
     pub(crate) posts: usize,
@@ -73,13 +76,12 @@ impl Contender {
             (Task::Paced(beside), Some(fleet), _) => {
                 let shards = fleet.shards();
                 let paced = fleet.pace(Change::SameTenth, FRAME_EVERY, effort.paced_for);
-                match (beside, &self.server.grpc) {
+                match (beside, &self.floods) {
                     (Beside::Nothing, _) => cost(cpu, paced).await.map(Some),
                     (Beside::Scrapes, _) => {
                         scraping(&self.scraper, cost(cpu, paced)).await.map(Some)
                     }
-                    // The floor answers every part of a snapshot: that is no flood as the manager has it.
-                    (Beside::Flood, Some(addr)) if self.who != Who::Floor => {
+                    (Beside::Flood, Some(addr)) => {
                         flooded(addr, shards, untimed(paced)).await.map(Some)
                     }
                     (Beside::Flood, _) => Ok(None),
@@ -158,7 +160,7 @@ async fn flooded(
 ) -> anyhow::Result<Cost> {
     tokio::select! {
         cost = meanwhile => cost,
-        failed = flood(addr, shards) => failed.map(|never| match never {}),
+        failed = flood_from_outside(addr, shards) => failed.map(|never| match never {}),
     }
 }
 

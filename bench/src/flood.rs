@@ -1,10 +1,11 @@
 //! A shard that misbehaves: it brings a million random label values, and then new counts of all of them as fast as they
 //! are acknowledged.
 
-use std::{convert::Infallible, ops::Range};
+use std::{convert::Infallible, ops::Range, process::Stdio};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use shardmeter_proto::v1;
+use tokio::process::Command;
 
 use crate::grpc::Stream;
 
@@ -12,6 +13,16 @@ const SERIES: u32 = 1_000_000;
 
 /// Series in one message of at most 4 MiB.
 const AT_ONCE: u32 = 40_000;
+
+/// Floods a server until it is dropped, from a process of its own: what the flood costs to make must not be taken for what it
+/// costs to take.
+pub(crate) async fn flood_from_outside(addr: &str, shards: u32) -> anyhow::Result<Infallible> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--flood", addr, "--shards", &shards.to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+    let ended = command.spawn()?.wait().await?;
+    bail!("the flood ended: {ended}")
+}
 
 /// Floods a server until it is dropped. The shard is one more than the others.
 pub(crate) async fn flood(addr: &str, shards: u32) -> anyhow::Result<Infallible> {

@@ -41,6 +41,10 @@ async fn start(config: Config, shutdown: CancellationToken) -> Result<(), Failur
         let floor = Floor::build().await.map_err(Failure::Run)?;
         return floor.run(shutdown.cancelled()).await.map_err(Failure::Run);
     }
+    if let Some(addr) = &config.flood {
+        let id = config.shards.first().copied().unwrap_or_default();
+        return flood::flood(addr, id).await.map(|never| match never {}).map_err(Failure::Run);
+    }
     let config = config.settled();
     let run = tokio::select! {
         run = run::run(&config) => run.map_err(Failure::Run)?,

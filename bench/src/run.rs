@@ -148,6 +148,7 @@ impl LineUp {
             Some(Posters::open(&floor.server.http, Route::ShardMetrics, self.shards).await?);
         floor.scrapes = Scrapes::Alike(self.effort.pages);
         let manager = self.contenders.first().context("no manager")?;
+        floor.floods = manager.server.grpc.clone();
         let mut bytes = [0; 2];
         for encoding in Encoding::ALL {
             let page = manager.scraper.page(encoding).await?;
@@ -201,6 +202,7 @@ impl LineUp {
         Ok(Contender {
             who: Who::PushgatewayAsShipped,
             fleet: None,
+            floods: None,
             posters: Some(Posters::on_filled(&server.http, Route::Pushgateway, self.shards)?),
             posts: self.effort.slow_posts,
             scraper,
@@ -215,6 +217,7 @@ impl LineUp {
         Ok(Contender {
             who,
             fleet: Some(Fleet::open(addr, self.shards).await?),
+            floods: server.grpc.clone(),
             posters: None,
             posts: self.effort.posts,
             scraper: Scraper::new(&server.http)?,
@@ -233,6 +236,7 @@ impl LineUp {
         Ok(Contender {
             who,
             fleet: None,
+            floods: None,
             posters: Some(Posters::open(&server.http, route, self.shards).await?),
             posts: self.effort.posts,
             scraper: Scraper::new(&server.http)?,

@@ -1,9 +1,10 @@
 //! What admins do, however they say it. Each use is logged with who and what.
 
+use shardmeter_access::Peer;
+
 use crate::{
     clock::UnixTime,
     registry::{Forgotten, Registry},
-    serve::Peer,
 };
 
 /// Forgets what a shard counted. `None`: it is not known.

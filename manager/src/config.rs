@@ -4,6 +4,8 @@ mod file;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use shardmeter_access::{TlsConfig, TlsIncomplete, TokenFiles};
+
 pub(crate) use file::File;
 pub use file::{FileError, Limits};
 
@@ -66,18 +68,15 @@ pub struct AccessConfig {
     pub allow_unauthenticated: bool,
 }
 
-/// TLS, on both ports alike. The files are read again when they change.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct TlsConfig {
-    /// Certificate (PEM, with its intermediates) for TLS on both ports; goes with --tls-key
-    #[arg(long, env = "SHARDMETER_TLS_CERT", value_name = "FILE")]
-    pub tls_cert: Option<PathBuf>,
-    /// The certificate's private key (PEM)
-    #[arg(long, env = "SHARDMETER_TLS_KEY", value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
-    /// Certificates (PEM) of those that sign clients' certificates: whoever connects needs one
-    #[arg(long, env = "SHARDMETER_TLS_CLIENT_CA", value_name = "FILE")]
-    pub tls_client_ca: Option<PathBuf>,
+impl AccessConfig {
+    /// Where the tokens are.
+    pub(crate) fn token_files(&self) -> TokenFiles {
+        TokenFiles {
+            ingest: self.ingest_token_file.clone(),
+            view: self.view_token_file.clone(),
+            admin: self.admin_token_file.clone(),
+        }
+    }
 }
 
 /// A configuration that cannot work.
@@ -111,13 +110,8 @@ pub enum ConfigError {
         addr: SocketAddr,
     },
     /// One of the TLS flags lacks another.
-    #[error("{given} needs {missing}")]
-    TlsIncomplete {
-        /// As given.
-        given: &'static str,
-        /// Not given.
-        missing: &'static str,
-    },
+    #[error(transparent)]
+    Tls(#[from] TlsIncomplete),
 }
 
 impl Config {
@@ -148,19 +142,6 @@ impl Config {
             }
         }
         Ok(())
-    }
-}
-
-impl TlsConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        let (cert, key, ca) = ("--tls-cert", "--tls-key", "--tls-client-ca");
-        let incomplete = |given, missing| Err(ConfigError::TlsIncomplete { given, missing });
-        match (&self.tls_cert, &self.tls_key, &self.tls_client_ca) {
-            (Some(_), None, _) => incomplete(cert, key),
-            (None, Some(_), _) => incomplete(key, cert),
-            (None, None, Some(_)) => incomplete(ca, cert),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -236,22 +217,5 @@ mod tests {
             assert_eq!(tls.validate(), Ok(()));
         }
         assert_eq!(on("[::ffff:127.0.0.1]:0", "[::1]:0").validate(), Ok(()));
-    }
-
-    #[test]
-    fn tls_needs_a_pair() {
-        let file = || Some(PathBuf::from("file"));
-        let tls = |tls_cert, tls_key, tls_client_ca| TlsConfig { tls_cert, tls_key, tls_client_ca };
-        for (tls, complete) in [
-            (tls(None, None, None), true),
-            (tls(file(), file(), None), true),
-            (tls(file(), file(), file()), true),
-            (tls(file(), None, None), false),
-            (tls(None, file(), file()), false),
-            (tls(None, None, file()), false),
-        ] {
-            let valid = Config { tls, ..Config::default() }.validate();
-            assert_eq!(valid.is_ok(), complete, "{valid:?}");
-        }
     }
 }

@@ -1,13 +1,17 @@
-//! The gRPC port: telemetry, admin, health, reflection.
+//! The gRPC port: telemetry, fleet, admin, health, reflection.
+
+mod fleet;
 
 use std::{io, sync::Arc, time::Duration};
 
 use futures_util::Stream;
+use shardmeter_access::{Access, Denied, Peer, Role};
 use shardmeter_proto::{
     FILE_DESCRIPTOR_SET,
     v1::{
         ForgetShardRequest, ForgetShardResponse,
         admin_service_server::{AdminService, AdminServiceServer},
+        fleet_service_server::FleetServiceServer,
         telemetry_service_server::TelemetryServiceServer,
     },
 };
@@ -19,12 +23,11 @@ use tonic::{
 };
 
 use crate::{
-    access::{Access, Denied, Role},
     admin,
     registry::Forgotten,
-    serve::Peer,
     session::{MAX_MESSAGE_BYTES, Sessions, Telemetry},
 };
+use fleet::Fleet;
 
 /// Ping a silent peer after this long, and give it up after [`KEEPALIVE_TIMEOUT`] more: a half-open connection is noticed
 /// within 20 s (design section 3).
@@ -53,6 +56,7 @@ where
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<TelemetryServiceServer<Telemetry>>().await;
     let admin = AdminServiceServer::new(Admin(Arc::clone(&sessions)));
+    let fleet = FleetServiceServer::new(Fleet::new(Arc::clone(&sessions)));
     let telemetry = TelemetryServiceServer::new(Telemetry(sessions))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let describe = || {
@@ -64,7 +68,7 @@ where
         let access = Arc::clone(access);
         move |call: Request<()>| {
             let peer = call.extensions().get::<Peer>();
-            access.check(role, call.metadata().as_ref(), peer)?;
+            access.check(role, call.metadata().as_ref(), peer).map_err(denied)?;
             Ok(call)
         }
     };
@@ -79,6 +83,7 @@ where
         .add_service(health)
         .add_service(InterceptedService::new(reflection, only(Role::View)))
         .add_service(InterceptedService::new(old_reflection, only(Role::View)))
+        .add_service(InterceptedService::new(fleet, only(Role::View)))
         .add_service(InterceptedService::new(telemetry, only(Role::Ingest)))
         .add_service(InterceptedService::new(admin, only(Role::Admin)))
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
@@ -86,14 +91,12 @@ where
         .map_err(io::Error::other)
 }
 
-impl From<Denied> for Status {
-    fn from(denied: Denied) -> Self {
-        let message = denied.to_string();
-        if denied.wants_token() {
-            Self::unauthenticated(message)
-        } else {
-            Self::permission_denied(message)
-        }
+fn denied(denied: Denied) -> Status {
+    let message = denied.to_string();
+    if denied.wants_token() {
+        Status::unauthenticated(message)
+    } else {
+        Status::permission_denied(message)
     }
 }
 

@@ -9,7 +9,6 @@ mod posted;
 mod push;
 mod received;
 mod scrape;
-mod serve;
 mod shard_metrics;
 mod shards;
 
@@ -23,11 +22,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
 };
+use shardmeter_access::{Access, Peer, Role};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::{Access, Role},
     clock::Clock,
     exposition::Exposition,
     ingest::PreviousBodies,
@@ -35,11 +34,10 @@ use crate::{
     metrics::Metrics,
     rates::Rates,
     registry::Registry,
-    serve::Peer,
 };
 use error::HttpError;
+pub(crate) use error::say_full;
 pub(crate) use received::Room;
-pub(crate) use serve::serve;
 
 /// Longest body of a POST, bytes: a shard at its limit of 5,000 series has about 1 MB of text.
 const MAX_BODY_BYTES: usize = 8 << 20;

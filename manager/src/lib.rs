@@ -11,13 +11,11 @@
 // What came from the network must not be able to end anything.
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
-mod access;
 mod admin;
 mod clip;
 pub mod clock;
 mod config;
 pub mod exposition;
-mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -29,14 +27,13 @@ pub mod metrics;
 pub mod model;
 mod rates;
 pub mod registry;
-mod serve;
 mod session;
 mod summary;
-mod tls;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
+use shardmeter_access::{Access, Door, Places, Protocol, Tls, accept, serve_http};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -47,12 +44,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::server::Connected;
 
-pub use access::TokenError;
-pub use config::{AccessConfig, Config, ConfigError, FileError, Limits, TlsConfig};
+pub use config::{AccessConfig, Config, ConfigError, FileError, Limits};
 pub use journal::{JournalError, OpenError};
-pub use tls::TlsError;
+pub use shardmeter_access::{TlsConfig, TlsError, TokenError};
 
-use access::Access;
 use clock::Clock;
 use exposition::Exposition;
 use ingest::PreviousBodies;
@@ -60,9 +55,7 @@ use journal::{FileJournal, Journal, JournalState, MemoryOnly};
 use metrics::{Dropped, Metrics};
 use rates::Rates;
 use registry::{Registry, Settings};
-use serve::{Door, Places};
-use session::{Room, Sessions};
-use tls::{Protocol, Tls};
+use session::{Room, Sessions, Turns};
 
 /// How long requests in flight may take after a shutdown began; `docker stop` kills after 10 s.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
@@ -135,7 +128,7 @@ impl Manager {
         let config::File { limits, rules } = config::File::read(config.config.as_deref())?;
         let tls = Tls::open(&config.tls)?.map(Arc::new);
         let metrics = Arc::new(Metrics::new()?);
-        let access = Arc::new(Access::open(&config.access, Arc::clone(&metrics))?);
+        let access = Arc::new(Access::open(config.access.token_files(), metrics.access.clone())?);
         let of_journal = config.data_dir.as_ref().map(|_| metrics.of_journal()).transpose()?;
         let reserved = exposition::reserved(&metrics.gather());
         let settings = Settings {
@@ -170,6 +163,7 @@ impl Manager {
             ),
             rates: Arc::new(Rates::new(limits.frames_per_second)),
             snapshots: Room::default(),
+            long: Turns::default(),
             fleet: config.fleet,
             report_interval: config.report_interval,
             idle_gap: config.stale_after,
@@ -260,6 +254,7 @@ impl Manager {
             protocol: Protocol::Http,
             places: Places::new("HTTP connections", connections, connections.div_ceil(2)),
             tls: self.tls.clone(),
+            say_full: http::say_full,
         };
         let grpc_door = Door {
             protocol: Protocol::Grpc,
@@ -269,9 +264,10 @@ impl Manager {
                 self.limits.streams_per_peer.get(),
             ),
             tls: self.tls.clone(),
+            say_full: http::say_full,
         };
-        let serve_http = http::serve(serve::accept(self.http, http_door), routes, stop.clone());
-        let calls = serve::accept(self.grpc, grpc_door).map(Ok);
+        let serve_http = serve_http(accept(self.http, http_door), routes, stop.clone());
+        let calls = accept(self.grpc, grpc_door).map(Ok);
         let serve_grpc = grpc::serve(calls, Arc::clone(sessions), access);
         let serve = async { tokio::join!(serve_http, serve_grpc).1 };
         tokio::pin!(serve);

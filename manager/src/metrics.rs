@@ -5,10 +5,9 @@ use prometheus::{
     Registry as Own, core::Collector, process_collector::ProcessCollector,
 };
 
-use crate::{
-    access::Role,
-    exposition::{OwnFamily, Syntax},
-};
+use shardmeter_access::AccessMetrics;
+
+use crate::exposition::{OwnFamily, Syntax};
 
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +80,7 @@ pub struct Metrics {
     /// Bodies posted, by what became of them.
     posts: IntCounterVec,
     /// Requests refused for want of a token, by the role that they needed.
-    unauthorized: IntCounterVec,
+    pub(crate) access: AccessMetrics,
     /// Scrapes answered, by format.
     scrapes: IntCounterVec,
     /// Time to render a page.
@@ -202,13 +201,7 @@ impl Metrics {
             "outcome",
             PostOutcome::ALL.map(PostOutcome::as_str),
         )?;
-        let unauthorized = counters(
-            &own,
-            "shardmeter_manager_unauthorized_total",
-            "Requests refused because they lacked the token of the role that they needed.",
-            "role",
-            Role::ALL.map(Role::as_str),
-        )?;
+        let access = AccessMetrics::register("shardmeter_manager", &own)?;
         let scrapes = counters(
             &own,
             "shardmeter_manager_scrapes_total",
@@ -250,7 +243,7 @@ impl Metrics {
             streams,
             frames,
             posts,
-            unauthorized,
+            access,
             scrapes,
             render_seconds,
             samples,
@@ -265,10 +258,6 @@ impl Metrics {
 
     pub(crate) fn count_post(&self, outcome: PostOutcome) {
         self.posts.with_label_values(&[outcome.as_str()]).inc();
-    }
-
-    pub(crate) fn count_unauthorized(&self, needed: Role) {
-        self.unauthorized.with_label_values(&[needed.as_str()]).inc();
     }
 
     pub(crate) fn count_dropped(&self, reason: Dropped, series: usize) {

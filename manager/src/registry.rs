@@ -282,7 +282,7 @@ impl Registry {
         mut look: impl FnMut(&ShardView<'_>, &[SeriesId]),
     ) -> Collected {
         let stale_after = self.settings.stale_after;
-        let count = self.fleet.lock().shard_count;
+        let count = self.shard_count();
         let count_before = self.collected_count.swap(count, Relaxed);
         let complete = all || count_before != count;
         let mut collected = Collected { complete, ..Collected::default() };
@@ -396,7 +396,7 @@ impl Registry {
         never_seen: impl Fn(u32) -> T,
         summary: impl Fn(&T) -> &ShardSummary,
     ) -> Vec<T> {
-        let count = self.fleet.lock().shard_count;
+        let count = self.shard_count();
         for id in 0..count {
             known.entry(id).or_insert_with(|| never_seen(id));
         }

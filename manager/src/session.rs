@@ -6,10 +6,13 @@
 mod convert;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod long;
 mod snapshot;
+mod statuses;
 
 use std::{sync::Arc, time::Duration};
 
+use shardmeter_access::{Peer, Places};
 use shardmeter_proto::v1::{
     self, ReportRequest, ReportResponse, report_request::Message as Said,
     report_response::Message as Answer, telemetry_service_server::TelemetryService,
@@ -24,14 +27,16 @@ use crate::{
     clock::Clock,
     journal::Journal,
     metrics::{FrameOutcome, Metrics},
-    rates::{Rate, Rates, TooFast},
+    rates::{Rate, Rates},
     registry::{
         AttachError, Attached, DefineError, Frame, FrameError, FrameKind, Outcome, Registry, Writer,
     },
-    serve::{Peer, Places},
 };
+use long::LONG;
+pub(crate) use long::Turns;
 pub(crate) use snapshot::Room;
 use snapshot::{Assembly, Part};
+use statuses::{refusal, too_fast};
 
 /// Answers waiting to be written to one stream. One frame is in flight, so more than a few mean a peer that does not
 /// read; the session then waits for it.
@@ -62,6 +67,8 @@ pub(crate) struct Sessions {
     pub(crate) rates: Arc<Rates>,
     /// For snapshots that come in parts.
     pub(crate) snapshots: Room,
+    /// For messages that take long.
+    pub(crate) long: Turns,
     /// The fleet that senders may state; `None`: any.
     pub(crate) fleet: Option<String>,
     /// Told to shards.
@@ -158,7 +165,7 @@ async fn run(sessions: Arc<Sessions>, mut inbound: impl Inbound, answers: Answer
 
 /// One stream's state.
 struct Session<'a> {
-    sessions: &'a Sessions,
+    sessions: &'a Arc<Sessions>,
     answers: &'a Answers,
     attached: Option<Reporting>,
 }
@@ -176,26 +183,30 @@ struct Reporting {
 impl Session<'_> {
     /// Takes messages until the stream ends.
     async fn serve(&mut self, inbound: &mut impl Inbound) -> End {
-        let sessions = self.sessions;
         let mut within = FIRST_MESSAGE_WITHIN;
-        let mut superseded = CancellationToken::new(); // by nobody before Hello
         loop {
             let step = async {
-                let said = self.listen(inbound, within).await?;
+                let said = self.unless_ended(self.listen(inbound, within)).await?;
                 self.answer(said).await
             };
-            let taken = tokio::select! {
-                () = sessions.shutdown.cancelled() => Err(End::Shutdown),
-                () = superseded.cancelled() => Err(self.ended_by_others()),
-                taken = step => taken,
-            };
-            if let Err(end) = taken {
+            if let Err(end) = step.await {
                 return end;
             }
-            if let Some(reporting) = &self.attached {
-                superseded = reporting.writer.superseded();
-            }
-            within = sessions.idle_gap;
+            within = self.sessions.idle_gap;
+        }
+    }
+
+    /// Waits for something until others end the stream.
+    async fn unless_ended<T>(
+        &self,
+        waiting: impl Future<Output = Result<T, End>>,
+    ) -> Result<T, End> {
+        let superseded = self.attached.as_ref().map(|reporting| reporting.writer.superseded());
+        let superseded = superseded.unwrap_or_default(); // by nobody before Hello
+        tokio::select! {
+            () = self.sessions.shutdown.cancelled() => Err(End::Shutdown),
+            () = superseded.cancelled() => Err(self.ended_by_others()),
+            waited = waiting => waited,
         }
     }
 
@@ -217,8 +228,9 @@ impl Session<'_> {
         }
     }
 
+    /// Takes a message, as a whole whatever happens meanwhile, and says what is to be said to it.
     async fn answer(&mut self, said: Said) -> Result<(), End> {
-        let answer = match self.take(said) {
+        let answer = match self.take(said).await {
             Ok(Next::Answer(answer)) => answer,
             Ok(Next::Silence) => return Ok(()),
             Ok(Next::Goodbye) => return Err(End::Left("said goodbye")),
@@ -227,8 +239,11 @@ impl Session<'_> {
                 return Err(End::Refused(status));
             }
         };
-        let message = Some(answer);
-        let sent = self.answers.send(Ok(ReportResponse { message }));
+        self.unless_ended(self.send(answer)).await
+    }
+
+    async fn send(&self, answer: Answer) -> Result<(), End> {
+        let sent = self.answers.send(Ok(ReportResponse { message: Some(answer) }));
         match timeout(self.sessions.idle_gap, sent).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Broken(Status::cancelled("the peer no longer reads"))),
@@ -260,24 +275,21 @@ impl Session<'_> {
         }
     }
 
-    fn take(&mut self, said: Said) -> Result<Next, Status> {
+    async fn take(&mut self, said: Said) -> Result<Next, Status> {
         if let Said::Hello(hello) = &said {
             return self.hello(hello).map(Next::Answer);
         }
-        let sessions = self.sessions;
-        let Some(reporting) = &mut self.attached else {
+        let Some(mut reporting) = self.attached.take() else {
             return Err(Status::invalid_argument("the first message must be Hello"));
         };
-        if !defines_series(&said) {
-            reporting.rate.take().map_err(too_fast)?;
-        }
-        match said {
-            Said::Hello(_) => Ok(Next::Silence), // taken above
-            Said::Definitions(definitions) => reporting.define(sessions, &definitions),
-            Said::Snapshot(snapshot) => reporting.snapshot(sessions, snapshot),
-            Said::Delta(delta) => reporting.delta(sessions, &delta),
-            Said::Goodbye(goodbye) => reporting.goodbye(sessions, &goodbye),
-        }
+        let (reporting, next) = if reporting.series_of(&said) < LONG {
+            let next = reporting.take(self.sessions, said);
+            (reporting, next)
+        } else {
+            reporting.take_long(self.sessions, said).await?
+        };
+        self.attached = Some(reporting);
+        next
     }
 
     fn hello(&mut self, hello: &v1::Hello) -> Result<Answer, Status> {
@@ -333,6 +345,19 @@ enum Next {
 }
 
 impl Reporting {
+    fn take(&mut self, sessions: &Sessions, said: Said) -> Result<Next, Status> {
+        if !defines_series(&said) {
+            self.rate.take().map_err(too_fast)?;
+        }
+        match said {
+            Said::Hello(_) => Ok(Next::Silence), // the session's
+            Said::Definitions(definitions) => self.define(sessions, &definitions),
+            Said::Snapshot(snapshot) => self.snapshot(sessions, snapshot),
+            Said::Delta(delta) => self.delta(sessions, &delta),
+            Said::Goodbye(goodbye) => self.goodbye(sessions, &goodbye),
+        }
+    }
+
     fn define(
         &mut self,
         sessions: &Sessions,
@@ -451,36 +476,6 @@ impl Reporting {
 /// of its own; all other messages are by the shard's rate.
 fn defines_series(said: &Said) -> bool {
     matches!(said, Said::Definitions(new) if new.families.iter().any(|f| !f.series.is_empty()))
-}
-
-/// What gRPC clients know as the server's word on when to retry, milliseconds.
-const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
-
-fn too_fast(too_fast: TooFast) -> Status {
-    let mut status = Status::resource_exhausted(too_fast.to_string());
-    let wait = too_fast.retry_after.as_millis().saturating_add(1);
-    // Digits fit any metadata.
-    if let Ok(wait) = wait.to_string().parse() {
-        status.metadata_mut().insert(RETRY_PUSHBACK, wait);
-    }
-    status
-}
-
-/// How a broken rule ends the stream.
-#[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
-fn refusal(error: FrameError) -> Status {
-    let message = error.to_string();
-    match error {
-        FrameError::Superseded => Status::aborted(message),
-        FrameError::Rearranged => Status::unavailable(message),
-        FrameError::Closed => Status::failed_precondition(message),
-        FrameError::SequenceZero
-        | FrameError::Twice(_)
-        | FrameError::ValueCount { .. }
-        | FrameError::Bad { .. }
-        | FrameError::BadPart { .. }
-        | FrameError::Exemplar { .. } => Status::invalid_argument(message),
-    }
 }
 
 #[cfg(test)]

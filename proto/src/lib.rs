@@ -1,10 +1,14 @@
 //! Shardmeter's wire contract: what a shard and the manager say to each other.
 //!
-//! The contract itself is `proto/shardmeter/telemetry/v1/telemetry.proto`; its comments are the manual. This crate
-//! holds the code generated from it and the few rules that both ends apply alike, so that they cannot drift apart.
+//! The contract itself is in `proto/shardmeter/telemetry/v1/`: `telemetry.proto` is what shards speak, `fleet.proto` what
+//! people and services ask; their comments are the manual. This crate holds the code generated from both and the few rules
+//! that both ends apply alike, so that they cannot drift apart. With feature `events` also what shards and the api say to
+//! each other over Redis.
 //!
 //! The generated code is checked in: a build needs no protoc. `tests/generated.rs` generates it anew and compares.
 
+#[cfg(feature = "events")]
+pub mod events;
 pub mod rules;
 
 /// Generated types of package `shardmeter.telemetry.v1`.

@@ -1,18 +1,19 @@
-//! The checked-in code is what the .proto says. To renew it after a change of the .proto:
+//! The checked-in code is what the .proto files say. To renew it after a change of one:
 //! `UPDATE_GENERATED=1 cargo test -p shardmeter-proto --test generated`.
 
 use std::{fs, path::Path};
 
 use protox::prost::Message as _;
 
-const PROTO: &str = "shardmeter/telemetry/v1/telemetry.proto";
+const PROTOS: [&str; 2] =
+    ["shardmeter/telemetry/v1/fleet.proto", "shardmeter/telemetry/v1/telemetry.proto"];
 
 #[test]
 fn generated_code_is_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let fresh = tempfile::tempdir().unwrap();
 
-    let descriptors = protox::compile([PROTO], [root]).unwrap();
+    let descriptors = protox::compile(PROTOS, [root]).unwrap();
     fs::write(fresh.path().join("descriptors.bin"), descriptors.encode_to_vec()).unwrap();
     tonic_prost_build::configure()
         .build_transport(true)

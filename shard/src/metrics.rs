@@ -4,8 +4,7 @@
 mod ack_age;
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Registry,
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry,
 };
 
 use shardmeter_process::families;
@@ -79,20 +78,6 @@ families! {
     }
 }
 
-families! {
-    /// Events published on Redis.
-    pub(crate) struct RedisMetrics {
-        /// Events Redis confirmed to have published.
-        redis_pubsub_messages_published_total: IntCounterVec["event_type"],
-        /// Subscribers that got a published event, summed over events.
-        redis_pubsub_messages_delivered_total: IntCounterVec["event_type"],
-        /// Events that were not published, because the queue was full or Redis did not confirm.
-        redis_pubsub_messages_dropped_total: IntCounterVec["event_type", "reason"],
-        /// 1 while Redis answers, else 0.
-        redis_connection_status: IntGaugeVec["connection_type"],
-    }
-}
-
 /// Everything one shard counts.
 #[derive(Clone)]
 pub(crate) struct ShardMetrics {
@@ -140,6 +125,7 @@ mod tests {
         let errors = at_zero(&registry, "command_errors_total");
         let names = ["ping", "shards", "stats"];
         let kinds = [
+            "disabled",
             "discord_failed",
             "internal",
             "overloaded",

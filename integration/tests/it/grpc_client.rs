@@ -73,6 +73,7 @@ async fn reflection_and_health_answer_a_generic_client() {
     let methods =
         output(curl(&["--list-methods", &base]).arg("--reflect-protocol").arg("grpc-v1")).await;
     assert!(methods.contains("shardmeter.telemetry.v1.TelemetryService/Report"), "{methods}");
+    assert!(methods.contains("shardmeter.telemetry.v1.FleetService/WatchShards"), "{methods}");
     let methods =
         output(curl(&["--list-methods", &base]).arg("--reflect-protocol").arg("grpc-v1alpha"))
             .await;

@@ -1,7 +1,5 @@
 //! Every answer that says no: its status and its JSON, in one place.
 
-use std::{error::Error, iter};
-
 use axum::{
     Json,
     extract::rejection::BytesRejection,
@@ -11,9 +9,14 @@ use axum::{
 use mediatype::MediaType;
 use serde::Deserialize;
 
-use super::{MAX_BODY_BYTES, body::BodyError};
+use shardmeter_access::{BodyError, Denied, Farewell, Full, cause};
+
+use super::{MAX_BODY_BYTES, received::NoRoom};
 use crate::{
-    access::Denied, clip::clip, ingest::IngestError, rates::TooFast, registry::ReportError,
+    clip::clip,
+    ingest::IngestError,
+    rates::{self, TooFast},
+    registry::ReportError,
 };
 
 /// Seconds after which a request that was too much may be tried again: by then a silent instance no longer counts.
@@ -126,7 +129,7 @@ impl From<Denied> for HttpError {
 
 impl From<TooFast> for HttpError {
     fn from(too_fast: TooFast) -> Self {
-        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, too_fast.to_string());
+        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, rates::refusal(&too_fast));
         error.retry_after = too_fast.retry_after.as_secs().saturating_add(1);
         error
     }
@@ -134,14 +137,11 @@ impl From<TooFast> for HttpError {
 
 impl From<BytesRejection> for HttpError {
     fn from(rejection: BytesRejection) -> Self {
-        match given_up(&rejection) {
-            Some(late @ BodyError::Late) => {
-                return Self::new(StatusCode::REQUEST_TIMEOUT, late.to_string());
-            }
-            Some(full @ BodyError::Full) => {
-                return Self::new(StatusCode::SERVICE_UNAVAILABLE, full.to_string());
-            }
-            Some(BodyError::Broken(_)) | None => {}
+        if let Some(late @ BodyError::Late) = cause(&rejection) {
+            return Self::new(StatusCode::REQUEST_TIMEOUT, late.to_string());
+        }
+        if let Some(full) = cause::<NoRoom>(&rejection) {
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, full.to_string());
         }
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
             let message = format!("the body is over {MAX_BODY_BYTES} bytes");
@@ -151,11 +151,10 @@ impl From<BytesRejection> for HttpError {
     }
 }
 
-/// Why a body was given up, if it was.
-fn given_up<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e BodyError> {
-    let mut causes =
-        iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
-    causes.find_map(|cause| cause.downcast_ref())
+/// What a connection is told that finds no place.
+pub(crate) fn say_full(full: Full) -> Farewell {
+    let body = serde_json::json!({ "error": full.to_string() }).to_string();
+    Farewell { content_type: "application/json", body }
 }
 
 /// Refuses a body that does not say it is JSON.

@@ -13,6 +13,7 @@ use axum::{
     },
 };
 use flate2::{Compression, write::GzEncoder};
+use shardmeter_access::{Access, TokenFiles};
 use tokio::{
     runtime::{Builder as RuntimeBuilder, Runtime},
     sync::Semaphore,
@@ -23,9 +24,7 @@ use tower::ServiceExt as _;
 
 use super::{Http, Room, routes};
 use crate::{
-    access::Access,
     clock::{Clock, UnixTime},
-    config::AccessConfig,
     exposition::{self, Coding, Exposition, Format, Syntax},
     fuzzing::{Input, registry, valid_page},
     ingest::PreviousBodies,
@@ -45,7 +44,7 @@ const REQUESTS: usize = 6;
 thread_local! {
     static METRICS: Arc<Metrics> = Arc::new(Metrics::new().unwrap());
     static ACCESS: Arc<Access> =
-        Arc::new(Access::open(&AccessConfig::default(), METRICS.with(Arc::clone)).unwrap());
+        Arc::new(Access::open(TokenFiles::default(), METRICS.with(|all| all.access.clone())).unwrap());
     static RUNTIME: Runtime =
         RuntimeBuilder::new_current_thread().enable_time().start_paused(true).build().unwrap();
 }

@@ -16,10 +16,17 @@ use axum::{
 use bytes::BytesMut;
 use http_body::{Frame, SizeHint};
 
-use super::{Http, body::BodyError, error::HttpError};
+use super::{Http, error::HttpError};
 
 /// What each body may have without being counted, bytes: connections have a limit, and a small body must always get in.
 const LIGHT: usize = 128 << 10;
+
+/// There is no room for a long body.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the manager is busy with other bodies, and has no room for one this long; send it again later"
+)]
+pub(super) struct NoRoom;
 
 /// Bytes that long bodies may still take, all together.
 #[derive(Debug)]
@@ -30,10 +37,10 @@ impl Room {
         Self(AtomicUsize::new(bytes))
     }
 
-    fn take(&self, bytes: usize) -> Result<(), BodyError> {
+    fn take(&self, bytes: usize) -> Result<(), NoRoom> {
         let take = |left: usize| left.checked_sub(bytes);
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-        taken.map(drop).map_err(|_| BodyError::Full)
+        taken.map(drop).map_err(|_| NoRoom)
     }
 
     fn give_back(&self, bytes: usize) {
@@ -54,7 +61,7 @@ impl Weight {
     }
 
     /// The body has become this long.
-    fn grow(&self, length: usize) -> Result<(), BodyError> {
+    fn grow(&self, length: usize) -> Result<(), NoRoom> {
         let more = length.saturating_sub(LIGHT).saturating_sub(self.bytes.load(Ordering::Relaxed));
         if more > 0 {
             self.room.take(more)?;
@@ -135,6 +142,8 @@ impl HttpBody for WeighedBody {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use axum::{http::StatusCode, response::IntoResponse as _};
     use futures_util::{StreamExt as _, stream};
 
@@ -146,7 +155,7 @@ mod tests {
 
     /// Receives a body that comes in frames of these lengths.
     async fn receive(room: &Arc<Room>, frames: &'static [usize]) -> Result<Received, HttpError> {
-        let frames = stream::iter(frames).map(|length| Ok::<_, BodyError>(vec![b'x'; *length]));
+        let frames = stream::iter(frames).map(|length| Ok::<_, Infallible>(vec![b'x'; *length]));
         Received::read(Request::new(Body::from_stream(frames)), room).await
     }
 
@@ -187,7 +196,7 @@ mod tests {
         let held = Arc::new(*b"x");
         let frames = stream::iter(0..1_000).map(move |_| {
             assert!(Arc::strong_count(&held) <= 2, "{} frames", Arc::strong_count(&held));
-            Ok::<_, BodyError>(Bytes::from_owner(Held(Arc::clone(&held))))
+            Ok::<_, Infallible>(Bytes::from_owner(Held(Arc::clone(&held))))
         });
         let request = Request::new(Body::from_stream(frames));
         let received = Received::read(request, &Arc::new(Room::new(0))).await.unwrap();

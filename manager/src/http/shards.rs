@@ -8,13 +8,13 @@ use axum::{
     http::StatusCode,
 };
 use serde::Serialize;
+use shardmeter_access::Peer;
 
 use super::{Http, error::HttpError};
 use crate::{
     admin,
     clock::UnixTime,
     registry::{self, InstanceStatus, ShardState, ShardStatus},
-    serve::Peer,
 };
 
 #[derive(Serialize)]

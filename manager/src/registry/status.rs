@@ -1,8 +1,8 @@
 //! Who reports, and how it goes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{InstanceKey, Reason, ShardView, Transport, instance::Instance};
+use super::{InstanceKey, Reason, Registry, ShardView, Transport, instance::Instance};
 use crate::clock::UnixTime;
 
 /// Whether a shard reports.
@@ -82,6 +82,28 @@ pub struct Collected {
     pub summaries: Vec<ShardSummary>,
     /// Shards that are not listed, or no longer.
     pub unlisted: Vec<u32>,
+}
+
+impl Registry {
+    /// The state of one shard, if it is among those of [`Registry::status`].
+    #[must_use]
+    pub fn status_of(&self, shard_id: u32, now: UnixTime) -> Option<ShardStatus> {
+        let stale_after = self.settings.stale_after;
+        let shared = self.shards.read().get(&shard_id).map(Arc::clone);
+        let known = shared.map(|shared| {
+            let mut shard = shared.peek();
+            shard.settle(now, stale_after);
+            ShardView::new(&shard).status(now, stale_after)
+        });
+        let status = known.unwrap_or_else(|| ShardStatus::never_seen(shard_id));
+        status.summary.is_listed(self.shard_count()).then_some(status)
+    }
+
+    /// How many shards the bot has, as the instance that began last says; 0 if nobody said.
+    #[must_use]
+    pub fn shard_count(&self) -> u32 {
+        self.fleet.lock().shard_count
+    }
 }
 
 impl ShardSummary {

@@ -51,7 +51,7 @@ pub fn frames(input: &[u8]) {
         true
     }));
     registry.apply_rules();
-    let sessions = Sessions {
+    let sessions = Arc::new(Sessions {
         registry,
         journal: Arc::new(MemoryOnly),
         metrics: METRICS.with(Arc::clone),
@@ -62,11 +62,12 @@ pub fn frames(input: &[u8]) {
         places: Places::new("Report streams", STREAMS, STREAMS),
         rates: Arc::new(Rates::new(NonZeroU32::MAX)),
         snapshots: Room::default(),
+        long: Turns::default(),
         fleet: None,
         report_interval: Duration::from_secs(10),
         idle_gap: Duration::from_secs(30),
         shutdown: CancellationToken::new(),
-    };
+    });
     let now = RUNTIME.with(|runtime| {
         runtime.block_on(async {
             talk(&sessions, input).await;
@@ -104,7 +105,7 @@ fn page(registry: &Registry, now: UnixTime) -> Vec<u8> {
     exposition::render(registry, &[], now, FORMAT).to_vec()
 }
 
-async fn talk(sessions: &Sessions, mut input: Input<'_>) {
+async fn talk(sessions: &Arc<Sessions>, mut input: Input<'_>) {
     let channels: Vec<_> = (0..STREAMS).map(|_| mpsc::channel(ANSWERS)).collect();
     let (answers, mut answered): (Vec<_>, Vec<_>) = channels.into_iter().unzip();
     let mut peers: Vec<_> =

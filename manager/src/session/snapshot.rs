@@ -123,6 +123,11 @@ impl Assembly {
         Ok(Part::More(all))
     }
 
+    /// How many series its parts name.
+    pub(super) const fn series(&self) -> usize {
+        self.samples.series.len() + self.removed.series.len()
+    }
+
     /// The whole snapshot.
     pub(super) fn frame(&self) -> Frame<'_> {
         Frame {

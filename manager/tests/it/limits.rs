@@ -57,8 +57,8 @@ async fn one_address_takes_half_of_the_connections() {
         open.push(peer);
     }
     for (from, reason) in [
-        (1, "the manager has 5 HTTP connections, its limit"),
-        (4, "the manager has 5 HTTP connections, its limit"),
+        (1, "there are 5 HTTP connections, the limit"),
+        (4, "there are 5 HTTP connections, the limit"),
     ] {
         let mut peer = connect(from, server.http_addr).await.unwrap();
         let said = ask(&mut peer).await;
@@ -111,7 +111,7 @@ async fn streams_have_a_limit_for_all_and_for_one_address() {
     let _third = open(&two).await.unwrap();
     let refused = open(&two).await.err().unwrap();
     assert_eq!(refused.code(), Code::ResourceExhausted);
-    assert!(refused.message().starts_with("the manager has 3 Report streams, its limit"));
+    assert!(refused.message().starts_with("there are 3 Report streams, the limit"));
 
     // Who is in goes on, and who leaves makes room.
     second.say(Said::Hello(hello(1))).await;

@@ -70,7 +70,7 @@ pub(super) struct Peer<'a> {
 }
 
 impl<'a> Peer<'a> {
-    pub(super) fn connect(sessions: &'a Sessions, answers: &'a Answers) -> Self {
+    pub(super) fn connect(sessions: &'a Arc<Sessions>, answers: &'a Answers) -> Self {
         let session = Session { sessions, answers, attached: None };
         Self { session, shard_id: 0, sequence: 0, widths: Vec::new() }
     }

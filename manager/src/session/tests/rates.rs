@@ -2,7 +2,7 @@
 
 use tokio::time::advance;
 
-use super::*;
+use super::{super::statuses::RETRY_PUSHBACK, *};
 
 const PER_SECOND: u32 = 20;
 

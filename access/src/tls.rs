@@ -22,13 +22,54 @@ use tokio_rustls::{
 };
 use x509_cert::{Certificate, der::Decode as _};
 
-use crate::{config::TlsConfig, files};
+use crate::files;
 
 /// What a port speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Protocol {
+pub enum Protocol {
+    /// HTTP/1.1.
     Http,
+    /// gRPC, which is HTTP/2.
     Grpc,
+}
+
+/// TLS, on all ports alike. The files are read again when they change.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct TlsConfig {
+    /// Certificate (PEM, with its intermediates) for TLS on every port; goes with --tls-key
+    #[arg(long, env = "SHARDMETER_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, env = "SHARDMETER_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Certificates (PEM) of those that sign clients' certificates: whoever connects needs one
+    #[arg(long, env = "SHARDMETER_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+}
+
+/// One of the TLS flags lacks another.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{given} needs {missing}")]
+pub struct TlsIncomplete {
+    given: &'static str,
+    missing: &'static str,
+}
+
+impl TlsConfig {
+    /// Whether the flags fit each other.
+    ///
+    /// # Errors
+    /// If one lacks another.
+    pub fn validate(&self) -> Result<(), TlsIncomplete> {
+        let (cert, key, ca) = ("--tls-cert", "--tls-key", "--tls-client-ca");
+        let incomplete = |given, missing| Err(TlsIncomplete { given, missing });
+        match (&self.tls_cert, &self.tls_key, &self.tls_client_ca) {
+            (Some(_), None, _) => incomplete(cert, key),
+            (None, Some(_), _) => incomplete(key, cert),
+            (None, None, Some(_)) => incomplete(ca, cert),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Protocol {
@@ -74,7 +115,7 @@ enum Problem {
 }
 
 /// The certificates that are used now.
-pub(crate) struct Tls {
+pub struct Tls {
     files: Files,
     configs: RwLock<Configs>,
     /// What the files were when they were last read, of use or not.
@@ -105,7 +146,10 @@ impl fmt::Debug for Tls {
 
 impl Tls {
     /// Reads the certificates, if there are to be any.
-    pub(crate) fn open(config: &TlsConfig) -> Result<Option<Self>, TlsError> {
+    ///
+    /// # Errors
+    /// If a file cannot be used.
+    pub fn open(config: &TlsConfig) -> Result<Option<Self>, TlsError> {
         let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) else {
             return Ok(None);
         };
@@ -129,7 +173,9 @@ impl Tls {
 
     /// Takes over what the files have now; connections that are open stay as they are. If it cannot be used (half of a pair
     /// was written), it says so once and goes on with what it had.
-    pub(crate) fn reload(&self) {
+    ///
+    /// Takes as long as the disk does; meant to be called every second.
+    pub fn reload(&self) {
         let contents = self.files.read();
         let now = contents.seen();
         let before = std::mem::replace(&mut *self.seen.lock(), now.clone());
@@ -245,4 +291,26 @@ pub(crate) fn subject(agreed: &ServerConnection) -> Option<Arc<str>> {
     let shown = agreed.peer_certificates()?.first()?;
     let certificate = Certificate::from_der(shown).ok()?;
     Some(certificate.tbs_certificate().subject().to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_needs_a_pair() {
+        let file = || Some(PathBuf::from("file"));
+        let tls = |tls_cert, tls_key, tls_client_ca| TlsConfig { tls_cert, tls_key, tls_client_ca };
+        for (tls, complete) in [
+            (tls(None, None, None), true),
+            (tls(file(), file(), None), true),
+            (tls(file(), file(), file()), true),
+            (tls(file(), None, None), false),
+            (tls(None, file(), file()), false),
+            (tls(None, None, file()), false),
+        ] {
+            let valid = tls.validate();
+            assert_eq!(valid.is_ok(), complete, "{valid:?}");
+        }
+    }
 }

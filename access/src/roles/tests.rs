@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{path::Path, sync::atomic::Ordering};
 
 use http::{HeaderValue, header::AUTHORIZATION};
 
@@ -13,13 +13,16 @@ fn access(dir: &Path, files: [Option<&str>; 3]) -> Result<Access, TokenError> {
         })
     };
     let [ingest, view, admin] = files;
-    let config = AccessConfig {
-        ingest_token_file: file("ingest", ingest),
-        view_token_file: file("view", view),
-        admin_token_file: file("admin", admin),
-        allow_unauthenticated: false,
+    let files = TokenFiles {
+        ingest: file("ingest", ingest),
+        view: file("view", view),
+        admin: file("admin", admin),
     };
-    Access::open(&config, Arc::new(Metrics::new().unwrap()))
+    Access::open(files, metrics(&Registry::new()))
+}
+
+fn metrics(registry: &Registry) -> AccessMetrics {
+    AccessMetrics::register("test", registry).unwrap()
 }
 
 fn peer(addr: &str) -> Peer {
@@ -50,9 +53,8 @@ fn files_that_cannot_be_used_are_refused_without_a_word_of_them() {
         assert!(error.to_string().contains(&format!("--view-token-file {}", file.display())));
         assert!(said.contains(problem) && !said.contains("s3cr"), "{text:?}: {said}");
     }
-    let missing =
-        AccessConfig { admin_token_file: Some("/no/such/file".into()), ..AccessConfig::default() };
-    let error = Access::open(&missing, Arc::new(Metrics::new().unwrap())).unwrap_err();
+    let missing = TokenFiles { admin: Some("/no/such/file".into()), ..TokenFiles::default() };
+    let error = Access::open(missing, metrics(&Registry::new())).unwrap_err();
     assert!(error.to_string().starts_with("--admin-token-file /no/such/file: No such file"));
 }
 
@@ -165,6 +167,6 @@ async fn what_is_refused_is_counted_and_logged_now_and_then() {
     tokio::time::advance(LOG_EVERY).await;
     access.check(Role::Ingest, &sends(&[]), None).unwrap_err();
     assert_eq!(waiting.load(Ordering::Relaxed), 0, "and one for the rest");
-    let own = format!("{:?}", access.metrics.gather());
-    assert!(own.contains("shardmeter_manager_unauthorized_total"));
+    let counted = access.metrics.unauthorized.with_label_values(&["ingest"]).get();
+    assert_eq!(counted, 6);
 }

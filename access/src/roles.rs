@@ -1,26 +1,25 @@
 //! Who may do what: tokens, the roles that they give, and the check of a request.
 //!
-//! A role that has no token file is open to whoever reaches the port (which [`Config::validate`](crate::Config::validate)
-//! keeps to this machine, unless it is told otherwise), except admin, which nobody has then but a caller on this machine, as
-//! long as there is no token at all.
+//! A role that has no token file is open to whoever reaches the port (which a product's configuration keeps to this machine,
+//! unless it is told otherwise), except admin, which nobody has then but a caller on this machine, as long as there is no token
+//! at all.
 
 mod authorization;
 mod tokens;
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use http::HeaderMap;
 use parking_lot::Mutex;
+use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::time::Instant;
 
-use crate::{config::AccessConfig, metrics::Metrics, serve::Peer};
+use crate::serve::Peer;
 use authorization::Presented;
 pub use tokens::TokenError;
 use tokens::TokenFile;
@@ -30,19 +29,22 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// What a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
     /// To report: streams and bodies.
     Ingest,
     /// To scrape, and to see who reports.
     View,
-    /// To make the manager forget; and to view.
+    /// To change what is kept; and to view.
     Admin,
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 3] = [Self::Ingest, Self::View, Self::Admin];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Ingest, Self::View, Self::Admin];
 
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// As flags, logs and metrics name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
             Self::View => "view",
@@ -56,13 +58,48 @@ impl Role {
     }
 }
 
+/// Where the tokens of each role are: one a line, two at most, so that the one can replace the other.
+#[derive(Debug, Clone, Default)]
+pub struct TokenFiles {
+    /// `--ingest-token-file`.
+    pub ingest: Option<PathBuf>,
+    /// `--view-token-file`.
+    pub view: Option<PathBuf>,
+    /// `--admin-token-file`.
+    pub admin: Option<PathBuf>,
+}
+
 /// The tokens of every role.
 #[derive(Debug)]
-pub(crate) struct Access {
+pub struct Access {
     /// In the order of [`Role::ALL`].
     tokens: [Option<TokenFile>; 3],
     refused: [Refused; 3],
-    metrics: Arc<Metrics>,
+    metrics: AccessMetrics,
+}
+
+/// What is counted of those that are refused.
+#[derive(Debug, Clone)]
+pub struct AccessMetrics {
+    /// Requests refused for want of a token, by the role that they needed.
+    unauthorized: IntCounterVec,
+}
+
+impl AccessMetrics {
+    /// At zero, named `{prefix}_unauthorized_total`, in a registry.
+    ///
+    /// # Errors
+    /// If the registry has such a name already.
+    pub fn register(prefix: &str, registry: &Registry) -> Result<Self, prometheus::Error> {
+        let about = "Requests refused because they lacked the token of the role that they needed.";
+        let opts = Opts::new(format!("{prefix}_unauthorized_total"), about);
+        let unauthorized = IntCounterVec::new(opts, &["role"])?;
+        for role in Role::ALL {
+            unauthorized.with_label_values(&[role.as_str()]);
+        }
+        registry.register(Box::new(unauthorized.clone()))?;
+        Ok(Self { unauthorized })
+    }
 }
 
 /// Refused requests of a role, for the log.
@@ -74,7 +111,7 @@ struct Refused {
 
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Denied {
+pub struct Denied {
     role: Role,
     why: Why,
 }
@@ -95,7 +132,8 @@ enum Why {
 
 impl Denied {
     /// Whether another token would do: 401, else 403.
-    pub(crate) fn wants_token(self) -> bool {
+    #[must_use]
+    pub fn wants_token(self) -> bool {
         matches!(self.why, Why::Missing | Why::Unreadable | Why::Unknown)
     }
 }
@@ -104,7 +142,7 @@ impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let role = self.role.as_str();
         let send = format_args!(
-            "send `Authorization: Bearer TOKEN`, or Basic with the token as password; tokens are in the manager's \
+            "send `Authorization: Bearer TOKEN`, or Basic with the token as password; tokens are in the file of \
              --{role}-token-file"
         );
         match self.why {
@@ -117,7 +155,7 @@ impl fmt::Display for Denied {
                 write!(f, "this needs the {role} token, and the {} token came", other.as_str())
             }
             Why::NoAdmin => {
-                f.write_str("the manager has no admin token: set --admin-token-file to allow this")
+                f.write_str("there is no admin token: set --admin-token-file to allow this")
             }
         }
     }
@@ -125,27 +163,33 @@ impl fmt::Display for Denied {
 
 impl Access {
     /// Reads the token files.
-    pub(crate) fn open(config: &AccessConfig, metrics: Arc<Metrics>) -> Result<Self, TokenError> {
-        let open = |role: Role, path: &Option<_>| {
-            path.clone().map(|path| TokenFile::open(role, path)).transpose()
-        };
+    ///
+    /// # Errors
+    /// If one cannot be used.
+    pub fn open(files: TokenFiles, metrics: AccessMetrics) -> Result<Self, TokenError> {
+        let open = |role, path: Option<_>| path.map(|path| TokenFile::open(role, path)).transpose();
         let tokens = [
-            open(Role::Ingest, &config.ingest_token_file)?,
-            open(Role::View, &config.view_token_file)?,
-            open(Role::Admin, &config.admin_token_file)?,
+            open(Role::Ingest, files.ingest)?,
+            open(Role::View, files.view)?,
+            open(Role::Admin, files.admin)?,
         ];
         Ok(Self { tokens, refused: Default::default(), metrics })
     }
 
     /// Reads the files again if they changed. One that cannot be used leaves its role's tokens as they are.
-    pub(crate) fn reload(&self) {
+    ///
+    /// Takes as long as the disk does; meant to be called every second.
+    pub fn reload(&self) {
         for file in self.tokens.iter().flatten() {
             file.reload();
         }
     }
 
     /// Whether whoever sends these headers may do what `needed` may.
-    pub(crate) fn check(
+    ///
+    /// # Errors
+    /// If they may not, which is counted and logged.
+    pub fn check(
         &self,
         needed: Role,
         headers: &HeaderMap,
@@ -189,7 +233,7 @@ impl Access {
 
     /// Counts what was refused, and logs it if nothing was lately.
     fn note(&self, denied: Denied, peer: Option<&Peer>) {
-        self.metrics.count_unauthorized(denied.role);
+        self.metrics.unauthorized.with_label_values(&[denied.role.as_str()]).inc();
         let Some(refused) = self.refused.get(denied.role as usize) else {
             return;
         };

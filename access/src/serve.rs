@@ -23,10 +23,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::tls::{self, Protocol, Tls};
-pub(crate) use connection::{Connection, Peer};
+pub use connection::{Connection, Peer};
 pub(crate) use patience::{Patience, Turn};
-pub(crate) use places::{Full, Place, Places};
-pub(crate) use socket::Socket;
+pub use places::{Full, Place, Places};
+pub use socket::Socket;
 
 /// Pause after a connection could not be accepted: without descriptors the next attempt fails at once too.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
@@ -46,14 +46,28 @@ const FAREWELLS: usize = 64;
 
 /// A port, and who may come in.
 #[derive(Debug)]
-pub(crate) struct Door {
-    pub(crate) protocol: Protocol,
-    pub(crate) places: Arc<Places>,
-    pub(crate) tls: Option<Arc<Tls>>,
+pub struct Door {
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// For the connections that may be open.
+    pub places: Arc<Places>,
+    /// How they are secured, if they are.
+    pub tls: Option<Arc<Tls>>,
+    /// How those that find no place are told over plain HTTP.
+    pub say_full: fn(Full) -> Farewell,
+}
+
+/// The body of an answer that says 503.
+#[derive(Debug)]
+pub struct Farewell {
+    /// Its type.
+    pub content_type: &'static str,
+    /// What it says.
+    pub body: String,
 }
 
 /// Accepts connections until what it returns is dropped, which closes the port.
-pub(crate) fn accept(listener: TcpListener, door: Door) -> impl Stream<Item = Connection<Socket>> {
+pub fn accept(listener: TcpListener, door: Door) -> impl Stream<Item = Connection<Socket>> {
     let (accepted, connections) = mpsc::channel(ACCEPTED);
     let accepting = AbortOnDropHandle::new(tokio::spawn(keep_accepting(listener, door, accepted)));
     let connections = ReceiverStream::new(connections);
@@ -142,17 +156,18 @@ fn turn_away(door: &Door, pending: &mut JoinSet<()>, socket: TcpStream, peer: &P
     tracing::debug!(%peer, protocol = door.protocol.as_str(), "turned away: {full}");
     let speaks_plainly = door.protocol == Protocol::Http && door.tls.is_none();
     if speaks_plainly && pending.len() < FAREWELLS {
+        let farewell = (door.say_full)(full);
         pending.spawn(async move {
             // A peer that does not listen is none the wiser.
-            let _ = timeout(FAREWELL_WITHIN, say_full(socket, full)).await;
+            let _ = timeout(FAREWELL_WITHIN, say(socket, farewell)).await;
         });
     }
 }
 
-async fn say_full(mut socket: TcpStream, full: Full) -> io::Result<()> {
-    let body = serde_json::json!({ "error": full.to_string() }).to_string();
+async fn say(mut socket: TcpStream, farewell: Farewell) -> io::Result<()> {
+    let Farewell { content_type, body } = farewell;
     let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\
          retry-after: 5\r\nconnection: close\r\n\r\n{body}",
         body.len()
     );

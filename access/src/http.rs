@@ -1,5 +1,7 @@
 //! HTTP on connections: one request after the other on each, and no peer that keeps one waiting for good.
 
+mod body;
+
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
@@ -14,18 +16,25 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::body::{AnswerBody, TimedBody};
 use crate::serve::{Connection, Patience, Peer};
+use body::{AnswerBody, TimedBody};
+pub use body::{BodyError, cause};
 
 /// Longest head of a request, bytes: a path with a hundred `name[]`, and a few tokens.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// A body stops coming for this long, or takes that long as a whole: the request is given up.
-pub(super) const BODY_IDLE: Duration = Duration::from_secs(30);
-pub(super) const BODY_WITHIN: Duration = Duration::from_secs(60);
+const BODY_IDLE: Duration = Duration::from_secs(30);
+const BODY_WITHIN: Duration = Duration::from_secs(60);
 
-/// Serves connections until `stop` is cancelled, and then what is in flight on them.
-pub(crate) async fn serve<IO>(
+/// In an answer's extensions: it has no end, as a stream of events. The peer need not have read all of it in time, only keep
+/// reading.
+#[derive(Debug, Clone, Copy)]
+pub struct Endless;
+
+/// Serves connections until `stop` is cancelled, and then what is in flight on them. Requests have their [`Peer`] in their
+/// extensions.
+pub async fn serve<IO>(
     connections: impl Stream<Item = Connection<IO>>,
     routes: Router,
     stop: CancellationToken,
@@ -85,7 +94,9 @@ fn answer(
     request.extensions_mut().insert(peer.clone());
     async move {
         let answer = routes.oneshot(request).await?;
-        turn.answers();
+        if answer.extensions().get::<Endless>().is_none() {
+            turn.answers();
+        }
         Ok(answer.map(|body| AnswerBody::new(body, turn)))
     }
 }

@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 /// Bits of an IPv6 address that a network is given as a whole; what follows its users choose.
 const IPV6_NETWORK: u128 = !((1 << 64) - 1);
 
-/// See the module.
+/// So many of something at once, and so many of them for one address: nobody takes all.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub struct Places {
     /// What is counted, for people.
     what: &'static str,
     limit: usize,
@@ -29,15 +29,16 @@ struct Taken {
 }
 
 /// One of them, until it is dropped.
+#[must_use]
 #[derive(Debug)]
-pub(crate) struct Place {
+pub struct Place {
     places: Arc<Places>,
     peer: Option<IpAddr>,
 }
 
 /// There is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Full {
+pub enum Full {
     /// For anybody.
     All(&'static str, usize),
     /// For this address.
@@ -47,7 +48,7 @@ pub(crate) enum Full {
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::All(what, limit) => write!(f, "the manager has {limit} {what}, its limit"),
+            Self::All(what, limit) => write!(f, "there are {limit} {what}, the limit"),
             Self::Peer(what, limit) => {
                 write!(f, "this address has {limit} {what}, the limit of one address")
             }
@@ -56,12 +57,17 @@ impl fmt::Display for Full {
 }
 
 impl Places {
-    pub(crate) fn new(what: &'static str, limit: usize, per_peer: usize) -> Arc<Self> {
+    /// None of them taken. What is counted is named for people, in the plural.
+    #[must_use]
+    pub fn new(what: &'static str, limit: usize, per_peer: usize) -> Arc<Self> {
         Arc::new(Self { what, limit, per_peer, taken: Mutex::default() })
     }
 
-    /// A place for an address, or for whoever has none.
-    pub(crate) fn take(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Place, Full> {
+    /// A place for an address, or for whoever has none. An IPv6 address counts with its whole network (/64).
+    ///
+    /// # Errors
+    /// If there is no room.
+    pub fn take(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Place, Full> {
         let peer = peer.map(network);
         let mut taken = self.taken.lock();
         if taken.all >= self.limit {

@@ -12,9 +12,12 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+/// A TCP connection, as it is or under TLS.
 #[derive(Debug)]
-pub(crate) enum Socket<IO = TcpStream> {
+pub enum Socket<IO = TcpStream> {
+    /// As it is.
     Plain(IO),
+    /// Under TLS.
     Tls(Box<TlsStream<IO>>),
 }
 

@@ -4,7 +4,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::config::TlsConfig;
+use crate::tls::TlsConfig;
 
 const EVER: Duration = Duration::from_secs(1_000);
 

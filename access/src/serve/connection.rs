@@ -23,10 +23,11 @@ const STALLED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
-pub(crate) struct Peer {
-    pub(crate) addr: SocketAddr,
+pub struct Peer {
+    /// Where it calls from.
+    pub addr: SocketAddr,
     /// The subject of its certificate, if it has one.
-    pub(crate) certificate: Option<Arc<str>>,
+    pub certificate: Option<Arc<str>>,
 }
 
 impl fmt::Display for Peer {
@@ -38,9 +39,9 @@ impl fmt::Display for Peer {
     }
 }
 
-/// See the module.
+/// A peer's bytes, both ways, as long as the connection's patience lasts.
 #[derive(Debug)]
-pub(crate) struct Connection<IO> {
+pub struct Connection<IO> {
     io: IO,
     peer: Peer,
     patience: Arc<Patience>,

@@ -1,0 +1,24 @@
+//! Who may come in, alike for every product that listens: connections that are capped and do not wait for ever, TLS, tokens and
+//! what they allow, rates.
+//!
+//! ```text
+//! socket -> accept (places, TLS) -> serve_http (patience) -> Access::check (role) -> Rates -> the product
+//! ```
+//!
+//! It knows no product: metrics are named by a prefix, and what is refused is an error that the product puts into its own words.
+
+// What came from the network must not be able to end anything.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
+mod files;
+mod http;
+mod rates;
+mod roles;
+mod serve;
+mod tls;
+
+pub use http::{BodyError, Endless, cause, serve as serve_http};
+pub use rates::{Rate, Rates, TooFast};
+pub use roles::{Access, AccessMetrics, Denied, Role, TokenError, TokenFiles};
+pub use serve::{Connection, Door, Farewell, Full, Peer, Place, Places, Socket, accept};
+pub use tls::{Protocol, Tls, TlsConfig, TlsError, TlsIncomplete};

@@ -1,0 +1,61 @@
+//! Messages that take long, off the async workers: all streams share these, and a shard with a million series keeps a core busy
+//! for a third of a second.
+
+use std::sync::Arc;
+
+use shardmeter_proto::v1::{self, report_request::Message as Said};
+use tokio::{sync::Semaphore, task::spawn_blocking};
+use tonic::Status;
+
+use super::{Next, Reporting, Sessions};
+
+/// Series from which a message takes longer than others should wait: about a millisecond.
+pub(super) const LONG: usize = 4_000;
+
+/// Turns of the long messages of all streams. There are two, so that many bad shards take no more of the machine than two.
+#[derive(Debug, Clone)]
+pub(crate) struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(2)))
+    }
+}
+
+impl Reporting {
+    /// How many series are touched when the message is taken.
+    pub(super) fn series_of(&self, said: &Said) -> usize {
+        let named = |samples: &Option<v1::Samples>| samples.as_ref().map_or(0, |s| s.series.len());
+        match said {
+            Said::Definitions(new) => new.families.iter().map(|f| 1 + f.series.len()).sum(),
+            // The last part, however short, brings all of them.
+            Said::Snapshot(part) => {
+                let before = self.snapshot.as_ref().map_or(0, super::Assembly::series);
+                before + named(&part.samples) + named(&part.removed)
+            }
+            Said::Delta(delta) => named(&delta.samples) + named(&delta.removed),
+            Said::Hello(_) | Said::Goodbye(_) => 0,
+        }
+    }
+
+    /// Takes a message on a thread for what takes long. A session that is dropped meanwhile leaves it to that thread to end: so
+    /// the message is applied as a whole, as any other.
+    ///
+    /// # Errors
+    /// If the thread failed.
+    pub(super) async fn take_long(
+        mut self,
+        sessions: &Arc<Sessions>,
+        said: Said,
+    ) -> Result<(Self, Result<Next, Status>), Status> {
+        let closed = |_| Status::internal("taking a long message failed; reconnect");
+        let turn = Arc::clone(&sessions.long.0).acquire_owned().await.map_err(closed)?;
+        let sessions = Arc::clone(sessions);
+        let taking = spawn_blocking(move || {
+            let next = self.take(&sessions, said);
+            drop(turn);
+            (self, next)
+        });
+        taking.await.map_err(|_| Status::internal("taking a long message failed; reconnect"))
+    }
+}
