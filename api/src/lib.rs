@@ -6,11 +6,12 @@
 //! ```
 
 mod config;
+mod fleet;
 mod http;
 mod metrics;
 pub mod store;
 
-use std::{future::Future, io, net::SocketAddr};
+use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
 use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -18,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 
-use http::Http;
+use fleet::Fleet;
+use http::{Http, ListPage};
 use metrics::Metrics;
 use store::{DatabaseUrlError, Store};
 
@@ -46,6 +48,14 @@ pub enum BuildError {
     /// The database's URL is none.
     #[error(transparent)]
     Database(#[from] DatabaseUrlError),
+    /// The manager's address is none.
+    #[error("MANAGER_ENDPOINT {endpoint}: {error}")]
+    Manager {
+        /// As configured.
+        endpoint: String,
+        /// What is wrong with it.
+        error: tonic::transport::Error,
+    },
     /// A mistake of this crate.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -55,7 +65,7 @@ impl BuildError {
     /// Whether starting again with the same configuration changes nothing.
     #[must_use]
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Database(_))
+        matches!(self, Self::Database(_) | Self::Manager { .. })
     }
 }
 
@@ -68,11 +78,21 @@ impl Api {
         let shutdown = CancellationToken::new();
         let (store, keeping) = Store::open(&config.database_url, shutdown.clone())?;
         let metrics = Metrics::new(store.clone())?;
+        let fleet = Fleet::new(&config.manager_endpoint).map_err(|error| BuildError::Manager {
+            endpoint: config.manager_endpoint.clone(),
+            error,
+        })?;
         let bind = |error| BuildError::Bind { addr: config.addr, error };
         let http = TcpListener::bind(config.addr).await.map_err(bind)?;
         let addr = http.local_addr().map_err(bind)?;
         tracing::info!(%addr, "http");
-        let router = http::routes(Http { store, metrics, shutdown: shutdown.clone() });
+        let router = http::routes(Http {
+            store,
+            fleet: Arc::new(fleet),
+            metrics,
+            shards_page: Arc::new(ListPage::default()),
+            shutdown: shutdown.clone(),
+        });
         Ok(Self { http, addr, router, shutdown, store: keeping })
     }
 

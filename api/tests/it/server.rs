@@ -38,7 +38,7 @@ impl Server {
 
     /// On a database that may be there or not.
     pub(crate) async fn start_on(database_url: Secret) -> Self {
-        let config = Config { addr: ([127, 0, 0, 1], 0).into(), database_url };
+        let config = Config { addr: ([127, 0, 0, 1], 0).into(), database_url, ..Config::default() };
         let api = Api::build(config).await.unwrap();
         let url = format!("http://{}", api.addr());
         let (stop, stopped) = oneshot::channel();
