@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use shardmeter_process::Secret;
+use shardmeter_process::{HealthAddr, Secret};
 
 /// Where the data are kept by default.
 const DEFAULT_DATABASE_URL: &str = "sqlite://shardmeter.db";
@@ -22,6 +22,12 @@ pub struct Config {
     /// Where the manager answers, by gRPC
     #[arg(long, env = "MANAGER_ENDPOINT", value_name = "URL", default_value = DEFAULT_MANAGER_ENDPOINT)]
     pub manager_endpoint: String,
+}
+
+impl shardmeter_process::Configuration for Config {
+    fn health_addr(&self) -> Option<HealthAddr> {
+        Some(HealthAddr { addr: self.addr, tls: false })
+    }
 }
 
 impl Default for Config {
