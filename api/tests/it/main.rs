@@ -7,8 +7,10 @@
 )]
 
 mod backend;
+mod manager;
 mod outages;
 mod routes;
 mod server;
 mod settings;
+mod shards;
 mod store;
