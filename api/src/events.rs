@@ -212,3 +212,6 @@ async fn keep_sealing(shared: Arc<Shared>, stop: CancellationToken) {
     shared.seal();
     shared.told.send_modify(|told| told.closed = true);
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,10 @@ impl FromStr for EventId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (epoch, sequence) = text.split_once('-').ok_or(EventIdError)?;
+        // The types would take a sign.
+        if text.contains('+') {
+            return Err(EventIdError);
+        }
         let epoch = u32::from_str_radix(epoch, 16).map_err(|_| EventIdError)?;
         let sequence = sequence.parse().map_err(|_| EventIdError)?;
         Ok(Self { epoch, sequence })
@@ -226,6 +230,12 @@ impl Ring {
     /// The oldest position there is.
     fn start(&self) -> u64 {
         self.batches.front().map_or(self.first_open, |oldest| oldest.first)
+    }
+
+    /// How many events it holds that can be read, and of how many bytes.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.events, self.bytes)
     }
 
     /// What there is at a position.

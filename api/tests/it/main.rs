@@ -1,6 +1,7 @@
 //! The api as a whole: on real PostgreSQL and on SQLite, over real sockets.
 
 mod backend;
+mod events;
 mod outages;
 mod routes;
 mod server;
