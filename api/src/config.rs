@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use shardmeter_process::Secret;
+use shardmeter_process::{HealthAddr, Secret};
 
 /// Where the data are kept by default.
 const DEFAULT_DATABASE_URL: &str = "sqlite://shardmeter.db";
@@ -19,6 +19,12 @@ pub struct Config {
     /// Redis that bots publish on; without it, events stay within this process
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<Secret>,
+}
+
+impl shardmeter_process::Configuration for Config {
+    fn health_addr(&self) -> Option<HealthAddr> {
+        Some(HealthAddr { addr: self.addr, tls: false })
+    }
 }
 
 impl Default for Config {

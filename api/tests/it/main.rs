@@ -1,4 +1,10 @@
 //! The api as a whole: on real PostgreSQL and on SQLite, over real sockets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what helpers of tests do"
+)]
 
 mod backend;
 mod events;

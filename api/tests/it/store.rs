@@ -50,7 +50,7 @@ fn incident(revision: u64, shard_id: Option<u32>) -> Incident {
         shard_id,
         kind: "disconnected".into(),
         instance: Some("00ff".into()),
-        reason: (revision % 2 == 0).then(|| "idle".into()),
+        reason: revision.is_multiple_of(2).then(|| "idle".into()),
         count: 1,
     }
 }
