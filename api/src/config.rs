@@ -22,6 +22,9 @@ pub struct Config {
     /// Where the manager answers, by gRPC
     #[arg(long, env = "MANAGER_ENDPOINT", value_name = "URL", default_value = DEFAULT_MANAGER_ENDPOINT)]
     pub manager_endpoint: String,
+    /// Redis that bots publish on; without it, events stay within this process
+    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
+    pub redis_url: Option<Secret>,
 }
 
 impl shardmeter_process::Configuration for Config {
@@ -36,6 +39,7 @@ impl Default for Config {
             addr: SocketAddr::from(([127, 0, 0, 1], 3000)),
             database_url: Secret::from(DEFAULT_DATABASE_URL.to_owned()),
             manager_endpoint: DEFAULT_MANAGER_ENDPOINT.to_owned(),
+            redis_url: None,
         }
     }
 }

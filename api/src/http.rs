@@ -2,6 +2,7 @@
 
 mod commands;
 mod etag;
+mod events;
 mod extract;
 mod health;
 mod openapi;
@@ -23,7 +24,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{fleet::Fleet, metrics::Metrics, store::Store};
+use crate::{events::Events, fleet::Fleet, metrics::Metrics, store::Store};
+pub(crate) use events::Listeners;
 pub(crate) use problem::ErrorType;
 use problem::Problem;
 pub(crate) use shards::ListPage;
@@ -41,6 +43,8 @@ pub(crate) struct Http {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) metrics: Metrics,
     pub(crate) shards_page: Arc<ListPage>,
+    pub(crate) events: Events,
+    pub(crate) listeners: Listeners,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -53,6 +57,7 @@ pub(crate) fn routes(http: Http) -> Router {
         .routes(routes!(shards::guild))
         .routes(routes!(settings::read, settings::change))
         .routes(routes!(commands::top))
+        .routes(routes!(events::listen))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .split_for_parts();

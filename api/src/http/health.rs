@@ -9,15 +9,19 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Http;
+use crate::events::Reach;
 
 /// What the api needs, and has or not.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({ "status": "ok", "database": "up", "manager": "up" }))]
+#[schema(example = json!({ "status": "ok", "database": "up", "events": "redis", "manager": "up" }))]
 pub(super) struct Readiness {
     #[schema(inline)]
     status: ReadinessStatus,
     #[schema(inline)]
     database: State,
+    /// How live events come and go: over Redis, over a Redis that is away, or within this process alone.
+    #[schema(inline)]
+    events: Reach,
     #[schema(inline)]
     manager: State,
 }
@@ -71,5 +75,6 @@ pub(super) async fn ready(extract::State(http): extract::State<Http>) -> Respons
     };
     let state = |up| if up { State::Up } else { State::Down };
     let manager = state(http.fleet.is_up().await);
-    (code, Json(Readiness { status, database: state(up), manager })).into_response()
+    let events = http.events.reach();
+    (code, Json(Readiness { status, database: state(up), events, manager })).into_response()
 }

@@ -7,6 +7,7 @@
 )]
 
 mod backend;
+mod events;
 mod manager;
 mod outages;
 mod routes;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
-use shardmeter_api::{Api, Config};
+use shardmeter_api::{Api, Config, events::Events};
 use shardmeter_process::Secret;
 use tokio::{
     sync::oneshot,
@@ -23,6 +23,7 @@ pub(crate) const PROMPT: Duration = Duration::from_secs(20);
 pub(crate) struct Server {
     pub(crate) url: String,
     pub(crate) client: Client,
+    pub(crate) events: Events,
     /// Of its own, if it was started with one.
     pub(crate) database: Option<Database>,
     stop: oneshot::Sender<()>,
@@ -36,7 +37,7 @@ impl Server {
     }
 
     /// The same, with a manager.
-    pub(crate) async fn start_with(backend: Backend, manager: &Manager) -> Self {
+    pub(crate) async fn start_beside(backend: Backend, manager: &Manager) -> Self {
         let config = Config { manager_endpoint: manager.endpoint(), ..Config::default() };
         Self::start_as(backend, config).await
     }
@@ -44,25 +45,27 @@ impl Server {
     async fn start_as(backend: Backend, config: Config) -> Self {
         let database = Database::start(backend).await;
         let config = Config { database_url: database.url(), ..config };
-        let server = Self { database: Some(database), ..Self::start_config(config).await };
+        let server = Self { database: Some(database), ..Self::start_with(config).await };
         server.wait_until_ready().await;
         server
     }
 
     /// On a database that may be there or not.
     pub(crate) async fn start_on(database_url: Secret) -> Self {
-        Self::start_config(Config { database_url, ..no_manager() }).await
+        Self::start_with(Config { database_url, ..no_manager() }).await
     }
 
-    async fn start_config(config: Config) -> Self {
+    /// As configured, on a free port.
+    pub(crate) async fn start_with(config: Config) -> Self {
         let config = Config { addr: ([127, 0, 0, 1], 0).into(), ..config };
         let api = Api::build(config).await.unwrap();
+        let events = api.events();
         let url = format!("http://{}", api.addr());
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(api.run(async {
             let _ = stopped.await;
         }));
-        Self { url, client: Client::new(), database: None, stop, running }
+        Self { url, client: Client::new(), events, database: None, stop, running }
     }
 
     /// Stops it, and fails if that takes long.

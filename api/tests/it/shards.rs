@@ -24,7 +24,7 @@ on_both!(a_guild_is_found_with_its_shard, a_history_is_read_in_pages_over_http);
 #[tokio::test]
 async fn shards_are_as_the_manager_says() {
     let manager = Manager::start(3).await;
-    let server = Server::start_with(Backend::Sqlite, &manager).await;
+    let server = Server::start_beside(Backend::Sqlite, &manager).await;
     let list = server.json("/api/v1/shards").await;
     let first = json!({
         "shard_id": 0, "state": "up", "last_report": "2023-11-14T22:14:20Z", "series": 3,
@@ -57,7 +57,7 @@ async fn shards_are_as_the_manager_says() {
 #[tokio::test]
 async fn however_many_ask_the_manager_is_asked_once_a_second() {
     let manager = Manager::start(2).await;
-    let server = Server::start_with(Backend::Sqlite, &manager).await;
+    let server = Server::start_beside(Backend::Sqlite, &manager).await;
     let (began, before) = (Instant::now(), manager.asked.load(Ordering::Relaxed));
     let mut asking = JoinSet::new();
     for _ in 0..200 {
@@ -77,7 +77,7 @@ async fn however_many_ask_the_manager_is_asked_once_a_second() {
 async fn without_a_manager_shards_are_as_they_were_last_known() {
     let manager = Manager::start(2).await;
     let addr = manager.addr;
-    let server = Server::start_with(Backend::Sqlite, &manager).await;
+    let server = Server::start_beside(Backend::Sqlite, &manager).await;
     manager.stop().await;
     // It was asked for readiness.
     let known = server.json("/api/v1/shards").await;
@@ -113,7 +113,7 @@ async fn shards_that_were_never_known_are_said_to_be_so() {
 
 async fn a_guild_is_found_with_its_shard(backend: Backend) {
     let manager = Manager::start(3).await;
-    let server = Server::start_with(backend, &manager).await;
+    let server = Server::start_beside(backend, &manager).await;
     // Discord's example: (197038439483310086 >> 22) % 3.
     let guild = server.json("/api/v1/guilds/197038439483310086").await;
     let shard = (197_038_439_483_310_086_u64 >> 22) % 3;
