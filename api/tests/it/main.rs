@@ -7,8 +7,11 @@
 )]
 
 mod backend;
+mod events;
+mod manager;
 mod outages;
 mod routes;
 mod server;
 mod settings;
+mod shards;
 mod store;
