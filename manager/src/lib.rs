@@ -55,7 +55,7 @@ use journal::{FileJournal, Journal, JournalState, MemoryOnly};
 use metrics::{Dropped, Metrics};
 use rates::Rates;
 use registry::{Registry, Settings};
-use session::{Room, Sessions, Turns};
+use session::{Lines, Room, Sessions, Turns};
 
 /// How long requests in flight may take after a shutdown began; `docker stop` kills after 10 s.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
@@ -163,6 +163,7 @@ impl Manager {
             ),
             rates: Arc::new(Rates::new(limits.frames_per_second)),
             snapshots: Room::default(),
+            lines: Lines::default(),
             long: Turns::default(),
             fleet: config.fleet,
             report_interval: config.report_interval,

@@ -15,6 +15,7 @@ mod http;
 mod ingest;
 mod journal;
 mod limits;
+mod log;
 mod process;
 mod promtool;
 mod scrape;
