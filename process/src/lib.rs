@@ -3,13 +3,18 @@
 //! start.
 
 mod logs;
+pub mod metrics;
+mod secret;
 mod signals;
+#[cfg(target_os = "linux")]
+mod usage;
 
 use std::{future::Future, process::ExitCode};
 
 use clap::Parser;
 
 pub use logs::{LogArgs, LogFormat};
+pub use secret::Secret;
 pub use tokio_util::sync::CancellationToken;
 
 /// Exit code for a configuration that cannot work; clap uses the same for flags it cannot parse.

@@ -2,6 +2,8 @@
 
 use std::{fmt, num::NonZeroU32, path::PathBuf, str::FromStr};
 
+pub use shardmeter_process::Secret;
+
 /// Where a manager on the same machine takes telemetry.
 pub const DEFAULT_MANAGER_ENDPOINT: &str = "http://127.0.0.1:30001";
 
@@ -54,7 +56,7 @@ impl Config {
     /// sessions.
     pub fn new(discord_token: impl Into<String>) -> Self {
         Self {
-            discord_token: Secret(discord_token.into()),
+            discord_token: Secret::from(discord_token.into()),
             shard_ids: None,
             shard_count: ShardCount::Auto,
             manager_endpoint: DEFAULT_MANAGER_ENDPOINT.to_owned(),
@@ -68,29 +70,6 @@ impl Config {
             discord_gateway_url: None,
             discord_api_url: None,
         }
-    }
-}
-
-/// A string that no log and no `Debug` shows.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The string itself; never log it.
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Secret {
-    fn from(secret: String) -> Self {
-        Self(secret)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<redacted>")
     }
 }
 

@@ -178,7 +178,7 @@ impl Sum {
     fn show(&mut self, shown: &mut Shard, families: &FamilyTable) {
         let bounds = self.bounds();
         let id = shown.store.find(&self.family, &self.labels, &bounds).unwrap_or_else(|| {
-            let bounds = families.share(merged_bounds(self.family.kind, &bounds));
+            let bounds = families.share(merged_bounds(self.family.kind, &bounds).into_owned());
             shown.store.add(&self.family, &self.labels, bounds, UnixTime::MAX)
         });
         shown.make_room();

@@ -215,7 +215,7 @@ impl Instance {
             if let Some(part) = m.part {
                 let slots = m.from_slot..m.from_slot + m.width;
                 let reported: Vec<_> = slots.map(|slot| self.reported(slot)).collect();
-                self.parts.count(part, &reported);
+                self.parts.count(part, &reported, |_| true, &mut Vec::new());
             }
         }
         (self.has, self.values, self.carried, self.raw) = (has, values, carried, raw);

@@ -1,10 +1,10 @@
 //! What a shard may have at most, and the place of a series in it. What is over a limit is rejected by name; everything else
 //! of the same frame or body is taken (design section 4, E6).
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
-    Family, Reason, Registry, Rejected, UnixTime,
+    Family, Reason, Registry, Rejected, Settings, UnixTime,
     parts::PartId,
     shard::Shard,
     store::{OVERFLOW, SeriesId, is_overflow},
@@ -96,7 +96,8 @@ impl Registry {
             // Who names the labels that stand for what is over a limit adds to it, as others do.
             return self.place_in_overflow(shard, sender, family, labels, bounds, false);
         }
-        let kept_bounds = if is_part { merged_bounds(family.kind, bounds) } else { bounds.clone() };
+        let kept_bounds =
+            if is_part { merged_bounds(family.kind, bounds) } else { Cow::Borrowed(bounds) };
         let place = |id: SeriesId| {
             if !is_part {
                 return Place::Series(id);
@@ -116,7 +117,7 @@ impl Registry {
         match self.check_room(shard, family, kept, kept_bounds.len()) {
             Ok(()) if !overflowed => {
                 self.check_parts(shard, family, is_part)?;
-                let bounds = self.families.share(kept_bounds.clone());
+                let bounds = self.families.share(kept_bounds.clone().into_owned());
                 let created = family.created(sender.started_at);
                 Ok(place(shard.store.add(family, kept, bounds, created)))
             }
@@ -139,7 +140,7 @@ impl Registry {
         self.check_parts(shard, family, true)?;
         let bounds = merged_bounds(family.kind, bounds);
         let part = PartId::of(family, labels.as_str(), &bounds);
-        let merged = self.overflow(shard, sender, family, bounds)?;
+        let merged = self.overflow(shard, sender, family, &bounds)?;
         Ok(Place::Part { merged, part, is_over })
     }
 
@@ -149,10 +150,10 @@ impl Registry {
         shard: &mut Shard,
         sender: Sender,
         family: &Arc<Family>,
-        bounds: Bounds,
+        bounds: &Bounds,
     ) -> Result<SeriesId, Rejected> {
         let labels = LabelSet::restore(OVERFLOW);
-        if let Some(id) = shard.store.find(family, &labels, &bounds) {
+        if let Some(id) = shard.store.find(family, &labels, bounds) {
             return Ok(id);
         }
         check_series(shard, family, &labels, bounds.len())?;
@@ -165,7 +166,7 @@ impl Registry {
             return Err(over_limit(&family.name, message));
         }
         let created = family.created(sender.started_at);
-        Ok(shard.store.add(family, &labels, self.families.share(bounds), created))
+        Ok(shard.store.add(family, &labels, self.families.share(bounds.clone()), created))
     }
 
     /// Whether there is room for more parts, if the label set is one.
@@ -235,6 +236,12 @@ impl Registry {
         Ok(())
     }
 
+    /// Whether a shard can have so many more series whatever their families are.
+    pub(super) fn has_room(&self, shard: &Shard, new: usize) -> bool {
+        let Settings { max_series_per_family, max_series_per_shard, .. } = self.settings;
+        shard.store.len() + new <= max_series_per_family.min(max_series_per_shard)
+    }
+
     /// By how many series a shard would be over its limit with `new` more. Those that stand for others are not counted.
     pub(super) fn short(&self, shard: &Shard, new: usize) -> usize {
         let series = shard.store.len() - shard.store.overflowing();
@@ -302,8 +309,8 @@ fn check_series(
 }
 
 /// The bounds of a series that is merged from others: quantiles cannot be.
-pub(super) fn merged_bounds(kind: MetricType, bounds: &Bounds) -> Bounds {
-    if kind == MetricType::Summary { Bounds::none() } else { bounds.clone() }
+pub(super) fn merged_bounds(kind: MetricType, bounds: &Bounds) -> Cow<'_, Bounds> {
+    if kind == MetricType::Summary { Cow::Owned(Bounds::none()) } else { Cow::Borrowed(bounds) }
 }
 
 fn is_full(shard: &Shard) -> String {

@@ -83,12 +83,26 @@ impl Parts {
         self.values.get(at..at + width)
     }
 
-    /// Takes what is said of a part that counts.
-    pub(super) fn count(&mut self, part: PartId, values: &[f64]) {
+    /// Takes what is said of a part that counts. In `more`, what it counted since; all of it, if nothing is known of it, or
+    /// it `begins_anew` after what is known.
+    pub(super) fn count(
+        &mut self,
+        part: PartId,
+        values: &[f64],
+        begins_anew: impl FnOnce(&[f64]) -> bool,
+        more: &mut Vec<f64>,
+    ) {
+        more.clear();
+        more.extend_from_slice(values);
         let next = self.values.len();
         let at = *self.counts.entry(part).or_insert(next as u32) as usize;
         match self.values.get_mut(at..at + values.len()) {
-            Some(known) => known.copy_from_slice(values),
+            Some(known) => {
+                if !begins_anew(known) {
+                    more.iter_mut().zip(&*known).for_each(|(more, before)| *more -= before);
+                }
+                known.copy_from_slice(values);
+            }
             None if at == next => self.values.extend_from_slice(values),
             // Of another width: not the part that it seems to be, but by a collision.
             None => {}

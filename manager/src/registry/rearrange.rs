@@ -4,13 +4,14 @@
 //! Series have other places afterwards. It is recorded as the shard's whole state; streams end, and define their series
 //! again on the next; pages drop what they keep of the shard.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use hashbrown::HashSet;
 
 use super::{
     Family, Registry, ReportedFamily, UnixTime,
     change::{Change, Recorder, Step},
+    instance::Instance,
     limits::merged_bounds,
     parts::PartId,
     shard::Shard,
@@ -138,9 +139,14 @@ impl Registry {
         if families.is_empty() {
             return 0;
         }
+        self.free_names(families);
+        self.drop_series(&families.iter().copied().collect())
+    }
+
+    /// Frees the names of families, by id.
+    fn free_names(&self, families: &[u32]) {
         self.recorder.record(&[Change::Retired(families.into())]);
         self.families.retire(families);
-        self.drop_series(&families.iter().copied().collect())
     }
 
     /// Drops all series that shards have of these families. Returns how many that were.
@@ -222,9 +228,9 @@ impl Registry {
         let before = shard.store.len();
         let stays: HashSet<_> =
             shard.store.ids().filter(|id| shard.is_of_living(*id, now, stale_after)).collect();
-        let living = |i: &super::instance::Instance| i.is_alive(now, stale_after);
+        let living = |i: &Instance| i.is_alive(now, stale_after);
         let alive = shard.instances.iter().any(living);
-        let is_open = |i: &super::instance::Instance| living(i) || i.stream != 0;
+        let is_open = |i: &Instance| living(i) || i.stream != 0;
         let (open, ended) =
             std::mem::take(&mut shard.instances).into_iter().partition::<Vec<_>, _>(is_open);
         shard.instances = open;
@@ -259,15 +265,14 @@ impl Registry {
         let unused = families.iter().filter(|f| !f.gave_way() && !used.contains(&f.id));
         let unused: Vec<_> = unused.map(|family| family.id as u32).collect();
         if !unused.is_empty() {
-            self.recorder.record(&[Change::Retired((&unused[..]).into())]);
-            self.families.retire(&unused);
+            self.free_names(&unused);
         }
     }
 }
 
 impl Shard {
     /// Whether a living instance ever counted anything in a series.
-    fn is_of_living(&self, id: SeriesId, now: UnixTime, stale_after: std::time::Duration) -> bool {
+    fn is_of_living(&self, id: SeriesId, now: UnixTime, stale_after: Duration) -> bool {
         let Some(series) = self.store.get(id) else { return false };
         // One that was defined only may be reported next.
         if !series.counted && self.instances.iter().any(|i| i.stream != 0) {
@@ -278,12 +283,7 @@ impl Shard {
     }
 
     /// Whether a living instance has a series of a family.
-    fn reports_family(
-        &self,
-        family: usize,
-        now: UnixTime,
-        stale_after: std::time::Duration,
-    ) -> bool {
+    fn reports_family(&self, family: usize, now: UnixTime, stale_after: Duration) -> bool {
         let of_family = self.store.blocks().iter().filter(|block| block.family.id == family);
         let series: Vec<_> = of_family.flat_map(|block| &block.series).collect();
         let mut living = self.instances.iter().filter(|i| i.is_alive(now, stale_after));
@@ -332,7 +332,7 @@ impl Shard {
             let labels = if overflows { OVERFLOW } else { before.labels(series) };
             let labels = LabelSet::restore(labels);
             let bounds = match overflows {
-                true => families.share(merged_bounds(family.kind, &series.bounds)),
+                true => families.share(merged_bounds(family.kind, &series.bounds).into_owned()),
                 false => Arc::clone(&series.bounds),
             };
             let to = store.find(family, &labels, &bounds);

@@ -9,8 +9,9 @@ use std::{
 
 use http::HeaderValue;
 use prometheus::Registry;
+use shardmeter_pubsub::RedisError;
 use shardmeter_telemetry::{Connection, Reporter};
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use twilight_gateway::{ConfigBuilder, Intents, Shard, ShardId, queue::InMemoryQueue};
 use twilight_model::gateway::SessionStartLimit;
@@ -21,8 +22,8 @@ use crate::{
     config::{Config, ShardCount, ShardIds},
     gateway_bot,
     guilds::Guilds,
-    metrics::{self, IdentifyMetrics, RedisMetrics, RestMetrics, ShardMetrics},
-    publisher::Publisher,
+    metrics::{self, IdentifyMetrics, RestMetrics, ShardMetrics},
+    platform::{OnRedis, OnRedisError, Publisher, Settings},
     rest::{DISCORD_API, Rest, RestError},
     saved_session::{SessionFile, is_gateway_url},
     shard::{ShardTask, Shared},
@@ -70,7 +71,7 @@ pub enum BuildError {
     StateDir(#[source] io::Error),
     /// `REDIS_URL` cannot be used.
     #[error("REDIS_URL cannot be used")]
-    Redis(#[source] redis::RedisError),
+    Redis(#[source] RedisError),
     /// A certificate for the manager cannot be read.
     #[error("{} cannot be read: {error}", path.display())]
     ManagerFile {
@@ -97,6 +98,15 @@ impl BuildError {
     }
 }
 
+impl From<OnRedisError> for BuildError {
+    fn from(error: OnRedisError) -> Self {
+        match error {
+            OnRedisError::Address(error) => Self::Redis(error),
+            OnRedisError::Metrics(error) => Self::Metrics(error),
+        }
+    }
+}
+
 /// The connection to the manager, with what it may ask for.
 fn manager(config: &Config) -> Result<Connection, BuildError> {
     let read = |path: &Path| {
@@ -117,7 +127,7 @@ fn manager(config: &Config) -> Result<Connection, BuildError> {
     Ok(manager.build()?)
 }
 
-pub(super) async fn build(config: Config) -> Result<Bot, BuildError> {
+pub(super) async fn build(config: Config, beside: Option<Publisher>) -> Result<Bot, BuildError> {
     // Exactly one crypto provider: with none or two of them, rustls would panic when asked for the default. An error
     // says that there is one already.
     let _already = rustls::crypto::ring::default_provider().install_default();
@@ -134,7 +144,12 @@ pub(super) async fn build(config: Config) -> Result<Bot, BuildError> {
     };
     let own_gateway = own_gateway(&config)?;
     make_state_dir(&config).await?;
-    let (publisher, publisher_task) = publisher(&config, &process)?;
+    let redis = match &config.redis_url {
+        Some(url) if beside.is_none() => Some(OnRedis::start(url.expose(), &process)?),
+        _ => None,
+    };
+    let on_redis = redis.as_ref().map(|redis| redis.publisher.clone());
+    let publisher = beside.or(on_redis).unwrap_or(Publisher::Nobody);
     let info = gateway_bot::ask(&rest, &identify).await.map_err(|error| {
         if error.is_unauthorized() { BuildError::TokenRefused } else { BuildError::Discord(error) }
     })?;
@@ -147,10 +162,13 @@ pub(super) async fn build(config: Config) -> Result<Bot, BuildError> {
         None => gateway_url("the gateway Discord names", &info.url)?,
     };
     let (registries, metrics) = registries(process, ids.range)?;
+    let settings = Settings::new(ids.range, ids.count);
+    let subscriber = redis.as_ref().map(|redis| redis.obey(settings.clone()));
     let shared = Shared {
         commands: Commands::new(
             Arc::clone(&rest),
             publisher.clone(),
+            settings.clone(),
             Standing::new(metrics.clone()),
         ),
         publisher,
@@ -167,7 +185,9 @@ pub(super) async fn build(config: Config) -> Result<Bot, BuildError> {
         reporters,
         shards: tasks,
         shared,
-        publisher: publisher_task,
+        settings,
+        publishing: redis.map(|redis| redis.publishing),
+        _subscriber: subscriber,
         _refresh: AbortOnDropHandle::new(tokio::spawn(refresh)),
     })
 }
@@ -233,18 +253,6 @@ async fn make_state_dir(config: &Config) -> Result<(), BuildError> {
         Some(dir) => tokio::fs::create_dir_all(dir).await.map_err(BuildError::StateDir),
         None => Ok(()),
     }
-}
-
-fn publisher(
-    config: &Config,
-    process: &Registry,
-) -> Result<(Publisher, Option<JoinHandle<()>>), BuildError> {
-    let Some(url) = &config.redis_url else {
-        return Ok((Publisher::none(), None));
-    };
-    let metrics = RedisMetrics::register(process)?;
-    let (publisher, task) = Publisher::start(url.expose(), metrics).map_err(BuildError::Redis)?;
-    Ok((publisher, Some(task)))
 }
 
 /// One registry per shard beside the process's, and the families in each.

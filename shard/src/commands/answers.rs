@@ -99,6 +99,11 @@ pub(super) fn busy() -> InteractionResponse {
     private("I am busy right now, please try again in a moment.")
 }
 
+/// The guild's settings say that the command is not to be used there.
+pub(super) fn disabled() -> InteractionResponse {
+    private("This command is disabled in this server.")
+}
+
 /// The command is none of the bot's; Discord may still show one of an earlier version.
 pub(super) fn unknown_command() -> InteractionResponse {
     private("I do not know this command (any more).")

@@ -24,6 +24,10 @@ use crate::{
 impl Registry {
     /// Makes room for the series of a body, if that is possible and they need it.
     pub(super) fn make_way_for_body(&self, shard: &mut Shard, report: &Report<'_>, now: UnixTime) {
+        let series: usize = report.families.iter().map(|family| family.series.len()).sum();
+        if self.has_room(shard, series) {
+            return; // as nearly always
+        }
         let at = shard.position(&report.sender);
         let wanted = report.families.iter().filter_map(|reported| {
             let family = self.families.find(&reported.name, reported.kind);

@@ -25,6 +25,7 @@ impl Shard {
         may_fall: bool,
     ) {
         let mut rest = &said.values[..];
+        let mut more = Vec::new();
         let mut changed: Vec<_> = said.left.iter().map(|(merged, _)| *merged).collect();
         for (merged, part) in said.merged.iter().zip(said.parts.iter()) {
             if changed.last() != Some(merged) {
@@ -36,7 +37,7 @@ impl Shard {
                 break;
             };
             rest = after;
-            self.take_part(at, merged, *part, values, may_fall);
+            self.take_part(at, merged, *part, values, may_fall, &mut more);
         }
         if let Some(instance) = self.instances.get_mut(at) {
             said.left
@@ -48,6 +49,7 @@ impl Shard {
         changed.into_iter().for_each(|merged| self.refresh_merged(at, SeriesId::new(merged)));
     }
 
+    /// `more` is kept for its memory.
     fn take_part(
         &mut self,
         at: usize,
@@ -55,6 +57,7 @@ impl Shard {
         part: PartId,
         values: &[f64],
         may_fall: bool,
+        more: &mut Vec<f64>,
     ) {
         let (Some(series), Some(instance)) = (self.store.get(merged), self.instances.get_mut(at))
         else {
@@ -65,19 +68,10 @@ impl Shard {
             instance.parts.set_gauge(merged.index() as u32, part, values.first().copied());
             return;
         };
-        let before = instance.parts.counted(part, values.len());
-        let fell = |before: &&[f64]| may_fall && values.get(count_at) < before.get(count_at);
-        let before = before.filter(|before| !fell(before));
-        let more: Vec<f64> = match before {
-            // It is new, or began anew: all of it comes on top.
-            None => values.to_vec(),
-            Some(before) => {
-                values.iter().zip(before).map(|(value, before)| value - before).collect()
-            }
-        };
-        instance.parts.count(part, values);
-        for (slot, more) in (series.slot()..).zip(more) {
-            instance.add(slot, more);
+        let begins_anew = |before: &[f64]| may_fall && values.get(count_at) < before.get(count_at);
+        instance.parts.count(part, values, begins_anew, more);
+        for (slot, more) in (series.slot()..).zip(&*more) {
+            instance.add(slot, *more);
         }
     }
 
