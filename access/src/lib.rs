@@ -22,5 +22,5 @@ pub use http::{BodyError, Endless, cause, serve as serve_http};
 pub use rates::{Rate, Rates, TooFast};
 pub use roles::{Access, AccessMetrics, Denied, Role, TokenError, TokenFiles};
 pub use seldom::Seldom;
-pub use serve::{Connection, Door, Farewell, Full, Peer, Place, Places, Socket, accept};
+pub use serve::{Connection, Door, Farewell, Full, HangUp, Peer, Place, Places, Socket, accept};
 pub use tls::{Protocol, Tls, TlsConfig, TlsError, TlsIncomplete};

@@ -309,6 +309,7 @@ impl Kept {
             registry: Arc::clone(&sessions.registry),
             previous_bodies: Arc::clone(previous_bodies),
             exposition: Arc::clone(exposition),
+            readers: Arc::new(http::Readers::new(sessions.metrics.cut_readers.clone())),
             parts: Arc::new(Semaphore::new(http::PARTS_AT_ONCE)),
             bodies: Arc::new(Semaphore::new(http::BODIES_AT_ONCE)),
             room: Arc::new(http::Room::new(http::BODY_BYTES_AT_ONCE)),
