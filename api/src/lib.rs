@@ -7,18 +7,29 @@
 
 mod config;
 mod http;
+mod metrics;
+pub mod store;
 
 use std::{future::Future, io, net::SocketAddr};
 
-use tokio::net::TcpListener;
+use axum::Router;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
+
+use http::Http;
+use metrics::Metrics;
+use store::{DatabaseUrlError, Store};
 
 /// An api whose socket is bound.
 #[derive(Debug)]
 pub struct Api {
     http: TcpListener,
     addr: SocketAddr,
+    router: Router,
+    shutdown: CancellationToken,
+    store: JoinHandle<()>,
 }
 
 /// Why the api cannot start.
@@ -32,18 +43,37 @@ pub enum BuildError {
         /// The system's word.
         error: io::Error,
     },
+    /// The database's URL is none.
+    #[error(transparent)]
+    Database(#[from] DatabaseUrlError),
+    /// A mistake of this crate.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl BuildError {
+    /// Whether starting again with the same configuration changes nothing.
+    #[must_use]
+    pub fn is_config(&self) -> bool {
+        matches!(self, Self::Database(_))
+    }
 }
 
 impl Api {
-    /// Binds the socket; port 0 works. Nothing is answered before [`Api::run`].
+    /// Binds the socket; port 0 works. Nothing is answered before [`Api::run`]. A database that is away is waited for.
     ///
     /// # Errors
-    /// If the address cannot be bound.
+    /// If the address cannot be bound, or the database's URL is none.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
+        let shutdown = CancellationToken::new();
+        let (store, keeping) = Store::open(&config.database_url, shutdown.clone())?;
+        let metrics = Metrics::new(store.clone())?;
         let bind = |error| BuildError::Bind { addr: config.addr, error };
         let http = TcpListener::bind(config.addr).await.map_err(bind)?;
         let addr = http.local_addr().map_err(bind)?;
-        Ok(Self { http, addr })
+        tracing::info!(%addr, "http");
+        let router = http::routes(Http { store, metrics, shutdown: shutdown.clone() });
+        Ok(Self { http, addr, router, shutdown, store: keeping })
     }
 
     /// The address that is really bound.
@@ -60,6 +90,15 @@ impl Api {
         self,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), io::Error> {
-        axum::serve(self.http, http::router()).with_graceful_shutdown(shutdown).await
+        let stopping = self.shutdown.clone();
+        let shutdown = async move {
+            shutdown.await;
+            stopping.cancel();
+        };
+        let served = axum::serve(self.http, self.router).with_graceful_shutdown(shutdown).await;
+        self.shutdown.cancel();
+        // It ends with the token; a panic in it was reported where it was.
+        let _ended = self.store.await;
+        served
     }
 }

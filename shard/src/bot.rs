@@ -18,6 +18,7 @@ pub use self::build::BuildError;
 use crate::{
     commands::ANSWER_DEADLINE,
     config::Config,
+    health::Health,
     platform::{Publisher, Settings},
     shard::{FatalClose, ShardTask, Shared},
 };
@@ -64,6 +65,8 @@ pub struct Bot {
     settings: Settings,
     /// Publishes on Redis; ends with the last publisher.
     publishing: Option<JoinHandle<()>>,
+    /// Says whether it is connected.
+    health: Option<Health>,
     /// Hears on Redis of settings.
     _subscriber: Option<Subscriber>,
     /// Asks Discord for the identifies left.
@@ -101,6 +104,7 @@ impl Bot {
     ///
     /// An error is what reconnecting cannot cure; the same clean end comes before it is returned.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let _health = self.health.map(|health| AbortOnDropHandle::new(tokio::spawn(health.run())));
         let mut running = JoinSet::new();
         for shard in self.shards {
             running.spawn(shard.run());

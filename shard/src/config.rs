@@ -1,6 +1,8 @@
 //! Flags and environment of the bot process.
 
-use std::{fmt, num::NonZeroU32, path::PathBuf, str::FromStr};
+use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr};
+
+use shardmeter_process::HealthAddr;
 
 pub use shardmeter_process::Secret;
 
@@ -49,6 +51,15 @@ pub struct Config {
     /// REST API to call instead of Discord's, without the `/api/v10`
     #[arg(long, env = "DISCORD_API_URL", value_name = "URL")]
     pub discord_api_url: Option<String>,
+    /// Where GET /healthz says whether a shard is connected; without it, nowhere
+    #[arg(long, env = "SHARDMETER_HEALTH_ADDR", value_name = "ADDR")]
+    pub health_addr: Option<SocketAddr>,
+}
+
+impl shardmeter_process::Configuration for Config {
+    fn health_addr(&self) -> Option<HealthAddr> {
+        self.health_addr.map(|addr| HealthAddr { addr, tls: false })
+    }
 }
 
 impl Config {
@@ -68,6 +79,7 @@ impl Config {
             redis_url: None,
             state_dir: None,
             discord_gateway_url: None,
+            health_addr: None,
             discord_api_url: None,
         }
     }

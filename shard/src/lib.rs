@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod gateway_bot;
 mod guilds;
+mod health;
 mod metrics;
 mod platform;
 mod rest;

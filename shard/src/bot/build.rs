@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -22,6 +23,7 @@ use crate::{
     config::{Config, ShardCount, ShardIds},
     gateway_bot,
     guilds::Guilds,
+    health::Health,
     metrics::{self, IdentifyMetrics, RestMetrics, ShardMetrics},
     platform::{OnRedis, OnRedisError, Publisher, Settings},
     rest::{DISCORD_API, Rest, RestError},
@@ -69,6 +71,15 @@ pub enum BuildError {
     /// The folder for saved sessions cannot be used.
     #[error("the folder for saved sessions cannot be used")]
     StateDir(#[source] io::Error),
+    /// The health address cannot be listened on.
+    #[error("cannot listen on {addr} for health checks")]
+    Health {
+        /// As given.
+        addr: SocketAddr,
+        /// The system's word.
+        #[source]
+        error: io::Error,
+    },
     /// `REDIS_URL` cannot be used.
     #[error("REDIS_URL cannot be used")]
     Redis(#[source] RedisError),
@@ -94,7 +105,7 @@ pub enum BuildError {
 impl BuildError {
     /// Whether starting again with the same configuration changes nothing.
     pub fn is_config(&self) -> bool {
-        !matches!(self, Self::Discord(_) | Self::Tls(_) | Self::Metrics(_))
+        !matches!(self, Self::Discord(_) | Self::Health { .. } | Self::Tls(_) | Self::Metrics(_))
     }
 }
 
@@ -162,6 +173,7 @@ pub(super) async fn build(config: Config, beside: Option<Publisher>) -> Result<B
         None => gateway_url("the gateway Discord names", &info.url)?,
     };
     let (registries, metrics) = registries(process, ids.range)?;
+    let health = health(&config, &metrics).await?;
     let settings = Settings::new(ids.range, ids.count);
     let subscriber = redis.as_ref().map(|redis| redis.obey(settings.clone()));
     let shared = Shared {
@@ -185,6 +197,7 @@ pub(super) async fn build(config: Config, beside: Option<Publisher>) -> Result<B
         reporters,
         shards: tasks,
         shared,
+        health,
         settings,
         publishing: redis.map(|redis| redis.publishing),
         _subscriber: subscriber,
@@ -253,6 +266,16 @@ async fn make_state_dir(config: &Config) -> Result<(), BuildError> {
         Some(dir) => tokio::fs::create_dir_all(dir).await.map_err(BuildError::StateDir),
         None => Ok(()),
     }
+}
+
+async fn health(
+    config: &Config,
+    shards: &[(u32, ShardMetrics)],
+) -> Result<Option<Health>, BuildError> {
+    let Some(addr) = config.health_addr else { return Ok(None) };
+    let shards = shards.iter().map(|(_, metrics)| metrics.clone()).collect();
+    let health = Health::bind(addr, shards).await;
+    health.map(Some).map_err(|error| BuildError::Health { addr, error })
 }
 
 /// One registry per shard beside the process's, and the families in each.

@@ -89,7 +89,7 @@ impl GatewayMetrics {
         Duration::try_from_secs_f64(seconds).ok()
     }
 
-    fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.gateway_connected.get() == 1
     }
 }
