@@ -16,6 +16,9 @@ mod rates;
 mod roles;
 mod seldom;
 mod serve;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod testing;
 mod tls;
 
 pub use http::{BodyError, Endless, cause, serve as serve_http};

@@ -8,7 +8,6 @@
 
 mod access;
 mod bad_inputs;
-mod certificates;
 mod flood;
 mod grpc;
 mod http;
