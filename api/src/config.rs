@@ -16,6 +16,9 @@ pub struct Config {
     /// The database: postgres://user:password@host/name, or sqlite://file, which is created when missing
     #[arg(long, env = "DATABASE_URL", value_name = "URL", default_value = DEFAULT_DATABASE_URL, hide_env_values = true)]
     pub database_url: Secret,
+    /// Redis that bots publish on; without it, events stay within this process
+    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
+    pub redis_url: Option<Secret>,
 }
 
 impl shardmeter_process::Configuration for Config {
@@ -29,6 +32,7 @@ impl Default for Config {
         Self {
             addr: SocketAddr::from(([127, 0, 0, 1], 3000)),
             database_url: Secret::from(DEFAULT_DATABASE_URL.to_owned()),
+            redis_url: None,
         }
     }
 }

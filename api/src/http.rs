@@ -2,6 +2,7 @@
 
 mod commands;
 mod etag;
+mod events;
 mod extract;
 mod health;
 mod openapi;
@@ -22,7 +23,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{metrics::Metrics, store::Store};
+use crate::{events::Events, metrics::Metrics, store::Store};
+pub(crate) use events::Listeners;
 pub(crate) use problem::ErrorType;
 use problem::Problem;
 
@@ -37,6 +39,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Http {
     pub(crate) store: Store,
     pub(crate) metrics: Metrics,
+    pub(crate) events: Events,
+    pub(crate) listeners: Listeners,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -45,6 +49,7 @@ pub(crate) fn routes(http: Http) -> Router {
     let (view, document) = OpenApiRouter::with_openapi(openapi::description())
         .routes(routes!(settings::read, settings::change))
         .routes(routes!(commands::top))
+        .routes(routes!(events::listen))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .split_for_parts();

@@ -6,6 +6,7 @@
 //! ```
 
 mod config;
+pub mod events;
 mod http;
 mod metrics;
 pub mod store;
@@ -13,12 +14,14 @@ pub mod store;
 use std::{future::Future, io, net::SocketAddr};
 
 use axum::Router;
+use shardmeter_process::Secret;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 
-use http::Http;
+use events::{EventTasks, Events, redis::StartError};
+use http::{Http, Listeners};
 use metrics::Metrics;
 use store::{DatabaseUrlError, Store};
 
@@ -29,6 +32,8 @@ pub struct Api {
     addr: SocketAddr,
     router: Router,
     shutdown: CancellationToken,
+    events: Events,
+    _events: EventTasks,
     store: JoinHandle<()>,
 }
 
@@ -46,6 +51,9 @@ pub enum BuildError {
     /// The database's URL is none.
     #[error(transparent)]
     Database(#[from] DatabaseUrlError),
+    /// `REDIS_URL` is none.
+    #[error(transparent)]
+    Events(#[from] StartError),
     /// A mistake of this crate.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -55,7 +63,7 @@ impl BuildError {
     /// Whether starting again with the same configuration changes nothing.
     #[must_use]
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Database(_))
+        matches!(self, Self::Database(_) | Self::Events(StartError::Redis(_)))
     }
 }
 
@@ -68,18 +76,31 @@ impl Api {
         let shutdown = CancellationToken::new();
         let (store, keeping) = Store::open(&config.database_url, shutdown.clone())?;
         let metrics = Metrics::new(store.clone())?;
+        let redis_url = config.redis_url.as_ref().map(Secret::expose);
+        let registry = &metrics.registry;
+        let listeners = Listeners::new(registry)?;
+        let (events, event_tasks) =
+            events::redis::start(redis_url, store.clone(), registry, shutdown.clone())?;
         let bind = |error| BuildError::Bind { addr: config.addr, error };
         let http = TcpListener::bind(config.addr).await.map_err(bind)?;
         let addr = http.local_addr().map_err(bind)?;
         tracing::info!(%addr, "http");
-        let router = http::routes(Http { store, metrics, shutdown: shutdown.clone() });
-        Ok(Self { http, addr, router, shutdown, store: keeping })
+        let parts =
+            Http { store, metrics, events: events.clone(), listeners, shutdown: shutdown.clone() };
+        let router = http::routes(parts);
+        Ok(Self { http, addr, router, shutdown, events, _events: event_tasks, store: keeping })
     }
 
     /// The address that is really bound.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// The live events that this process tells and hears of.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.events.clone()
     }
 
     /// Serves until `shutdown`.

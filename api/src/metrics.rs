@@ -60,6 +60,16 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
+families! {
+    /// Those who listen to live events.
+    pub(crate) struct ListenerMetrics {
+        /// Clients that listen to live events now.
+        sse_active_connections: IntGauge,
+        /// Clients cut because they read too slowly: what they had not read left the ring, or they read nothing for long.
+        sse_clients_cut_total: IntCounterVec["reason"],
+    }
+}
+
 /// Everything the api counts.
 #[derive(Clone)]
 pub(crate) struct Metrics {

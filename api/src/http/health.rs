@@ -10,15 +10,19 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Http;
+use crate::events::Reach;
 
 /// What the api needs, and has or not.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({ "status": "ok", "database": "up" }))]
+#[schema(example = json!({ "status": "ok", "database": "up", "events": "redis" }))]
 pub(super) struct Readiness {
     #[schema(inline)]
     status: ReadinessStatus,
     #[schema(inline)]
     database: DatabaseState,
+    /// How live events come and go: over Redis, over a Redis that is away, or within this process alone.
+    #[schema(inline)]
+    events: Reach,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -69,5 +73,6 @@ pub(super) async fn ready(State(http): State<Http>) -> Response {
         (StatusCode::SERVICE_UNAVAILABLE, ReadinessStatus::Unavailable)
     };
     let database = if up { DatabaseState::Up } else { DatabaseState::Down };
-    (code, Json(Readiness { status, database })).into_response()
+    let events = http.events.reach();
+    (code, Json(Readiness { status, database, events })).into_response()
 }

@@ -25,6 +25,7 @@ use super::{
         (name = "shards", description = "Who reports, and what happened"),
         (name = "guilds", description = "Where a guild is served, and what it wants"),
         (name = "commands", description = "What is used"),
+        (name = "events", description = "What happens, as it happens"),
         (name = "health", description = "For those who run it"),
     ),
     components(schemas(Document))

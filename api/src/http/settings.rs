@@ -17,7 +17,11 @@ use super::{
     extract::{GuildId, GuildPath, Json, Path},
     problem::{Document, ErrorType, Problem},
 };
-use crate::store::{Expected, Settings, SettingsChange};
+use crate::{
+    events::redis::told,
+    store::{Expected, Settings, SettingsChange},
+};
+use shardmeter_proto::events::Event;
 
 /// Commands that a guild may disable; Discord knows at most 100 of a bot.
 const MAX_DISABLED: usize = 100;
@@ -189,7 +193,12 @@ pub(super) async fn change(
         }
     };
     match http.store.change_settings(guild_id, &change, expected).await? {
-        Some(settings) => Ok(GuildSettings::from(settings).into_response()),
+        Some(settings) => {
+            if let Some(told) = told(settings.clone()) {
+                http.events.publish(Event::GuildSettingsUpdated(told));
+            }
+            Ok(GuildSettings::from(settings).into_response())
+        }
         // Between the look and the change.
         None => Ok(changed(http.store.settings(guild_id).await?.revision)),
     }

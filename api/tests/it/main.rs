@@ -7,6 +7,7 @@
 )]
 
 mod backend;
+mod events;
 mod outages;
 mod routes;
 mod server;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
-use shardmeter_api::{Api, Config};
+use shardmeter_api::{Api, Config, events::Events};
 use shardmeter_process::Secret;
 use tokio::{
     sync::oneshot,
@@ -20,6 +20,7 @@ pub(crate) const PROMPT: Duration = Duration::from_secs(20);
 pub(crate) struct Server {
     pub(crate) url: String,
     pub(crate) client: Client,
+    pub(crate) events: Events,
     /// Of its own, if it was started with one.
     pub(crate) database: Option<Database>,
     stop: oneshot::Sender<()>,
@@ -38,14 +39,20 @@ impl Server {
 
     /// On a database that may be there or not.
     pub(crate) async fn start_on(database_url: Secret) -> Self {
-        let config = Config { addr: ([127, 0, 0, 1], 0).into(), database_url };
+        Self::start_with(Config { database_url, ..Config::default() }).await
+    }
+
+    /// As configured, on a free port.
+    pub(crate) async fn start_with(config: Config) -> Self {
+        let config = Config { addr: ([127, 0, 0, 1], 0).into(), ..config };
         let api = Api::build(config).await.unwrap();
+        let events = api.events();
         let url = format!("http://{}", api.addr());
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(api.run(async {
             let _ = stopped.await;
         }));
-        Self { url, client: Client::new(), database: None, stop, running }
+        Self { url, client: Client::new(), events, database: None, stop, running }
     }
 
     /// Stops it, and fails if that takes long.
