@@ -8,8 +8,9 @@ mod health;
 mod openapi;
 mod problem;
 mod settings;
+mod shards;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -23,10 +24,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{events::Events, metrics::Metrics, store::Store};
+use crate::{events::Events, fleet::Fleet, metrics::Metrics, store::Store};
 pub(crate) use events::Listeners;
 pub(crate) use problem::ErrorType;
 use problem::Problem;
+pub(crate) use shards::ListPage;
 
 /// Longest body, bytes: settings with all that is allowed in them take a tenth of it.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -38,7 +40,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Http {
     pub(crate) store: Store,
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) metrics: Metrics,
+    pub(crate) shards_page: Arc<ListPage>,
     pub(crate) events: Events,
     pub(crate) listeners: Listeners,
     pub(crate) shutdown: CancellationToken,
@@ -47,6 +51,10 @@ pub(crate) struct Http {
 /// All routes.
 pub(crate) fn routes(http: Http) -> Router {
     let (view, document) = OpenApiRouter::with_openapi(openapi::description())
+        .routes(routes!(shards::list))
+        .routes(routes!(shards::one))
+        .routes(routes!(shards::history))
+        .routes(routes!(shards::guild))
         .routes(routes!(settings::read, settings::change))
         .routes(routes!(commands::top))
         .routes(routes!(events::listen))

@@ -7,11 +7,13 @@
 
 mod config;
 pub mod events;
+mod fleet;
 mod http;
 mod metrics;
+mod recorder;
 pub mod store;
 
-use std::{future::Future, io, net::SocketAddr};
+use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
 use axum::Router;
 use shardmeter_process::Secret;
@@ -21,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 pub use config::Config;
 
 use events::{EventTasks, Events, redis::StartError};
-use http::{Http, Listeners};
-use metrics::Metrics;
+use fleet::Fleet;
+use http::{Http, ListPage, Listeners};
+use metrics::{Metrics, RecorderMetrics};
 use store::{DatabaseUrlError, Store};
 
 /// An api whose socket is bound.
@@ -34,6 +37,7 @@ pub struct Api {
     shutdown: CancellationToken,
     events: Events,
     _events: EventTasks,
+    recorder: JoinHandle<()>,
     store: JoinHandle<()>,
 }
 
@@ -51,6 +55,14 @@ pub enum BuildError {
     /// The database's URL is none.
     #[error(transparent)]
     Database(#[from] DatabaseUrlError),
+    /// The manager's address is none.
+    #[error("MANAGER_ENDPOINT {endpoint}: {error}")]
+    Manager {
+        /// As configured.
+        endpoint: String,
+        /// What is wrong with it.
+        error: tonic::transport::Error,
+    },
     /// `REDIS_URL` is none.
     #[error(transparent)]
     Events(#[from] StartError),
@@ -63,7 +75,10 @@ impl BuildError {
     /// Whether starting again with the same configuration changes nothing.
     #[must_use]
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Database(_) | Self::Events(StartError::Redis(_)))
+        matches!(
+            self,
+            Self::Database(_) | Self::Manager { .. } | Self::Events(StartError::Redis(_))
+        )
     }
 }
 
@@ -76,19 +91,40 @@ impl Api {
         let shutdown = CancellationToken::new();
         let (store, keeping) = Store::open(&config.database_url, shutdown.clone())?;
         let metrics = Metrics::new(store.clone())?;
+        let fleet = Fleet::new(&config.manager_endpoint).map_err(|error| BuildError::Manager {
+            endpoint: config.manager_endpoint.clone(),
+            error,
+        })?;
         let redis_url = config.redis_url.as_ref().map(Secret::expose);
         let registry = &metrics.registry;
         let listeners = Listeners::new(registry)?;
         let (events, event_tasks) =
             events::redis::start(redis_url, store.clone(), registry, shutdown.clone())?;
+        let lost = RecorderMetrics::register(registry)?;
+        let recorder = recorder::start(&events, store.clone(), lost);
         let bind = |error| BuildError::Bind { addr: config.addr, error };
         let http = TcpListener::bind(config.addr).await.map_err(bind)?;
         let addr = http.local_addr().map_err(bind)?;
         tracing::info!(%addr, "http");
-        let parts =
-            Http { store, metrics, events: events.clone(), listeners, shutdown: shutdown.clone() };
-        let router = http::routes(parts);
-        Ok(Self { http, addr, router, shutdown, events, _events: event_tasks, store: keeping })
+        let router = http::routes(Http {
+            store,
+            fleet: Arc::new(fleet),
+            metrics,
+            shards_page: Arc::new(ListPage::default()),
+            events: events.clone(),
+            listeners,
+            shutdown: shutdown.clone(),
+        });
+        Ok(Self {
+            http,
+            addr,
+            router,
+            shutdown,
+            events,
+            _events: event_tasks,
+            recorder,
+            store: keeping,
+        })
     }
 
     /// The address that is really bound.
@@ -118,8 +154,8 @@ impl Api {
         };
         let served = axum::serve(self.http, self.router).with_graceful_shutdown(shutdown).await;
         self.shutdown.cancel();
-        // It ends with the token; a panic in it was reported where it was.
-        let _ended = self.store.await;
+        // They end with the token; a panic in one was reported where it was.
+        let _ended = tokio::join!(self.recorder, self.store);
         served
     }
 }

@@ -8,8 +8,11 @@
 
 mod backend;
 mod events;
+mod manager;
 mod outages;
+mod recorder;
 mod routes;
 mod server;
 mod settings;
+mod shards;
 mod store;

@@ -12,7 +12,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::backend::{Backend, Database};
+use crate::{
+    backend::{Backend, Database},
+    manager::Manager,
+};
 
 /// How long anything may take that should be at once.
 pub(crate) const PROMPT: Duration = Duration::from_secs(20);
@@ -28,18 +31,28 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// On a database of its own, which is there.
+    /// On a database of its own, which is there, without a manager.
     pub(crate) async fn start(backend: Backend) -> Self {
+        Self::start_as(backend, no_manager()).await
+    }
+
+    /// The same, with a manager.
+    pub(crate) async fn start_beside(backend: Backend, manager: &Manager) -> Self {
+        let config = Config { manager_endpoint: manager.endpoint(), ..Config::default() };
+        Self::start_as(backend, config).await
+    }
+
+    async fn start_as(backend: Backend, config: Config) -> Self {
         let database = Database::start(backend).await;
-        let mut server = Self::start_on(database.url()).await;
-        server.database = Some(database);
+        let config = Config { database_url: database.url(), ..config };
+        let server = Self { database: Some(database), ..Self::start_with(config).await };
         server.wait_until_ready().await;
         server
     }
 
     /// On a database that may be there or not.
     pub(crate) async fn start_on(database_url: Secret) -> Self {
-        Self::start_with(Config { database_url, ..Config::default() }).await
+        Self::start_with(Config { database_url, ..no_manager() }).await
     }
 
     /// As configured, on a free port.
@@ -114,4 +127,9 @@ pub(crate) async fn problem(answer: Response, status: u16, error_type: &str) -> 
     assert_eq!(document["status"], status, "{document}");
     assert_eq!(document["instance"], path, "{document}");
     document["detail"].as_str().unwrap().to_owned()
+}
+
+/// Nobody is where the manager should be.
+fn no_manager() -> Config {
+    Config { manager_endpoint: "http://127.0.0.1:9".to_owned(), ..Config::default() }
 }
