@@ -9,7 +9,6 @@
 )]
 
 mod access;
-mod certificates;
 mod faults;
 mod grpc_client;
 mod half_open;
