@@ -2,13 +2,15 @@
 
 mod commands;
 mod etag;
+mod events;
 mod extract;
 mod health;
 mod openapi;
 mod problem;
 mod settings;
+mod shards;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -22,9 +24,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{metrics::Metrics, store::Store};
+use crate::{events::Events, fleet::Fleet, metrics::Metrics, store::Store};
+pub(crate) use events::Listeners;
 pub(crate) use problem::ErrorType;
 use problem::Problem;
+pub(crate) use shards::ListPage;
 
 /// Longest body, bytes: settings with all that is allowed in them take a tenth of it.
 const MAX_BODY_BYTES: usize = 64 << 10;
@@ -36,15 +40,24 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Http {
     pub(crate) store: Store,
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) metrics: Metrics,
+    pub(crate) shards_page: Arc<ListPage>,
+    pub(crate) events: Events,
+    pub(crate) listeners: Listeners,
     pub(crate) shutdown: CancellationToken,
 }
 
 /// All routes.
 pub(crate) fn routes(http: Http) -> Router {
     let (view, document) = OpenApiRouter::with_openapi(openapi::description())
+        .routes(routes!(shards::list))
+        .routes(routes!(shards::one))
+        .routes(routes!(shards::history))
+        .routes(routes!(shards::guild))
         .routes(routes!(settings::read, settings::change))
         .routes(routes!(commands::top))
+        .routes(routes!(events::listen))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .split_for_parts();

@@ -6,20 +6,26 @@
 //! ```
 
 mod config;
+pub mod events;
+mod fleet;
 mod http;
 mod metrics;
+mod recorder;
 pub mod store;
 
-use std::{future::Future, io, net::SocketAddr};
+use std::{future::Future, io, net::SocketAddr, sync::Arc};
 
 use axum::Router;
+use shardmeter_process::Secret;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 
-use http::Http;
-use metrics::Metrics;
+use events::{EventTasks, Events, redis::StartError};
+use fleet::Fleet;
+use http::{Http, ListPage, Listeners};
+use metrics::{Metrics, RecorderMetrics};
 use store::{DatabaseUrlError, Store};
 
 /// An api whose socket is bound.
@@ -29,6 +35,9 @@ pub struct Api {
     addr: SocketAddr,
     router: Router,
     shutdown: CancellationToken,
+    events: Events,
+    _events: EventTasks,
+    recorder: JoinHandle<()>,
     store: JoinHandle<()>,
 }
 
@@ -46,6 +55,17 @@ pub enum BuildError {
     /// The database's URL is none.
     #[error(transparent)]
     Database(#[from] DatabaseUrlError),
+    /// The manager's address is none.
+    #[error("MANAGER_ENDPOINT {endpoint}: {error}")]
+    Manager {
+        /// As configured.
+        endpoint: String,
+        /// What is wrong with it.
+        error: tonic::transport::Error,
+    },
+    /// `REDIS_URL` is none.
+    #[error(transparent)]
+    Events(#[from] StartError),
     /// A mistake of this crate.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -55,7 +75,10 @@ impl BuildError {
     /// Whether starting again with the same configuration changes nothing.
     #[must_use]
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Database(_))
+        matches!(
+            self,
+            Self::Database(_) | Self::Manager { .. } | Self::Events(StartError::Redis(_))
+        )
     }
 }
 
@@ -68,18 +91,52 @@ impl Api {
         let shutdown = CancellationToken::new();
         let (store, keeping) = Store::open(&config.database_url, shutdown.clone())?;
         let metrics = Metrics::new(store.clone())?;
+        let fleet = Fleet::new(&config.manager_endpoint).map_err(|error| BuildError::Manager {
+            endpoint: config.manager_endpoint.clone(),
+            error,
+        })?;
+        let redis_url = config.redis_url.as_ref().map(Secret::expose);
+        let registry = &metrics.registry;
+        let listeners = Listeners::new(registry)?;
+        let (events, event_tasks) =
+            events::redis::start(redis_url, store.clone(), registry, shutdown.clone())?;
+        let lost = RecorderMetrics::register(registry)?;
+        let recorder = recorder::start(&events, store.clone(), lost);
         let bind = |error| BuildError::Bind { addr: config.addr, error };
         let http = TcpListener::bind(config.addr).await.map_err(bind)?;
         let addr = http.local_addr().map_err(bind)?;
         tracing::info!(%addr, "http");
-        let router = http::routes(Http { store, metrics, shutdown: shutdown.clone() });
-        Ok(Self { http, addr, router, shutdown, store: keeping })
+        let router = http::routes(Http {
+            store,
+            fleet: Arc::new(fleet),
+            metrics,
+            shards_page: Arc::new(ListPage::default()),
+            events: events.clone(),
+            listeners,
+            shutdown: shutdown.clone(),
+        });
+        Ok(Self {
+            http,
+            addr,
+            router,
+            shutdown,
+            events,
+            _events: event_tasks,
+            recorder,
+            store: keeping,
+        })
     }
 
     /// The address that is really bound.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// The live events that this process tells and hears of.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.events.clone()
     }
 
     /// Serves until `shutdown`.
@@ -97,8 +154,8 @@ impl Api {
         };
         let served = axum::serve(self.http, self.router).with_graceful_shutdown(shutdown).await;
         self.shutdown.cancel();
-        // It ends with the token; a panic in it was reported where it was.
-        let _ended = self.store.await;
+        // They end with the token; a panic in one was reported where it was.
+        let _ended = tokio::join!(self.recorder, self.store);
         served
     }
 }

@@ -60,6 +60,24 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
+families! {
+    /// Those who listen to live events.
+    pub(crate) struct ListenerMetrics {
+        /// Clients that listen to live events now.
+        sse_active_connections: IntGauge,
+        /// Clients cut because they read too slowly: what they had not read left the ring, or they read nothing for long.
+        sse_clients_cut_total: IntCounterVec["reason"],
+    }
+}
+
+families! {
+    /// What the bus's events leave in the database.
+    pub(crate) struct RecorderMetrics {
+        /// Events that are not in the database: there was no room, or it is not known how many were missed ("unknown").
+        api_events_lost_total: IntCounterVec["event_type"],
+    }
+}
+
 /// Everything the api counts.
 #[derive(Clone)]
 pub(crate) struct Metrics {

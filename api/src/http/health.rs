@@ -1,8 +1,7 @@
 //! Whether the api lives, and whether it can serve.
 
 use axum::{
-    Json,
-    extract::State,
+    Json, extract,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -10,15 +9,20 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Http;
+use crate::events::Reach;
 
 /// What the api needs, and has or not.
 #[derive(Serialize, ToSchema)]
-#[schema(example = json!({ "status": "ok", "database": "up" }))]
+#[schema(example = json!({ "status": "ok", "database": "up", "events": "redis", "manager": "up" }))]
 pub(super) struct Readiness {
     #[schema(inline)]
     status: ReadinessStatus,
     #[schema(inline)]
-    database: DatabaseState,
+    database: State,
+    #[schema(inline)]
+    events: Reach,
+    #[schema(inline)]
+    manager: State,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -31,7 +35,7 @@ enum ReadinessStatus {
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum DatabaseState {
+enum State {
     Up,
     Down,
 }
@@ -59,7 +63,7 @@ pub(super) async fn live() -> &'static str {
         (status = 503, description = "It cannot, or is shutting down", body = Readiness),
     )
 )]
-pub(super) async fn ready(State(http): State<Http>) -> Response {
+pub(super) async fn ready(extract::State(http): extract::State<Http>) -> Response {
     let up = http.store.is_up();
     let (code, status) = if http.shutdown.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, ReadinessStatus::ShuttingDown)
@@ -68,6 +72,8 @@ pub(super) async fn ready(State(http): State<Http>) -> Response {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, ReadinessStatus::Unavailable)
     };
-    let database = if up { DatabaseState::Up } else { DatabaseState::Down };
-    (code, Json(Readiness { status, database })).into_response()
+    let state = |up| if up { State::Up } else { State::Down };
+    let manager = state(http.fleet.is_up().await);
+    let events = http.events.reach();
+    (code, Json(Readiness { status, database: state(up), events, manager })).into_response()
 }

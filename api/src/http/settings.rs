@@ -13,11 +13,15 @@ use utoipa::ToSchema;
 
 use super::{
     Http,
-    etag::{self, Known},
+    etag::{self, Known, TagList},
     extract::{GuildId, GuildPath, Json, Path},
     problem::{Document, ErrorType, Problem},
 };
-use crate::store::{Expected, Settings, SettingsChange};
+use crate::{
+    events::redis::told,
+    store::{Expected, Settings, SettingsChange},
+};
+use shardmeter_proto::events::Event;
 
 /// Commands that a guild may disable; Discord knows at most 100 of a bot.
 const MAX_DISABLED: usize = 100;
@@ -137,7 +141,7 @@ pub(super) async fn read(
     Path(GuildPath { guild_id: GuildId(guild_id) }): Path<GuildPath>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let known = Known::if_none_match(&headers)?;
+    let known = Known::if_none_match(&headers);
     let settings = http.store.settings(guild_id).await?;
     if known.is_some_and(|known| known.matches_weakly(settings.revision)) {
         let etag = [(header::ETAG, etag::header_of(settings.revision))];
@@ -156,7 +160,7 @@ pub(super) async fn read(
     tag = "guilds",
     params(
         GuildPath,
-        ("If-Match" = String, Header, description = "The ETag that is changed, or `*`", example = "*"),
+        ("If-Match" = inline(TagList), Header, description = "The ETag that is changed, or `*`"),
     ),
     request_body = NewGuildSettings,
     responses(
@@ -189,7 +193,12 @@ pub(super) async fn change(
         }
     };
     match http.store.change_settings(guild_id, &change, expected).await? {
-        Some(settings) => Ok(GuildSettings::from(settings).into_response()),
+        Some(settings) => {
+            if let Some(told) = told(settings.clone()) {
+                http.events.publish(Event::GuildSettingsUpdated(told));
+            }
+            Ok(GuildSettings::from(settings).into_response())
+        }
         // Between the look and the change.
         None => Ok(changed(http.store.settings(guild_id).await?.revision)),
     }

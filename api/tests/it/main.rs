@@ -7,8 +7,13 @@
 )]
 
 mod backend;
+mod events;
+mod manager;
 mod outages;
+mod recorder;
 mod routes;
+mod schemathesis;
 mod server;
 mod settings;
+mod shards;
 mod store;

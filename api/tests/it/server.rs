@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
-use shardmeter_api::{Api, Config};
+use shardmeter_api::{Api, Config, events::Events};
 use shardmeter_process::Secret;
 use tokio::{
     sync::oneshot,
@@ -12,7 +12,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::backend::{Backend, Database};
+use crate::{
+    backend::{Backend, Database},
+    manager::Manager,
+};
 
 /// How long anything may take that should be at once.
 pub(crate) const PROMPT: Duration = Duration::from_secs(20);
@@ -20,6 +23,7 @@ pub(crate) const PROMPT: Duration = Duration::from_secs(20);
 pub(crate) struct Server {
     pub(crate) url: String,
     pub(crate) client: Client,
+    pub(crate) events: Events,
     /// Of its own, if it was started with one.
     pub(crate) database: Option<Database>,
     stop: oneshot::Sender<()>,
@@ -27,25 +31,41 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// On a database of its own, which is there.
+    /// On a database of its own, which is there, without a manager.
     pub(crate) async fn start(backend: Backend) -> Self {
+        Self::start_as(backend, no_manager()).await
+    }
+
+    /// The same, with a manager.
+    pub(crate) async fn start_beside(backend: Backend, manager: &Manager) -> Self {
+        let config = Config { manager_endpoint: manager.endpoint(), ..Config::default() };
+        Self::start_as(backend, config).await
+    }
+
+    async fn start_as(backend: Backend, config: Config) -> Self {
         let database = Database::start(backend).await;
-        let mut server = Self::start_on(database.url()).await;
-        server.database = Some(database);
+        let config = Config { database_url: database.url(), ..config };
+        let server = Self { database: Some(database), ..Self::start_with(config).await };
         server.wait_until_ready().await;
         server
     }
 
     /// On a database that may be there or not.
     pub(crate) async fn start_on(database_url: Secret) -> Self {
-        let config = Config { addr: ([127, 0, 0, 1], 0).into(), database_url };
+        Self::start_with(Config { database_url, ..no_manager() }).await
+    }
+
+    /// As configured, on a free port.
+    pub(crate) async fn start_with(config: Config) -> Self {
+        let config = Config { addr: ([127, 0, 0, 1], 0).into(), ..config };
         let api = Api::build(config).await.unwrap();
+        let events = api.events();
         let url = format!("http://{}", api.addr());
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(api.run(async {
             let _ = stopped.await;
         }));
-        Self { url, client: Client::new(), database: None, stop, running }
+        Self { url, client: Client::new(), events, database: None, stop, running }
     }
 
     /// Stops it, and fails if that takes long.
@@ -89,6 +109,9 @@ impl Server {
         loop {
             let answer = self.get("/readyz").send().await.unwrap();
             if answer.status() == status {
+                let said: Value = answer.json().await.unwrap();
+                let up = if status == StatusCode::OK { "up" } else { "down" };
+                assert_eq!(said["database"], up, "{said}");
                 return;
             }
             assert!(Instant::now() < deadline, "never {status}: {}", answer.text().await.unwrap());
@@ -107,4 +130,9 @@ pub(crate) async fn problem(answer: Response, status: u16, error_type: &str) -> 
     assert_eq!(document["status"], status, "{document}");
     assert_eq!(document["instance"], path, "{document}");
     document["detail"].as_str().unwrap().to_owned()
+}
+
+/// Nobody is where the manager should be.
+fn no_manager() -> Config {
+    Config { manager_endpoint: "http://127.0.0.1:9".to_owned(), ..Config::default() }
 }
