@@ -27,7 +27,7 @@ pub(crate) struct Server {
     /// Of its own, if it was started with one.
     pub(crate) database: Option<Database>,
     stop: oneshot::Sender<()>,
-    running: JoinHandle<std::io::Result<()>>,
+    running: JoinHandle<()>,
 }
 
 impl Server {
@@ -71,7 +71,7 @@ impl Server {
     /// Stops it, and fails if that takes long.
     pub(crate) async fn stop(self) {
         let _ = self.stop.send(());
-        timeout(PROMPT, self.running).await.expect("the api does not stop").unwrap().unwrap();
+        timeout(PROMPT, self.running).await.expect("the api does not stop").unwrap();
     }
 
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
