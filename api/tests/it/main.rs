@@ -13,6 +13,7 @@ mod manager;
 mod outages;
 mod recorder;
 mod routes;
+mod schemathesis;
 mod server;
 mod settings;
 mod shards;

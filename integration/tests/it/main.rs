@@ -13,6 +13,8 @@ mod faults;
 mod grpc_client;
 mod half_open;
 mod health;
+mod live;
+mod monitoring;
 mod node;
 mod node_faults;
 mod process;
