@@ -29,7 +29,8 @@ use crate::{
     metrics::{FrameOutcome, Metrics},
     rates::{Rate, Rates},
     registry::{
-        AttachError, Attached, DefineError, Frame, FrameError, FrameKind, Outcome, Registry, Writer,
+        AttachError, Attached, DefineError, Departure, Frame, FrameError, FrameKind, Outcome,
+        Registry, Writer,
     },
 };
 use long::LONG;
@@ -150,6 +151,9 @@ async fn run(sessions: Arc<Sessions>, mut inbound: impl Inbound, answers: Answer
         // One line a shard says nothing that the manager's own line does not.
         End::Shutdown => tracing::debug!(shard_id, peer, "shard's stream ends with the manager"),
     }
+    if let Some((reporting, why)) = session.attached.as_mut().zip(departure(&end)) {
+        reporting.writer.depart(why, sessions.clock.now());
+    }
     drop(session);
     let farewell = match end {
         End::Refused(status) => Some(status),
@@ -161,6 +165,16 @@ async fn run(sessions: Arc<Sessions>, mut inbound: impl Inbound, answers: Answer
         let _ = timeout(FAREWELL_WITHIN, answers.send(Err(status))).await;
     }
     sessions.metrics.streams.dec();
+}
+
+/// What followers of the shard are told of a stream's end. Nothing, if it ends with the manager: the shard will be back.
+fn departure(end: &End) -> Option<Departure> {
+    match end {
+        End::Left(_) | End::Broken(_) => Some(Departure::Broken),
+        End::Refused(status) if status.code() == Code::DeadlineExceeded => Some(Departure::Idle),
+        End::Refused(_) => Some(Departure::Refused),
+        End::Shutdown => None,
+    }
 }
 
 /// One stream's state.

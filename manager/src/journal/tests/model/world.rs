@@ -242,8 +242,8 @@ impl World {
         }
         let mut record = 0;
         registry.checkpoint(|changes| {
-            if Some(record) == frames_at && !matches!(changes, [Change::Shard(0, _)]) {
-                self.deltas_of_shard_0(); // which is not locked now
+            if Some(record) == frames_at && !is_locked(changes) {
+                self.deltas_of_shard_0();
             }
             if written.is_ok() && stops_at.is_none_or(|stops_at| record < stops_at) {
                 written = journal.write(changes).map(drop);
@@ -411,6 +411,11 @@ impl World {
             }
         });
     }
+}
+
+/// Whether a frame of shard 0 would wait until the registry has recorded this.
+fn is_locked(changes: &[Change<'_>]) -> bool {
+    matches!(changes, [Change::Shard(0, _) | Change::Events(_)])
 }
 
 pub(super) fn exposed(registry: &Registry, now: UnixTime) -> Exposed {
