@@ -387,7 +387,8 @@ impl Registry {
         let is_new_run = news.is_new_run;
         let sessions = shard.sessions_among(&news.series, &news.values);
         let stale_after = self.settings.stale_after;
-        let events = shard.report_events(at, &sessions, is_new_run, now, stale_after);
+        let mut events = shard.arrival(at, is_new_run, now, stale_after);
+        events.extend(shard.session_events(at, &sessions, is_new_run, now));
         let steps = steps(shard, at, report, news, now);
         // As one record: a report without what it says of itself would be judged by what the one before it said.
         let changes: Vec<_> = steps.into_iter().map(|step| Change::Shard(shard.id, step)).collect();

@@ -63,6 +63,7 @@ impl Registry {
                 Ok(())
             }
             Change::Event(event) => {
+                *self.recorded_until.lock() = event.at;
                 self.shard(event.shard_id).lock().announce(&event);
                 self.recorder.events.restore(event)
             }

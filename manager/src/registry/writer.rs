@@ -304,7 +304,13 @@ impl Writer {
             true => shard.sessions_among(&accepted.series, &accepted.values),
             false => Vec::new(),
         };
-        let events = shard.report_events(at, &sessions, false, now, self.stale_after);
+        // By itself, so that nobody waits for a long report to be recorded. Should that not come to it, the instance will
+        // be back, or be said to be idle.
+        let arrival = shard.arrival(at, false, now, self.stale_after);
+        if !arrival.is_empty() {
+            shard.record_events(&self.recorder, &[], arrival);
+        }
+        let events = shard.session_events(at, &sessions, false, now);
         let report = ReportStep {
             ordinal: self.ordinal,
             sequence: frame.sequence,

@@ -81,11 +81,10 @@ impl Shard {
         }
     }
 
-    /// What it is that instance `at` reports, these series among others.
-    pub(in crate::registry) fn report_events(
+    /// What it is that instance `at` reports, if followers do not know that it does.
+    pub(in crate::registry) fn arrival(
         &self,
         at: usize,
-        sessions: &[(SeriesId, f64)],
         is_new_run: bool,
         now: UnixTime,
         stale_after: Duration,
@@ -94,31 +93,36 @@ impl Shard {
         let Some(instance) = self.instances.get(at) else { return events };
         let restarts = is_new_run && instance.announced;
         let connects = restarts || !(instance.announced || instance.key.is_group());
-        if self.announced == ShardState::Up && !connects && sessions.is_empty() {
+        if self.announced == ShardState::Up && !connects {
             return events; // as nearly always
         }
         if restarts {
             events.push(self.event(EventKind::Disconnected(Departure::Restarted), instance, now));
         }
-        let up = |kind, instance| ShardEvent {
-            state: ShardState::Up,
-            ..self.event(kind, instance, now)
-        };
-        if connects || self.announced != ShardState::Up {
-            events.push(up(EventKind::Connected, instance));
-        }
-        let is_taken = |i: &Instance| i.is_alive(now, stale_after) && !i.key.is_group();
-        let newer = self.instances.iter().skip(at + 1).any(is_taken);
-        let before = self.instances.iter().take(at).rfind(|i| is_taken(i));
-        if let Some(before) = before.filter(|_| connects && !restarts && !newer) {
-            events.push(up(EventKind::Superseded(Successor::Instance), before));
-        }
-        for (id, value) in sessions {
-            if let Some(kind) = self.session_event(instance, *id, *value, is_new_run) {
-                events.push(up(kind, instance));
-            }
+        events.push(self.event_of_living(EventKind::Connected, instance, now));
+        let owns = |i: &Instance| i.is_alive(now, stale_after) && !i.key.is_group();
+        let is_newest = !self.instances.iter().skip(at + 1).any(owns);
+        let before = self.instances.iter().take(at).rfind(|i| owns(i) && i.announced);
+        if let Some(before) = before.filter(|_| connects && !restarts && is_newest) {
+            let superseded = EventKind::Superseded(Successor::Instance);
+            events.push(self.event_of_living(superseded, before, now));
         }
         events
+    }
+
+    /// What it is that instance `at` reports these values of series of [`SESSIONS`].
+    pub(in crate::registry) fn session_events(
+        &self,
+        at: usize,
+        sessions: &[(SeriesId, f64)],
+        is_new_run: bool,
+        now: UnixTime,
+    ) -> Vec<ShardEvent> {
+        let Some(instance) = self.instances.get(at) else { return Vec::new() };
+        let kinds = sessions
+            .iter()
+            .filter_map(|(id, value)| self.session_event(instance, *id, *value, is_new_run));
+        kinds.map(|kind| self.event_of_living(kind, instance, now)).collect()
     }
 
     /// What it is that a series of [`SESSIONS`] gets this value, if it is anything.
@@ -178,13 +182,15 @@ impl Shard {
         now: UnixTime,
         stale_after: Duration,
     ) -> Vec<ShardEvent> {
-        let silent = self.instances.iter().filter(|i| i.announced && i.is_silent(now, stale_after));
+        let is_silent = |i: &Instance| i.is_silent(now, stale_after);
+        let silent = self.instances.iter().filter(|i| i.announced && is_silent(i));
         let idle = EventKind::Disconnected(Departure::Idle);
         let mut events: Vec<_> = silent.map(|instance| self.event(idle, instance, now)).collect();
-        if self.announced == ShardState::Up && self.state(now, stale_after) != ShardState::Up {
-            let of_shard =
-                ShardEvent { state: ShardState::Stale, ..self.plain(EventKind::Stale, now) };
-            events.push(of_shard);
+        let state = self.state(now, stale_after);
+        // One that arrived just now is up before it is seen to be.
+        let is_left = !self.instances.iter().any(|i| i.announced && !is_silent(i));
+        if self.announced == ShardState::Up && state != ShardState::Up && is_left {
+            events.push(ShardEvent { state, ..self.plain(EventKind::Stale, now) });
         }
         events
     }
@@ -198,6 +204,11 @@ impl Shard {
     fn event(&self, kind: EventKind, instance: &Instance, now: UnixTime) -> ShardEvent {
         let of: (InstanceKey, Transport) = (instance.key.clone(), instance.transport);
         ShardEvent { instance: Some(of), ..self.plain(kind, now) }
+    }
+
+    /// An event of an instance that reports.
+    fn event_of_living(&self, kind: EventKind, instance: &Instance, now: UnixTime) -> ShardEvent {
+        ShardEvent { state: ShardState::Up, ..self.event(kind, instance, now) }
     }
 
     /// An event that does not change whether the shard is up.
