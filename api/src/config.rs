@@ -2,16 +2,44 @@
 
 use std::net::SocketAddr;
 
+use shardmeter_process::{HealthAddr, Secret};
+
+/// Where the data are kept by default.
+const DEFAULT_DATABASE_URL: &str = "sqlite://shardmeter.db";
+
+/// A manager on the same machine.
+const DEFAULT_MANAGER_ENDPOINT: &str = "http://127.0.0.1:30001";
+
 /// Flags of the api; each has an environment variable.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
     /// Where HTTP listens
     #[arg(long = "addr", env = "API_ADDR", default_value = "127.0.0.1:3000")]
     pub addr: SocketAddr,
+    /// The database: postgres://user:password@host/name, or sqlite://file, which is created when missing
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", default_value = DEFAULT_DATABASE_URL, hide_env_values = true)]
+    pub database_url: Secret,
+    /// Where the manager answers, by gRPC
+    #[arg(long, env = "MANAGER_ENDPOINT", value_name = "URL", default_value = DEFAULT_MANAGER_ENDPOINT)]
+    pub manager_endpoint: String,
+    /// Redis that bots publish on; without it, events stay within this process
+    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
+    pub redis_url: Option<Secret>,
+}
+
+impl shardmeter_process::Configuration for Config {
+    fn health_addr(&self) -> Option<HealthAddr> {
+        Some(HealthAddr { addr: self.addr, tls: false })
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { addr: SocketAddr::from(([127, 0, 0, 1], 3000)) }
+        Self {
+            addr: SocketAddr::from(([127, 0, 0, 1], 3000)),
+            database_url: Secret::from(DEFAULT_DATABASE_URL.to_owned()),
+            manager_endpoint: DEFAULT_MANAGER_ENDPOINT.to_owned(),
+            redis_url: None,
+        }
     }
 }

@@ -49,6 +49,8 @@ pub(crate) enum Part {
     Acks,
 }
 
+impl shardmeter_process::Configuration for Config {}
+
 impl Config {
     /// Whether it asks for this task.
     pub(crate) fn wants(&self, task: Task) -> bool {

@@ -32,6 +32,8 @@ pub struct Config {
     pub grpc_addr: SocketAddr,
 }
 
+impl shardmeter_process::Configuration for Config {}
+
 impl Config {
     /// Checks what the types cannot.
     ///

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use shardmeter_process::HealthAddr;
+
 /// Default of [`Config::addr`].
 pub const DEFAULT_ADDR: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 30010);
@@ -92,6 +94,12 @@ pub enum ConfigError {
     /// [`Config::commands_per_second`] is no rate.
     #[error("--commands-per-second must be 0 or more, and finite")]
     CommandsPerSecond,
+}
+
+impl shardmeter_process::Configuration for Config {
+    fn health_addr(&self) -> Option<HealthAddr> {
+        Some(HealthAddr { addr: self.addr, tls: false })
+    }
 }
 
 impl Config {

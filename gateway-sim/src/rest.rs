@@ -50,6 +50,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         );
     Router::new()
         .route("/", any(gateway::upgrade))
+        .route("/healthz", get(|| async { "ok\n" }))
         .nest("/api/v10", api)
         .fallback(|| async { ApiError::NOT_FOUND })
         .method_not_allowed_fallback(|| async { ApiError::METHOD_NOT_ALLOWED })

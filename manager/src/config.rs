@@ -5,6 +5,7 @@ mod file;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use shardmeter_access::{TlsConfig, TlsIncomplete, TokenFiles};
+use shardmeter_process::HealthAddr;
 
 pub(crate) use file::File;
 pub use file::{FileError, Limits};
@@ -112,6 +113,12 @@ pub enum ConfigError {
     /// One of the TLS flags lacks another.
     #[error(transparent)]
     Tls(#[from] TlsIncomplete),
+}
+
+impl shardmeter_process::Configuration for Config {
+    fn health_addr(&self) -> Option<HealthAddr> {
+        Some(HealthAddr { addr: self.http_addr, tls: self.tls.tls_cert.is_some() })
+    }
 }
 
 impl Config {

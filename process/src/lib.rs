@@ -1,15 +1,22 @@
 //! What every Shardmeter binary does alike, so that `main` only says what is its own: parse flags and environment,
 //! start logs, run until SIGINT or SIGTERM, and end with an exit code that tells a bad configuration from a failed
-//! start.
+//! start. And one that listens can ask itself whether it is well.
 
+mod health;
 mod logs;
+pub mod metrics;
+mod secret;
 mod signals;
+#[cfg(target_os = "linux")]
+mod usage;
 
 use std::{future::Future, process::ExitCode};
 
 use clap::Parser;
 
+pub use health::HealthAddr;
 pub use logs::{LogArgs, LogFormat};
+pub use secret::Secret;
 pub use tokio_util::sync::CancellationToken;
 
 /// Exit code for a configuration that cannot work; clap uses the same for flags it cannot parse.
@@ -43,17 +50,34 @@ impl Failure {
     }
 }
 
+/// What a binary is configured by.
+pub trait Configuration: clap::Args {
+    /// Where it says whether it is well, if it listens.
+    fn health_addr(&self) -> Option<HealthAddr> {
+        None
+    }
+}
+
 #[derive(Parser)]
 struct Cli<C: clap::Args> {
     #[command(flatten)]
     own: C,
     #[command(flatten)]
     logs: LogArgs,
+    #[command(subcommand)]
+    instead: Option<Instead>,
+}
+
+/// What a binary can do instead of its work.
+#[derive(clap::Subcommand)]
+enum Instead {
+    /// Ask the one that runs on this machine with the same configuration whether it is well; exit code 1 if it is not
+    Healthcheck,
 }
 
 impl<C: clap::Args> Cli<C> {
     fn command(name: &'static str, about: &'static str) -> clap::Command {
-        let command = <Self as clap::CommandFactory>::command();
+        let command = <Self as clap::CommandFactory>::command().disable_help_subcommand(true);
         let command = command.name(name).version(env!("CARGO_PKG_VERSION")).about(about);
         // Compose's `${VARIABLE:-}` sets what nobody gave to the empty string.
         command.mut_args(|arg| match arg.get_env().and_then(std::env::var_os) {
@@ -75,7 +99,7 @@ pub fn main<C, F>(
     run: impl FnOnce(C, CancellationToken) -> F,
 ) -> ExitCode
 where
-    C: clap::Args,
+    C: Configuration,
     F: Future<Output = Result<(), Failure>>,
 {
     let mut args: Vec<_> = std::env::args_os().collect();
@@ -96,6 +120,11 @@ where
         }
     };
     let running = async {
+        if let Some(Instead::Healthcheck) = cli.instead {
+            let health = cli.own.health_addr();
+            let health = health.ok_or_else(|| anyhow::anyhow!("there is no port to ask"));
+            return health::check(health.map_err(Failure::Config)?).await.map_err(Failure::Run);
+        }
         let shutdown = CancellationToken::new();
         signals::cancel_at_signal(&shutdown);
         run(cli.own, shutdown).await

@@ -2,9 +2,11 @@
 
 mod build;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use prometheus::Registry;
+use shardmeter_proto::events::Event;
+use shardmeter_pubsub::Subscriber;
 use shardmeter_telemetry::Reporter;
 use tokio::{
     task::{JoinError, JoinHandle, JoinSet},
@@ -16,6 +18,8 @@ pub use self::build::BuildError;
 use crate::{
     commands::ANSWER_DEADLINE,
     config::Config,
+    health::Health,
+    platform::{Publisher, Settings},
     shard::{FatalClose, ShardTask, Shared},
 };
 
@@ -58,8 +62,13 @@ pub struct Bot {
     reporters: Vec<Reporter>,
     shards: Vec<ShardTask>,
     shared: Shared,
+    settings: Settings,
     /// Publishes on Redis; ends with the last publisher.
-    publisher: Option<JoinHandle<()>>,
+    publishing: Option<JoinHandle<()>>,
+    /// Says whether it is connected.
+    health: Option<Health>,
+    /// Hears on Redis of settings.
+    _subscriber: Option<Subscriber>,
     /// Asks Discord for the identifies left.
     _refresh: AbortOnDropHandle<()>,
 }
@@ -68,7 +77,21 @@ impl Bot {
     /// Asks Discord where its gateway is, and makes shards, registries and reporters. Neither the manager nor Redis
     /// needs to be there.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
-        build::build(config).await
+        build::build(config, None).await
+    }
+
+    /// The same, with someone in this process who hears of the bot's events instead of Redis, and does not wait; settings
+    /// come by [`Bot::settings`].
+    pub async fn build_beside(
+        config: Config,
+        hear: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Result<Self, BuildError> {
+        build::build(config, Some(Publisher::Beside(Arc::new(hear)))).await
+    }
+
+    /// What guilds have set; for those who bring settings otherwise than by Redis.
+    pub fn settings(&self) -> Settings {
+        self.settings.clone()
     }
 
     /// The registries this bot reports.
@@ -81,6 +104,7 @@ impl Bot {
     ///
     /// An error is what reconnecting cannot cure; the same clean end comes before it is returned.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let _health = self.health.map(|health| AbortOnDropHandle::new(tokio::spawn(health.run())));
         let mut running = JoinSet::new();
         for shard in self.shards {
             running.spawn(shard.run());
@@ -94,8 +118,8 @@ impl Bot {
         let result = close_shards(running, result).await;
         within(ANSWER_DEADLINE, "commands", commands.finish()).await;
         drop((commands, publisher));
-        if let Some(publisher) = self.publisher {
-            within(PUBLISHER_DEADLINE, "events for Redis", publisher).await;
+        if let Some(publishing) = self.publishing {
+            within(PUBLISHER_DEADLINE, "events for Redis", publishing).await;
         }
         finish_reports(self.reporters).await;
         result

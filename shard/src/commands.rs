@@ -5,6 +5,7 @@ mod answers;
 
 use std::{sync::Arc, time::Duration};
 
+use shardmeter_proto::events::{Event, GuildId};
 use tokio::{
     sync::{Semaphore, TryAcquireError},
     time::Instant,
@@ -21,7 +22,7 @@ use twilight_model::{
 pub(crate) use self::answers::Standing;
 use crate::{
     metrics::CommandMetrics,
-    publisher::{BotEvent, Publisher},
+    platform::{Publisher, Settings},
     rest::{Rest, RestError},
 };
 
@@ -51,14 +52,14 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    const ALL: [Self; 3] = [Self::Ping, Self::Shards, Self::Stats];
+    pub(crate) const ALL: [Self; 3] = [Self::Ping, Self::Shards, Self::Stats];
 
     fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|command| command.name() == name)
     }
 
     /// The name users type; also the label value.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ping => "ping",
             Self::Shards => "shards",
@@ -72,6 +73,8 @@ impl Command {
 pub(crate) enum CommandError {
     /// It is none of the bot's commands.
     UnknownCommand,
+    /// The guild does not want it.
+    Disabled,
     /// Too many commands at once.
     Overloaded,
     /// The interaction is not what Discord documents.
@@ -92,7 +95,8 @@ pub(crate) enum CommandError {
 
 impl CommandError {
     /// What can go wrong with a command of the bot's own; the others are of commands it does not know.
-    const OF_OWN_COMMANDS: [Self; 7] = [
+    const OF_OWN_COMMANDS: [Self; 8] = [
+        Self::Disabled,
         Self::Overloaded,
         Self::Timeout,
         Self::Unreachable,
@@ -105,6 +109,7 @@ impl CommandError {
     fn label(self) -> &'static str {
         match self {
             Self::UnknownCommand => "unknown_command",
+            Self::Disabled => "disabled",
             Self::Overloaded => "overloaded",
             Self::Undecodable => "undecodable",
             Self::Timeout => "timeout",
@@ -173,9 +178,9 @@ impl Place {
         }
     }
 
-    fn guild(self) -> Option<Id<GuildMarker>> {
+    fn guild(self) -> Option<GuildId> {
         match self {
-            Self::Guild(id) => Some(id),
+            Self::Guild(id) => Some(GuildId::from(id.into_nonzero())),
             Self::OtherGuild | Self::DirectMessage => None,
         }
     }
@@ -221,6 +226,7 @@ impl Call {
 pub(crate) struct Commands {
     rest: Arc<Rest>,
     publisher: Publisher,
+    settings: Settings,
     standing: Standing,
     answering: Arc<Semaphore>,
     declining: Arc<Semaphore>,
@@ -228,10 +234,16 @@ pub(crate) struct Commands {
 }
 
 impl Commands {
-    pub(crate) fn new(rest: Arc<Rest>, publisher: Publisher, standing: Standing) -> Arc<Self> {
+    pub(crate) fn new(
+        rest: Arc<Rest>,
+        publisher: Publisher,
+        settings: Settings,
+        standing: Standing,
+    ) -> Arc<Self> {
         Arc::new(Self {
             rest,
             publisher,
+            settings,
             standing,
             answering: Arc::new(Semaphore::new(COMMANDS_AT_ONCE)),
             declining: Arc::new(Semaphore::new(BUSY_ANSWERS_AT_ONCE)),
@@ -283,6 +295,10 @@ impl Commands {
 
     async fn answer(&self, call: &Call) {
         let answer = match call.command {
+            Some(command) if self.is_disabled(command, call) => {
+                call.error(CommandError::Disabled);
+                answers::disabled()
+            }
             Some(command) => self.standing.answer(command, call.shard_id),
             None => {
                 call.error(CommandError::UnknownCommand);
@@ -290,6 +306,10 @@ impl Commands {
             }
         };
         self.confirm(call, answer).await;
+    }
+
+    fn is_disabled(&self, command: Command, call: &Call) -> bool {
+        call.place.guild().is_some_and(|guild| self.settings.disable(guild, command))
     }
 
     /// Sends the answer and counts whether Discord confirmed it.
@@ -311,9 +331,9 @@ impl Commands {
         }
         metrics.interaction_ack_duration_seconds.observe(took);
         metrics.commands_executed_total.with_label_values(&[name, &call.place.label()]).inc();
-        self.publisher.publish(BotEvent::CommandExecuted {
+        self.publisher.publish(Event::CommandExecuted {
             shard_id: call.shard_id,
-            command_name: name,
+            command_name: name.into(),
             guild_id: call.place.guild(),
         });
     }

@@ -1,6 +1,10 @@
 //! Flags and environment of the bot process.
 
-use std::{fmt, num::NonZeroU32, path::PathBuf, str::FromStr};
+use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr};
+
+use shardmeter_process::HealthAddr;
+
+pub use shardmeter_process::Secret;
 
 /// Where a manager on the same machine takes telemetry.
 pub const DEFAULT_MANAGER_ENDPOINT: &str = "http://127.0.0.1:30001";
@@ -47,6 +51,15 @@ pub struct Config {
     /// REST API to call instead of Discord's, without the `/api/v10`
     #[arg(long, env = "DISCORD_API_URL", value_name = "URL")]
     pub discord_api_url: Option<String>,
+    /// Where GET /healthz says whether a shard is connected; without it, nowhere
+    #[arg(long, env = "SHARDMETER_HEALTH_ADDR", value_name = "ADDR")]
+    pub health_addr: Option<SocketAddr>,
+}
+
+impl shardmeter_process::Configuration for Config {
+    fn health_addr(&self) -> Option<HealthAddr> {
+        self.health_addr.map(|addr| HealthAddr { addr, tls: false })
+    }
 }
 
 impl Config {
@@ -54,7 +67,7 @@ impl Config {
     /// sessions.
     pub fn new(discord_token: impl Into<String>) -> Self {
         Self {
-            discord_token: Secret(discord_token.into()),
+            discord_token: Secret::from(discord_token.into()),
             shard_ids: None,
             shard_count: ShardCount::Auto,
             manager_endpoint: DEFAULT_MANAGER_ENDPOINT.to_owned(),
@@ -66,31 +79,9 @@ impl Config {
             redis_url: None,
             state_dir: None,
             discord_gateway_url: None,
+            health_addr: None,
             discord_api_url: None,
         }
-    }
-}
-
-/// A string that no log and no `Debug` shows.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The string itself; never log it.
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Secret {
-    fn from(secret: String) -> Self {
-        Self(secret)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<redacted>")
     }
 }
 

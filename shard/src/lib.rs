@@ -2,15 +2,16 @@
 //! streamed to a Shardmeter manager.
 //!
 //! [`Config`] -> [`Bot::build`] -> [`Bot::run`]. One task per shard owns that shard's gateway connection, its guilds and
-//! its metrics; what shards share (REST, the Redis publisher, the identify queue) is behind handles.
+//! its metrics; what shards share (REST, Redis, the identify queue) is behind handles.
 
 mod bot;
 mod commands;
 mod config;
 mod gateway_bot;
 mod guilds;
+mod health;
 mod metrics;
-mod publisher;
+mod platform;
 mod rest;
 mod saved_session;
 mod shard;
@@ -19,6 +20,6 @@ pub use bot::{Bot, BuildError, Registries, RunError};
 pub use config::{
     Config, DEFAULT_MANAGER_ENDPOINT, Secret, ShardCount, ShardCountError, ShardIds, ShardIdsError,
 };
-pub use publisher::EVENTS_CHANNEL;
+pub use platform::Settings;
 pub use rest::RestError;
 pub use shard::FatalClose;

@@ -1,18 +1,16 @@
 //! The metric families of the bot process (design section 6): one struct per subsystem, whose field names are the family
 //! names and whose field docs are the HELP texts. One `Registry` per shard, one for the process.
 
-mod family;
-mod process;
+mod ack_age;
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Registry,
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry,
 };
 
-pub(crate) use self::family::AckAge;
-use self::family::families;
-#[cfg(target_os = "linux")]
-use self::process::{CpuUsage, MemoryUsage};
+use shardmeter_process::families;
+pub(crate) use shardmeter_process::metrics::register_process;
+
+pub(crate) use self::ack_age::AckAge;
 
 families! {
     /// A shard's connection to the gateway.
@@ -80,42 +78,6 @@ families! {
     }
 }
 
-families! {
-    /// Events published on Redis.
-    pub(crate) struct RedisMetrics {
-        /// Events Redis confirmed to have published.
-        redis_pubsub_messages_published_total: IntCounterVec["event_type"],
-        /// Subscribers that got a published event, summed over events.
-        redis_pubsub_messages_delivered_total: IntCounterVec["event_type"],
-        /// Events that were not published, because the queue was full or Redis did not confirm.
-        redis_pubsub_messages_dropped_total: IntCounterVec["event_type", "reason"],
-        /// 1 while Redis answers, else 0.
-        redis_connection_status: IntGaugeVec["connection_type"],
-    }
-}
-
-#[cfg(target_os = "linux")]
-families! {
-    /// The process, read from procfs whenever the registry is gathered.
-    #[expect(dead_code, reason = "only the registry reads these fields")]
-    struct ProcessMetrics {
-        /// Resident memory: rss is all of it (VmRSS), heap the anonymous part (RssAnon), external the mapped files and
-        /// shared memory (RssFile and RssShmem).
-        memory_usage_bytes: MemoryUsage["type"],
-        /// CPU time since the last reading, in percent of one core.
-        cpu_usage_percent: CpuUsage,
-    }
-}
-
-/// Registers the process's own families; where there is no procfs there are none.
-pub(crate) fn register_process(registry: &Registry) -> prometheus::Result<()> {
-    #[cfg(target_os = "linux")]
-    ProcessMetrics::register(registry)?;
-    #[cfg(not(target_os = "linux"))]
-    let _no_procfs = registry;
-    Ok(())
-}
-
 /// Everything one shard counts.
 #[derive(Clone)]
 pub(crate) struct ShardMetrics {
@@ -163,6 +125,7 @@ mod tests {
         let errors = at_zero(&registry, "command_errors_total");
         let names = ["ping", "shards", "stats"];
         let kinds = [
+            "disabled",
             "discord_failed",
             "internal",
             "overloaded",

@@ -3,6 +3,7 @@
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::Stream as _;
+use shardmeter_proto::events::Event as PlatformEvent;
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 use twilight_gateway::{
@@ -23,7 +24,7 @@ use crate::{
     commands::{Call, Commands, Place},
     guilds::Guilds,
     metrics::{GatewayMetrics, ShardMetrics, unix_seconds},
-    publisher::{BotEvent, Publisher},
+    platform::Publisher,
     saved_session::SessionFile,
 };
 
@@ -319,16 +320,16 @@ impl ShardTask {
     }
 
     fn guild_created(&mut self, guild: &GuildCreate) {
-        let (shard_id, guild_id) = (self.id(), guild.id());
+        let (shard_id, guild_id) = (self.id(), guild.id().into_nonzero().into());
         if self.guilds.created(guild) {
-            self.shared.publisher.publish(BotEvent::GuildJoined { shard_id, guild_id });
+            self.shared.publisher.publish(PlatformEvent::GuildJoined { shard_id, guild_id });
         }
     }
 
     fn guild_deleted(&mut self, guild: &GuildDelete) {
-        let (shard_id, guild_id) = (self.id(), guild.id);
+        let (shard_id, guild_id) = (self.id(), guild.id.into_nonzero().into());
         if self.guilds.deleted(guild) {
-            self.shared.publisher.publish(BotEvent::GuildLeft { shard_id, guild_id });
+            self.shared.publisher.publish(PlatformEvent::GuildLeft { shard_id, guild_id });
         }
     }
 

@@ -13,6 +13,7 @@ mod certificates;
 mod faults;
 mod grpc_client;
 mod half_open;
+mod health;
 mod node;
 mod node_faults;
 mod process;

@@ -27,7 +27,7 @@ const END_WITHIN: Duration = Duration::from_secs(30);
 ///
 /// Cargo hands no test the binaries of another package; but it builds those of every package with integration tests
 /// before it runs any, and says in a `.d` file beside each what it was made of.
-fn binary(name: &str, folder: &Path) -> PathBuf {
+pub(crate) fn binary(name: &str, folder: &Path) -> PathBuf {
     let linked = folder.join(name);
     if linked.exists() {
         return linked;
@@ -214,6 +214,17 @@ impl ShardProcess {
         count: u32,
         manager: SocketAddr,
     ) -> Self {
+        Self::start_with(folder, discord, (id, count), manager, Vec::new())
+    }
+
+    /// The same, with more in its environment.
+    pub(crate) fn start_with(
+        folder: &Path,
+        discord: &Discord,
+        (id, count): (u32, u32),
+        manager: SocketAddr,
+        more: Vec<(&'static str, String)>,
+    ) -> Self {
         let environment = vec![
             ("DISCORD_TOKEN", "token".to_owned()),
             ("DISCORD_GATEWAY_URL", discord.gateway_url.clone()),
@@ -223,6 +234,7 @@ impl ShardProcess {
             ("MANAGER_ENDPOINT", format!("http://{manager}")),
             ("SHARDMETER_STATE_DIR", folder.join("sessions").display().to_string()),
         ];
+        let environment = [environment, more].concat();
         let process = Self::spawn(folder, &environment, id, 1);
         Self { id, folder: folder.to_owned(), environment, starts: 1, process }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -9,8 +10,9 @@ use std::{
 
 use http::HeaderValue;
 use prometheus::Registry;
+use shardmeter_pubsub::RedisError;
 use shardmeter_telemetry::{Connection, Reporter};
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use twilight_gateway::{ConfigBuilder, Intents, Shard, ShardId, queue::InMemoryQueue};
 use twilight_model::gateway::SessionStartLimit;
@@ -21,8 +23,9 @@ use crate::{
     config::{Config, ShardCount, ShardIds},
     gateway_bot,
     guilds::Guilds,
-    metrics::{self, IdentifyMetrics, RedisMetrics, RestMetrics, ShardMetrics},
-    publisher::Publisher,
+    health::Health,
+    metrics::{self, IdentifyMetrics, RestMetrics, ShardMetrics},
+    platform::{OnRedis, OnRedisError, Publisher, Settings},
     rest::{DISCORD_API, Rest, RestError},
     saved_session::{SessionFile, is_gateway_url},
     shard::{ShardTask, Shared},
@@ -68,9 +71,18 @@ pub enum BuildError {
     /// The folder for saved sessions cannot be used.
     #[error("the folder for saved sessions cannot be used")]
     StateDir(#[source] io::Error),
+    /// The health address cannot be listened on.
+    #[error("cannot listen on {addr} for health checks")]
+    Health {
+        /// As given.
+        addr: SocketAddr,
+        /// The system's word.
+        #[source]
+        error: io::Error,
+    },
     /// `REDIS_URL` cannot be used.
     #[error("REDIS_URL cannot be used")]
-    Redis(#[source] redis::RedisError),
+    Redis(#[source] RedisError),
     /// A certificate for the manager cannot be read.
     #[error("{} cannot be read: {error}", path.display())]
     ManagerFile {
@@ -93,7 +105,16 @@ pub enum BuildError {
 impl BuildError {
     /// Whether starting again with the same configuration changes nothing.
     pub fn is_config(&self) -> bool {
-        !matches!(self, Self::Discord(_) | Self::Tls(_) | Self::Metrics(_))
+        !matches!(self, Self::Discord(_) | Self::Health { .. } | Self::Tls(_) | Self::Metrics(_))
+    }
+}
+
+impl From<OnRedisError> for BuildError {
+    fn from(error: OnRedisError) -> Self {
+        match error {
+            OnRedisError::Address(error) => Self::Redis(error),
+            OnRedisError::Metrics(error) => Self::Metrics(error),
+        }
     }
 }
 
@@ -117,7 +138,7 @@ fn manager(config: &Config) -> Result<Connection, BuildError> {
     Ok(manager.build()?)
 }
 
-pub(super) async fn build(config: Config) -> Result<Bot, BuildError> {
+pub(super) async fn build(config: Config, beside: Option<Publisher>) -> Result<Bot, BuildError> {
     // Exactly one crypto provider: with none or two of them, rustls would panic when asked for the default. An error
     // says that there is one already.
     let _already = rustls::crypto::ring::default_provider().install_default();
@@ -134,7 +155,12 @@ pub(super) async fn build(config: Config) -> Result<Bot, BuildError> {
     };
     let own_gateway = own_gateway(&config)?;
     make_state_dir(&config).await?;
-    let (publisher, publisher_task) = publisher(&config, &process)?;
+    let redis = match &config.redis_url {
+        Some(url) if beside.is_none() => Some(OnRedis::start(url.expose(), &process)?),
+        _ => None,
+    };
+    let on_redis = redis.as_ref().map(|redis| redis.publisher.clone());
+    let publisher = beside.or(on_redis).unwrap_or(Publisher::Nobody);
     let info = gateway_bot::ask(&rest, &identify).await.map_err(|error| {
         if error.is_unauthorized() { BuildError::TokenRefused } else { BuildError::Discord(error) }
     })?;
@@ -147,10 +173,14 @@ pub(super) async fn build(config: Config) -> Result<Bot, BuildError> {
         None => gateway_url("the gateway Discord names", &info.url)?,
     };
     let (registries, metrics) = registries(process, ids.range)?;
+    let health = health(&config, &metrics).await?;
+    let settings = Settings::new(ids.range, ids.count);
+    let subscriber = redis.as_ref().map(|redis| redis.obey(settings.clone()));
     let shared = Shared {
         commands: Commands::new(
             Arc::clone(&rest),
             publisher.clone(),
+            settings.clone(),
             Standing::new(metrics.clone()),
         ),
         publisher,
@@ -167,7 +197,10 @@ pub(super) async fn build(config: Config) -> Result<Bot, BuildError> {
         reporters,
         shards: tasks,
         shared,
-        publisher: publisher_task,
+        health,
+        settings,
+        publishing: redis.map(|redis| redis.publishing),
+        _subscriber: subscriber,
         _refresh: AbortOnDropHandle::new(tokio::spawn(refresh)),
     })
 }
@@ -235,16 +268,14 @@ async fn make_state_dir(config: &Config) -> Result<(), BuildError> {
     }
 }
 
-fn publisher(
+async fn health(
     config: &Config,
-    process: &Registry,
-) -> Result<(Publisher, Option<JoinHandle<()>>), BuildError> {
-    let Some(url) = &config.redis_url else {
-        return Ok((Publisher::none(), None));
-    };
-    let metrics = RedisMetrics::register(process)?;
-    let (publisher, task) = Publisher::start(url.expose(), metrics).map_err(BuildError::Redis)?;
-    Ok((publisher, Some(task)))
+    shards: &[(u32, ShardMetrics)],
+) -> Result<Option<Health>, BuildError> {
+    let Some(addr) = config.health_addr else { return Ok(None) };
+    let shards = shards.iter().map(|(_, metrics)| metrics.clone()).collect();
+    let health = Health::bind(addr, shards).await;
+    health.map(Some).map_err(|error| BuildError::Health { addr, error })
 }
 
 /// One registry per shard beside the process's, and the families in each.

@@ -89,7 +89,7 @@ impl GatewayMetrics {
         Duration::try_from_secs_f64(seconds).ok()
     }
 
-    fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.gateway_connected.get() == 1
     }
 }
@@ -97,6 +97,11 @@ impl GatewayMetrics {
 /// There are too many commands at once.
 pub(super) fn busy() -> InteractionResponse {
     private("I am busy right now, please try again in a moment.")
+}
+
+/// The guild's settings say that the command is not to be used there.
+pub(super) fn disabled() -> InteractionResponse {
+    private("This command is disabled in this server.")
 }
 
 /// The command is none of the bot's; Discord may still show one of an earlier version.

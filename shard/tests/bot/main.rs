@@ -1,7 +1,6 @@
 //! The bot against the simulator of Discord: what the bot says of itself is what the simulator's books say happened.
 
 #![expect(
-    clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
     reason = "these are tests; the exceptions of clippy.toml do not reach their helpers"

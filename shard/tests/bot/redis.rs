@@ -1,74 +1,34 @@
-//! Events on a real Redis.
+//! Events and settings on a real Redis.
 
-use std::{
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
-
-use redis::AsyncCommands as _;
 use shardmeter_gateway_sim::Place;
-use shardmeter_shard::{Config, EVENTS_CHANNEL};
+use shardmeter_proto::events::{
+    EVENTS_CHANNEL, Event, GuildId, GuildSettings, SETTINGS_CHANNEL, SETTINGS_KEY,
+};
+use shardmeter_pubsub::testing::RedisServer;
+use shardmeter_shard::{Bot, Config};
 
 use crate::support::{Discord, Running, eventually, family, quiet_world, soon};
-
-/// A `redis-server` on a free port, without persistence.
-struct Redis {
-    process: Child,
-    port: u16,
-    _dir: tempfile::TempDir,
-}
-
-impl Redis {
-    async fn start(port: u16) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let process = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
-            .arg(port.to_string())
-            .arg("--dir")
-            .arg(dir.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed (Debian: apt-get install redis-server)");
-        let redis = Self { process, port, _dir: dir };
-        let client = redis::Client::open(redis.url()).unwrap();
-        let up = async {
-            while client.get_multiplexed_async_connection().await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        soon("redis-server answers", up).await;
-        redis
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        // Nothing to do about a process that has ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 fn redis_value(bot: &Running, family: &str, event: &str) -> f64 {
     bot.process_value(&format!("redis_pubsub_messages_{family}_total"), &[("event_type", event)])
 }
 
-fn status(bot: &Running) -> f64 {
-    bot.process_value("redis_connection_status", &[("connection_type", "publisher")])
+fn status(bot: &Running, connection: &str) -> f64 {
+    bot.process_value("redis_connection_status", &[("connection_type", connection)])
+}
+
+async fn until_connected(bot: &Running, up: bool) {
+    let both = || ["publisher", "subscriber"].map(|connection| status(bot, connection));
+    eventually("connected or not", || both() == [f64::from(u8::from(up)); 2]).await;
+}
+
+fn on_redis(discord: &Discord, redis: &RedisServer) -> Config {
+    Config { redis_url: Some(redis.url().into()), ..discord.config() }
 }
 
 #[tokio::test]
-async fn events_are_published_and_a_redis_that_is_away_costs_only_events() {
-    let redis = Redis::start(free_port()).await;
+async fn events_are_published_and_a_redis_that_is_away_makes_nobody_wait() {
+    let mut redis = RedisServer::start().await;
     let client = redis::Client::open(redis.url()).unwrap();
     let mut subscriber = client.get_async_pubsub().await.unwrap();
     subscriber.subscribe(EVENTS_CHANNEL).await.unwrap();
@@ -80,10 +40,9 @@ async fn events_are_published_and_a_redis_that_is_away_costs_only_events() {
     };
 
     let discord = Discord::start(quiet_world()).await;
-    let config = Config { redis_url: Some(redis.url().into()), ..discord.config() };
-    let bot = Running::start(config).await;
+    let bot = Running::start(on_redis(&discord, &redis)).await;
     bot.until_guilds(&discord.control).await;
-    eventually("connected", || status(&bot) == 1.0).await;
+    until_connected(&bot, true).await;
 
     // The first event: the guilds of the start were not joined.
     let joined = discord.control.guild_join(1, 5).await.unwrap();
@@ -100,25 +59,126 @@ async fn events_are_published_and_a_redis_that_is_away_costs_only_events() {
         assert_eq!(redis_value(&bot, "delivered", event), 1.0, "{event}");
     }
 
-    let port = redis.port;
-    drop(redis);
+    redis.kill();
+    until_connected(&bot, false).await;
     discord.control.interaction(Place::Dm, "ping").await.unwrap();
     soon("an answer without Redis", discord.control.until(|books| books.confirmed() == 2)).await;
-    let lost = [("event_type", "command_executed"), ("reason", "not_confirmed")];
-    let dropped = || bot.process_value("redis_pubsub_messages_dropped_total", &lost);
-    eventually("a lost event", || dropped() == 1.0 && status(&bot) == 0.0).await;
     assert_eq!(redis_value(&bot, "published", "command_executed"), 1.0);
 
-    let redis = Redis::start(port).await;
-    eventually("connected again", || status(&bot) == 1.0).await;
+    redis.start_again().await;
+    until_connected(&bot, true).await;
     discord.control.interaction(Place::Dm, "ping").await.unwrap();
-    eventually("published again", || redis_value(&bot, "published", "command_executed") == 2.0)
+    eventually("both published", || redis_value(&bot, "published", "command_executed") == 3.0)
         .await;
     bot.stop().await;
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let subscribers: u64 = connection.publish(EVENTS_CHANNEL, "end").await.unwrap();
-    assert_eq!(subscribers, 0, "the bot does not subscribe");
-    drop(redis);
+    let channels: Vec<String> = redis.ask(&["PUBSUB", "CHANNELS"]).await;
+    assert!(channels.is_empty(), "{channels:?}");
+}
+
+/// A guild of shard 1 of 2.
+async fn guild(discord: &Discord) -> u64 {
+    discord.control.guild_join(1, 5).await.unwrap()
+}
+
+fn disabling(guild: u64, revision: u64, commands: &[&str]) -> GuildSettings {
+    GuildSettings {
+        guild_id: GuildId::new(guild).unwrap(),
+        revision,
+        disabled_commands: commands.iter().map(|name| (*name).to_owned()).collect(),
+        command_prefix: None,
+    }
+}
+
+/// As the api does.
+async fn keep(redis: &RedisServer, settings: &GuildSettings) {
+    let json = serde_json::to_string(settings).unwrap();
+    let guild = settings.guild_id.to_string();
+    let () = redis.ask(&["HSET", SETTINGS_KEY, &guild, &json]).await;
+}
+
+async fn tell(redis: &RedisServer, settings: GuildSettings) {
+    let json = serde_json::to_string(&Event::GuildSettingsUpdated(settings)).unwrap();
+    let told: u64 = redis.ask(&["PUBLISH", SETTINGS_CHANNEL, &json]).await;
+    assert_eq!(told, 1, "the bot listens");
+}
+
+/// How often a command was refused, after it was called once more and answered.
+async fn refused(discord: &Discord, bot: &Running, guild: u64, command: &str) -> f64 {
+    let before = discord.control.books().confirmed();
+    discord.control.interaction(Place::Guild(guild), command).await.unwrap();
+    soon("an answer", discord.control.until(|books| books.confirmed() == before + 1)).await;
+    bot.value(1, "command_errors_total", &[("command_name", command), ("error", "disabled")])
+}
+
+#[tokio::test]
+async fn a_disabled_command_is_refused_from_the_moment_it_is_told() {
+    let redis = RedisServer::start().await;
+    let discord = Discord::start(quiet_world()).await;
+    let bot = Running::start(on_redis(&discord, &redis)).await;
+    until_connected(&bot, true).await;
+    bot.until_connected().await;
+    let (guild, other) = (guild(&discord).await, guild(&discord).await);
+    let told = |times: f64| {
+        let bot = &bot;
+        async move {
+            let delivered = || redis_value(bot, "delivered", "guild_settings_updated");
+            eventually("told", || delivered() == times).await;
+        }
+    };
+    assert_eq!(refused(&discord, &bot, guild, "ping").await, 0.0);
+    tell(&redis, disabling(guild, 2, &["ping"])).await;
+    told(1.0).await;
+    assert_eq!(refused(&discord, &bot, guild, "ping").await, 1.0);
+    assert_eq!(refused(&discord, &bot, guild, "stats").await, 0.0, "another command");
+    assert_eq!(refused(&discord, &bot, other, "ping").await, 1.0, "another guild");
+    // Late news changes nothing.
+    tell(&redis, disabling(guild, 1, &[])).await;
+    told(2.0).await;
+    assert_eq!(refused(&discord, &bot, guild, "ping").await, 2.0);
+    tell(&redis, disabling(guild, 3, &[])).await;
+    told(3.0).await;
+    assert_eq!(refused(&discord, &bot, guild, "ping").await, 2.0);
+    bot.stop().await;
+}
+
+#[tokio::test]
+async fn settings_that_changed_while_the_bot_or_redis_was_away_are_obeyed() {
+    let mut redis = RedisServer::start().await;
+    let discord = Discord::start(quiet_world()).await;
+    let bot = discord.bot().await;
+    let guild = guild(&discord).await;
+    bot.stop().await;
+
+    // Said before the bot came.
+    keep(&redis, &disabling(guild, 7, &["ping"])).await;
+    let bot = Running::start(on_redis(&discord, &redis)).await;
+    bot.until_guilds(&discord.control).await;
+    until_connected(&bot, true).await;
+    let mut times = 0.0;
+    while refused(&discord, &bot, guild, "ping").await == 0.0 {
+        times += 1.0;
+        assert!(times < 100.0, "the settings are read right after the subscription");
+    }
+
+    redis.kill();
+    until_connected(&bot, false).await;
+    assert_eq!(refused(&discord, &bot, guild, "stats").await, 0.0, "answered as before, at once");
+    assert!(refused(&discord, &bot, guild, "ping").await >= 2.0, "obeyed without Redis");
+    redis.start_again().await;
+    until_connected(&bot, true).await;
+    assert!(refused(&discord, &bot, guild, "ping").await >= 3.0, "an emptied Redis says nothing");
+
+    // Not told, as the connection of this bot alone is cut.
+    keep(&redis, &disabling(guild, 8, &["stats"])).await;
+    assert_eq!(refused(&discord, &bot, guild, "stats").await, 0.0);
+    let cut: u64 = redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    assert_eq!(cut, 1);
+    let mut times = 0.0;
+    while refused(&discord, &bot, guild, "stats").await == 0.0 {
+        times += 1.0;
+        assert!(times < 1_000.0, "settings are read at each connection");
+    }
+    bot.stop().await;
 }
 
 #[tokio::test]
@@ -128,5 +188,23 @@ async fn without_redis_there_are_no_redis_families() {
     let families = bot.registries.process.gather();
     assert!(families.iter().all(|family| !family.name().starts_with("redis_")));
     assert!(!family(&bot.registries.process, "discord_rest_requests_total").is_empty());
+    bot.stop().await;
+}
+
+#[tokio::test]
+async fn a_neighbour_in_the_process_hears_events_and_brings_settings() {
+    let discord = Discord::start(quiet_world()).await;
+    let (events, mut heard) = tokio::sync::mpsc::channel(16);
+    let bot = Bot::build_beside(discord.config(), move |event| events.try_send(event).unwrap());
+    let bot = bot.await.unwrap();
+    let settings = bot.settings();
+    let bot = Running::run(bot);
+    bot.until_guilds(&discord.control).await;
+    let guild = guild(&discord).await;
+    let guild_id = GuildId::new(guild).unwrap();
+    let joined = soon("an event", heard.recv()).await;
+    assert_eq!(joined, Some(Event::GuildJoined { shard_id: 1, guild_id }));
+    settings.apply(&disabling(guild, 1, &["ping"]));
+    assert_eq!(refused(&discord, &bot, guild, "ping").await, 1.0);
     bot.stop().await;
 }

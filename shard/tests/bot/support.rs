@@ -100,7 +100,10 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(config: Config) -> Self {
-        let bot = Bot::build(config).await.unwrap();
+        Self::run(Bot::build(config).await.unwrap())
+    }
+
+    pub(crate) fn run(bot: Bot) -> Self {
         let registries = bot.registries();
         let stop = CancellationToken::new();
         let task = tokio::spawn(bot.run(stop.clone().cancelled_owned()));

@@ -63,6 +63,20 @@ fn what_is_over_the_limit_is_counted_since_its_instance_began() {
 }
 
 #[test]
+fn a_gauge_may_have_any_label_for_it_stands_for_no_other() {
+    let registry = Registry::new(small(1), []);
+    let mut stream = open(&registry, 1, at(0));
+    let own = stream.define(GAUGE, "queue", &[("overflow", "true")]);
+    stream.snapshot(1, &[(own, &[3.0])], at(0)).unwrap();
+    assert_eq!(overflow_of(&registry, "queue", at(0)), Some(vec![3.0]));
+    // And it is one series of the family, as any other: there is no room beside it.
+    let other = stream.define(GAUGE, "queue", &[("l", "a")]);
+    stream.snapshot(2, &[(own, &[4.0]), (other, &[1.0])], at(0)).unwrap();
+    assert_eq!(overflow_of(&registry, "queue", at(0)), Some(vec![4.0]));
+    assert_eq!(value(&registry, "queue{l=\"a\"}@0", at(0)), None);
+}
+
+#[test]
 fn a_family_that_overflowed_admits_nothing_new_until_its_instance_ends() {
     let registry = Registry::new(small(1), []);
     let mut stream = open(&registry, 1, at(0));

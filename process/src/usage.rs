@@ -1,7 +1,5 @@
 //! Memory and CPU of the process, read from procfs when they are gathered. A reading that fails leaves the last value.
 
-#![cfg(target_os = "linux")]
-
 use std::sync::{Arc, Mutex, PoisonError};
 
 use procfs::process::Process;
@@ -12,7 +10,7 @@ use prometheus::{
 };
 use tokio::time::{Duration, Instant};
 
-use super::family::Family;
+use crate::metrics::Family;
 
 /// Readings closer together than this would be noise: clock ticks are 10 ms.
 const SHORTEST_CPU_READING: Duration = Duration::from_millis(500);
@@ -22,7 +20,7 @@ const KILOBYTE: u64 = 1024;
 
 /// Resident memory by type.
 #[derive(Clone)]
-pub(super) struct MemoryUsage(GaugeVec);
+pub(crate) struct MemoryUsage(GaugeVec);
 
 impl MemoryUsage {
     fn read(&self) {
@@ -59,7 +57,7 @@ impl Collector for MemoryUsage {
 
 /// CPU time used between two readings.
 #[derive(Clone)]
-pub(super) struct CpuUsage {
+pub(crate) struct CpuUsage {
     gauge: Gauge,
     last: Arc<Mutex<(Instant, u64)>>,
 }

@@ -1,0 +1,197 @@
+//! What the manager knows of all shards.
+
+use std::{sync::Arc, time::SystemTime};
+
+use parking_lot::Mutex;
+use shardmeter_proto::v1::{self, ListShardsRequest, fleet_service_client::FleetServiceClient};
+use tokio::time::{Duration, Instant, timeout};
+use tonic::transport::{Channel, Endpoint};
+
+/// How old what is shown may be. However many ask, the manager is asked no more often.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// A manager that takes longer to answer is away.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Longest list, bytes: some 16,000 shards with several instances each.
+const MAX_LIST_BYTES: usize = 64 << 20;
+
+/// All shards, as the manager knew them at one time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shards {
+    /// In order of id.
+    pub(crate) shards: Vec<Shard>,
+    /// Of the bot; 0 if no shard said it yet.
+    pub(crate) shard_count: u32,
+    /// When it was so, by the manager's clock.
+    pub(crate) as_of: SystemTime,
+}
+
+/// How one shard is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shard {
+    pub(crate) shard_id: u32,
+    pub(crate) state: ShardState,
+    pub(crate) last_report: Option<SystemTime>,
+    /// That the manager keeps of it.
+    pub(crate) series: u64,
+    /// Oldest first.
+    pub(crate) instances: Vec<Instance>,
+}
+
+/// Whether a shard reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ShardState {
+    Up,
+    Stale,
+    NeverSeen,
+}
+
+/// One process run of a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Instance {
+    pub(crate) instance: String,
+    /// Whether it posts over HTTP; else it streams over gRPC.
+    pub(crate) posts: bool,
+    pub(crate) client: String,
+    pub(crate) started_at: Option<SystemTime>,
+    pub(crate) last_report: Option<SystemTime>,
+    /// Whether a stream of it is open.
+    pub(crate) connected: bool,
+    pub(crate) owns_gauges: bool,
+}
+
+impl Shards {
+    /// The shard with this id.
+    pub(crate) fn get(&self, shard_id: u32) -> Option<&Shard> {
+        let at = self.shards.binary_search_by_key(&shard_id, |shard| shard.shard_id).ok()?;
+        self.shards.get(at)
+    }
+}
+
+/// The manager, asked when somebody wants to know.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    manager: FleetServiceClient<Channel>,
+    /// Held while the manager is asked: who comes meanwhile shares the answer.
+    asking: tokio::sync::Mutex<()>,
+    last: Mutex<Last>,
+}
+
+/// What came of asking.
+#[derive(Debug, Clone, Default)]
+struct Last {
+    /// When the manager was asked.
+    asked: Option<Instant>,
+    /// Whether it answered.
+    answered: bool,
+    /// Its last answer.
+    shards: Option<Arc<Shards>>,
+}
+
+impl Last {
+    fn is_fresh(&self) -> bool {
+        self.asked.is_some_and(|asked| asked.elapsed() < FRESH)
+    }
+}
+
+impl Fleet {
+    /// The fleet of the manager at `endpoint`, which need not be there yet.
+    ///
+    /// # Errors
+    /// If the endpoint is no URL.
+    pub(crate) fn new(endpoint: &str) -> Result<Self, tonic::transport::Error> {
+        let channel =
+            Endpoint::from_shared(endpoint.to_owned())?.connect_timeout(PATIENCE).connect_lazy();
+        let manager = FleetServiceClient::new(channel).max_decoding_message_size(MAX_LIST_BYTES);
+        Ok(Self { manager, asking: tokio::sync::Mutex::default(), last: Mutex::default() })
+    }
+
+    /// All shards, as of a second ago at most; or as they were last known, while the manager is away. `None` if they never
+    /// were.
+    pub(crate) async fn shards(&self) -> Option<Arc<Shards>> {
+        self.ask().await.shards
+    }
+
+    /// Whether the manager answers.
+    pub(crate) async fn is_up(&self) -> bool {
+        self.ask().await.answered
+    }
+
+    async fn ask(&self) -> Last {
+        let last = self.last.lock().clone();
+        if last.is_fresh() {
+            return last;
+        }
+        let _turn = self.asking.lock().await;
+        let mut last = self.last.lock().clone();
+        if last.is_fresh() {
+            return last;
+        }
+        let mut manager = self.manager.clone();
+        let (answered, shards) =
+            match timeout(PATIENCE, manager.list_shards(ListShardsRequest {})).await {
+                Ok(Ok(list)) => (true, Some(Arc::new(Shards::from(list.into_inner())))),
+                Ok(Err(status)) => {
+                    if last.answered || last.asked.is_none() {
+                        tracing::warn!(%status, "the manager does not answer");
+                    }
+                    (false, last.shards.take())
+                }
+                Err(_) => (false, last.shards.take()),
+            };
+        let now = Last { asked: Some(Instant::now()), answered, shards };
+        self.last.lock().clone_from(&now);
+        now
+    }
+}
+
+impl From<v1::ListShardsResponse> for Shards {
+    fn from(list: v1::ListShardsResponse) -> Self {
+        Self {
+            shards: list.shards.into_iter().map(Shard::from).collect(),
+            shard_count: list.shard_count,
+            as_of: time(list.time).unwrap_or_else(SystemTime::now),
+        }
+    }
+}
+
+impl From<v1::Shard> for Shard {
+    fn from(shard: v1::Shard) -> Self {
+        Self {
+            shard_id: shard.shard_id,
+            state: shard.state().into(),
+            last_report: time(shard.last_report),
+            series: shard.series,
+            instances: shard.instances.into_iter().map(Instance::from).collect(),
+        }
+    }
+}
+
+impl From<v1::ShardState> for ShardState {
+    fn from(state: v1::ShardState) -> Self {
+        match state {
+            v1::ShardState::Up => Self::Up,
+            v1::ShardState::Stale => Self::Stale,
+            v1::ShardState::NeverSeen | v1::ShardState::Unspecified => Self::NeverSeen,
+        }
+    }
+}
+
+impl From<v1::Instance> for Instance {
+    fn from(instance: v1::Instance) -> Self {
+        Self {
+            posts: instance.transport() == v1::Transport::Http,
+            started_at: time(instance.started_at),
+            last_report: time(instance.last_report),
+            connected: instance.connected,
+            owns_gauges: instance.owns_gauges,
+            instance: instance.instance,
+            client: instance.client,
+        }
+    }
+}
+
+fn time(time: Option<prost_types::Timestamp>) -> Option<SystemTime> {
+    time?.try_into().ok()
+}

@@ -1,0 +1,73 @@
+//! The OpenAPI document, and a page to browse it that needs nothing from elsewhere.
+
+use axum::{Router, http::header, routing::get};
+use utoipa::{
+    OpenApi,
+    openapi::{
+        Content, OpenApi as Description, Ref, RefOr, Response, ResponseBuilder, path::Operation,
+    },
+};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::{
+    Http,
+    problem::{Document, MEDIA_TYPE},
+};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Shardmeter API",
+        description = "Live shards, incident history, guild settings and live events of a sharded Discord bot. Times are \
+            RFC 3339; Discord's ids are strings. Every refusal is a problem document (RFC 9457)."
+    ),
+    tags(
+        (name = "shards", description = "Who reports, and what happened"),
+        (name = "guilds", description = "Where a guild is served, and what it wants"),
+        (name = "commands", description = "What is used"),
+        (name = "events", description = "What happens, as it happens"),
+        (name = "health", description = "For those who run it"),
+    ),
+    components(schemas(Document))
+)]
+struct Api;
+
+/// The document without routes.
+pub(super) fn description() -> Description {
+    Api::openapi()
+}
+
+/// Where the document is, and the page.
+pub(super) fn pages(mut document: Description) -> Router<Http> {
+    for path in document.paths.paths.values_mut() {
+        let operations = [&mut path.get, &mut path.put];
+        operations.into_iter().flatten().for_each(add_common_answers);
+    }
+    // Made of texts alone: this cannot fail.
+    let document = document.to_json().unwrap_or_default();
+    let page = SwaggerUi::new("/docs").config(Config::from("/openapi.json"));
+    Router::new()
+        .route(
+            "/openapi.json",
+            get(async move || ([(header::CONTENT_TYPE, "application/json")], document.clone())),
+        )
+        .merge(Router::from(page))
+}
+
+/// What any route may answer.
+fn add_common_answers(operation: &mut Operation) {
+    const ANY: [(&str, &str); 3] = [
+        ("400", "The request is not valid"),
+        ("500", "A mistake of ours; the log has more"),
+        ("503", "The database or the manager is away, or the answer took too long"),
+    ];
+    for (status, description) in ANY {
+        let answer = || RefOr::T(problem(description));
+        operation.responses.responses.entry(status.to_owned()).or_insert_with(answer);
+    }
+}
+
+fn problem(description: &str) -> Response {
+    let content = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem"))));
+    ResponseBuilder::new().description(description).content(MEDIA_TYPE, content).build()
+}

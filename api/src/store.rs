@@ -1,0 +1,260 @@
+//! The one place with SQL: PostgreSQL or SQLite, by `DATABASE_URL`.
+//!
+//! Both are spoken to in the same statements, through [`sqlx::Any`]: numbers, texts and `$1` are all that is needed, and the
+//! tests run every statement on both. A task of its own ([`keeper`]) holds a connection that tells whether the database is
+//! there, brings its tables up to date, and hands out a pool while it is; without one every question fails at once.
+
+mod commands;
+mod guilds;
+mod incidents;
+mod keeper;
+mod retention;
+mod settings;
+
+use std::{
+    future::Future,
+    time::{Duration, SystemTime},
+};
+
+use sqlx::{
+    Any, AnyConnection, AnyPool, Transaction,
+    any::{AnyConnectOptions, install_default_drivers},
+    migrate::{MigrateError, Migrator},
+};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    commands::{CommandCount, Executed, HOUR, hour_of},
+    guilds::{Guild, Presence},
+    incidents::{HistoryQuery, Incident, Position, Recorded},
+    settings::{Expected, Settings, SettingsChange},
+};
+use shardmeter_process::Secret;
+
+/// Longest that any question may take, waiting for a connection included. Statements are cut by the database itself
+/// ([`STATEMENT_TIMEOUT`]); this is for one that no longer answers at all.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Longest that a statement may run, or wait for another's lock.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
+static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
+
+/// The database at some URL. Cloning it is cheap.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// A pool while the database is there.
+    pool: watch::Receiver<Option<AnyPool>>,
+}
+
+/// Why the database did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It is not there, or cannot do anything now; later it may.
+    #[error("the database is away: {0}")]
+    Away(String),
+    /// It refused what should be right: a mistake of ours.
+    #[error("the database refused: {0}")]
+    Failed(#[source] sqlx::Error),
+}
+
+/// What is wrong with a `DATABASE_URL`. It may hold a password, so it is not shown.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseUrlError {
+    /// Another scheme.
+    #[error("DATABASE_URL begins with neither postgres:// nor sqlite:")]
+    Scheme,
+    /// In memory each connection would have a database of its own.
+    #[error("DATABASE_URL: an SQLite database needs a file, as in sqlite://shardmeter.db")]
+    Memory,
+    /// Not a URL of its kind.
+    #[error("DATABASE_URL: {0}")]
+    Invalid(String),
+}
+
+/// How to connect, and with what.
+#[derive(Debug, Clone)]
+struct Database {
+    kind: Kind,
+    options: AnyConnectOptions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Postgres,
+    Sqlite,
+}
+
+impl Store {
+    /// The database at `url`, which need not be there yet. Until `shutdown` it is watched, brought up to date when it comes,
+    /// and relieved of what is too old.
+    ///
+    /// # Errors
+    /// If the URL is none of a database that is known.
+    pub fn open(
+        url: &Secret,
+        shutdown: CancellationToken,
+    ) -> Result<(Self, JoinHandle<()>), DatabaseUrlError> {
+        let database = Database::parse(url.expose())?;
+        let (pools, pool) = watch::channel(None);
+        let store = Self { pool };
+        let keeper = keeper::Keeper::new(database, pools);
+        let retention = store.clone();
+        let task = tokio::spawn(async move {
+            let both = async { tokio::join!(keeper.run(), retention.retain()) };
+            shutdown.run_until_cancelled(both).await;
+        });
+        Ok((store, task))
+    }
+
+    /// Whether the database is there.
+    pub fn is_up(&self) -> bool {
+        self.pool.borrow().is_some()
+    }
+
+    /// Who to ask, unless the database is known to be away.
+    fn pool(&self) -> Result<AnyPool, StoreError> {
+        let pool = self.pool.borrow().clone();
+        pool.ok_or_else(|| StoreError::Away("it cannot be reached".into()))
+    }
+}
+
+/// The database's answer, or that none came.
+async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+    match timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(answer) => answer.map_err(StoreError::from),
+        Err(_) => Err(StoreError::Away("it does not answer".into())),
+    }
+}
+
+impl Database {
+    fn parse(url: &str) -> Result<Self, DatabaseUrlError> {
+        install_default_drivers();
+        let kind = match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("postgres" | "postgresql") => Kind::Postgres,
+            Some("sqlite") => Kind::Sqlite,
+            _ => return Err(DatabaseUrlError::Scheme),
+        };
+        let invalid = |error: sqlx::Error| DatabaseUrlError::Invalid(error.to_string());
+        let mut options: AnyConnectOptions = url.parse().map_err(invalid)?;
+        let url = &mut options.database_url;
+        match kind {
+            Kind::Postgres => {
+                drop(sqlx::postgres::PgConnectOptions::try_from(&options).map_err(invalid)?);
+            }
+            Kind::Sqlite => {
+                if url.as_str().contains(":memory:")
+                    || url.query_pairs().any(|(key, value)| key == "mode" && value == "memory")
+                {
+                    return Err(DatabaseUrlError::Memory);
+                }
+                // Created when missing, unless the URL says otherwise.
+                if !url.query_pairs().any(|(key, _)| key == "mode") {
+                    url.query_pairs_mut().append_pair("mode", "rwc");
+                }
+                drop(sqlx::sqlite::SqliteConnectOptions::try_from(&options).map_err(invalid)?);
+            }
+        }
+        Ok(Self { kind, options })
+    }
+
+    /// What may be said of it in a log: where it is, never who asks.
+    fn place(&self) -> String {
+        let url = &self.options.database_url;
+        match self.kind {
+            Kind::Sqlite => sqlx::sqlite::SqliteConnectOptions::try_from(&self.options)
+                .map_or_else(
+                    |_| "SQLite".into(),
+                    |options| format!("SQLite file {}", options.get_filename().display()),
+                ),
+            Kind::Postgres => {
+                format!("PostgreSQL {}{}", url.host_str().unwrap_or("on a socket"), url.path())
+            }
+        }
+    }
+}
+
+impl Kind {
+    /// Prepares a connection: what it may wait for, and how it writes.
+    async fn set_up(self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        let milliseconds = STATEMENT_TIMEOUT.as_millis();
+        let settings = match self {
+            Self::Postgres => format!(
+                "SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds}; SET \
+                 idle_in_transaction_session_timeout = {milliseconds}"
+            ),
+            // With a write-ahead log readers wait for no writer; NORMAL syncs it at checkpoints, so that a power cut may
+            // cost the last writes but no consistency.
+            Self::Sqlite => format!(
+                "PRAGMA busy_timeout = {milliseconds}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA \
+                 foreign_keys = ON"
+            ),
+        };
+        sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(connection).await.map(drop)
+    }
+
+    /// Makes the tables, or brings them up to date. Several apis may do so at once: one waits for the other.
+    async fn migrate(self, connection: &mut AnyConnection) -> Result<(), MigrateError> {
+        match self {
+            Self::Postgres => POSTGRES.run_direct(None, connection, false).await,
+            Self::Sqlite => SQLITE.run_direct(None, connection, false).await,
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_away(&error) { Self::Away(error.to_string()) } else { Self::Failed(error) }
+    }
+}
+
+/// Whether the same question may succeed later.
+fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => match error.code().as_deref() {
+            // SQLSTATE classes: connection, rollback (a deadlock, say), resources, limits, the operator, the system; and a
+            // server that only reads.
+            Some(code) if code.len() == 5 => {
+                ["08", "40", "53", "54", "57", "58"].iter().any(|class| code.starts_with(class))
+                    || code == "25006"
+            }
+            // SQLite's primary code is the low byte: busy, locked, read-only, I/O, full, cannot open.
+            Some(code) => code
+                .parse::<u32>()
+                .is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14)),
+            None => false,
+        },
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
+/// A time as it is stored: milliseconds since 1970.
+fn to_millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A stored time.
+fn from_millis(millis: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or_default())
+}
+
+/// An unsigned number that the database keeps signed; both ends stay below 2^63.
+fn from_db(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+/// The same, the other way.
+fn to_db(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+type Connection<'c> = Transaction<'c, Any>;

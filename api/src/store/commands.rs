@@ -1,0 +1,87 @@
+//! How often each command was executed, by hour.
+
+use std::time::{Duration, SystemTime};
+
+use sqlx::{query, query_as};
+
+use super::{Presence, Store, StoreError, from_db, guilds, in_time, to_db, to_millis};
+
+/// What counts are kept by.
+pub const HOUR: Duration = Duration::from_secs(3600);
+
+/// How often a command was executed in an hour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executed {
+    /// A moment of that hour.
+    pub at: SystemTime,
+    /// Its name.
+    pub command_name: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// How often a command was executed in a window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandCount {
+    /// Its name.
+    pub command_name: String,
+    /// How often.
+    pub count: u64,
+}
+
+const ADD: &str = "INSERT INTO command_counts (hour, command_name, count) VALUES ($1, $2, $3) \
+     ON CONFLICT (hour, command_name) DO UPDATE SET count = command_counts.count + excluded.count";
+
+const TOP: &str = "SELECT command_name, CAST(SUM(count) AS BIGINT) FROM command_counts WHERE hour >= $1 \
+     GROUP BY command_name ORDER BY SUM(count) DESC, command_name LIMIT $2";
+
+/// When the hour of `time` began.
+pub fn hour_of(time: SystemTime) -> SystemTime {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds - seconds % HOUR.as_secs())
+}
+
+impl Store {
+    /// Adds to the counts, and notes which guilds were joined and left, in order: all or nothing.
+    pub async fn record_activity(
+        &self,
+        executed: &[Executed],
+        presences: &[Presence],
+    ) -> Result<(), StoreError> {
+        let pool = self.pool()?;
+        in_time(async {
+            let mut transaction = pool.begin().await?;
+            for executed in executed {
+                query(ADD)
+                    .bind(to_millis(hour_of(executed.at)))
+                    .bind(executed.command_name.as_str())
+                    .bind(to_db(executed.count))
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+            for presence in presences {
+                guilds::note(&mut transaction, presence).await?;
+            }
+            transaction.commit().await
+        })
+        .await
+    }
+
+    /// The commands executed most in hours that began at `since` or later.
+    pub async fn top_commands(
+        &self,
+        since: SystemTime,
+        limit: u32,
+    ) -> Result<Vec<CommandCount>, StoreError> {
+        let pool = self.pool()?;
+        in_time(async {
+            let rows =
+                query_as::<_, (String, i64)>(TOP).bind(to_millis(since)).bind(i64::from(limit));
+            let counts = rows.fetch_all(&pool).await?.into_iter();
+            Ok(counts
+                .map(|(command_name, count)| CommandCount { command_name, count: from_db(count) })
+                .collect())
+        })
+        .await
+    }
+}

@@ -1,0 +1,160 @@
+//! What happened to shards, as the manager told it.
+
+use std::time::SystemTime;
+
+use sqlx::{FromRow, query, query_as};
+
+use super::{Store, StoreError, from_db, from_millis, in_time, to_db, to_millis};
+
+/// Something that happened to a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incident {
+    /// With `revision`, the manager's name for it.
+    pub epoch: String,
+    /// Counts up within an epoch.
+    pub revision: u64,
+    /// When, by the manager's clock.
+    pub at: SystemTime,
+    /// None for a gap, which concerns all.
+    pub shard_id: Option<u32>,
+    /// `connected`, `disconnected`, `stale`, ... or `gap`: what happened here is not known.
+    pub kind: String,
+    /// Of which instance.
+    pub instance: Option<String>,
+    /// Why, if the manager said it.
+    pub reason: Option<String>,
+    /// How often at once.
+    pub count: u64,
+}
+
+/// An incident as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// In the order in which they were stored.
+    pub id: u64,
+    /// What happened.
+    pub incident: Incident,
+}
+
+/// How far the manager's events are known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Of which revisions.
+    pub epoch: String,
+    /// The last that is stored.
+    pub revision: u64,
+}
+
+/// What of a shard's history to show.
+#[derive(Debug, Clone, Copy)]
+pub struct HistoryQuery {
+    /// Whose.
+    pub shard_id: u32,
+    /// Only those stored before this one.
+    pub before: Option<u64>,
+    /// Only those that happened since.
+    pub since: Option<SystemTime>,
+    /// How many at most.
+    pub limit: u32,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: i64,
+    epoch: String,
+    revision: i64,
+    at: i64,
+    shard_id: Option<i64>,
+    kind: String,
+    instance: Option<String>,
+    reason: Option<String>,
+    count: i64,
+}
+
+impl From<Row> for Recorded {
+    fn from(row: Row) -> Self {
+        let incident = Incident {
+            epoch: row.epoch,
+            revision: from_db(row.revision),
+            at: from_millis(row.at),
+            shard_id: row.shard_id.map(|id| u32::try_from(id).unwrap_or(u32::MAX)),
+            kind: row.kind,
+            instance: row.instance,
+            reason: row.reason,
+            count: from_db(row.count),
+        };
+        Self { id: from_db(row.id), incident }
+    }
+}
+
+const INSERT: &str = "INSERT INTO incidents (epoch, revision, at, shard_id, kind, instance, reason, count) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (epoch, revision) DO NOTHING";
+
+/// Of two apis that follow one manager the slower never takes the position back.
+const MOVE: &str = "INSERT INTO position (one, epoch, revision) VALUES (1, $1, $2) ON CONFLICT (one) DO UPDATE \
+     SET epoch = excluded.epoch, revision = excluded.revision \
+     WHERE position.epoch <> excluded.epoch OR position.revision < excluded.revision";
+
+/// A gap concerns every shard.
+const HISTORY: &str = "SELECT id, epoch, revision, at, shard_id, kind, instance, reason, count FROM incidents \
+     WHERE (shard_id = $1 OR shard_id IS NULL) AND id < $2 AND at >= $3 ORDER BY id DESC LIMIT $4";
+
+impl Store {
+    /// Stores incidents, each once however often it is given, and the position after them: all or nothing.
+    pub async fn record_incidents(
+        &self,
+        incidents: &[Incident],
+        position: &Position,
+    ) -> Result<(), StoreError> {
+        let pool = self.pool()?;
+        in_time(async {
+            let mut transaction = pool.begin().await?;
+            // First what two apis would both write, so that one waits for the other, and neither for both.
+            query(MOVE)
+                .bind(position.epoch.as_str())
+                .bind(to_db(position.revision))
+                .execute(&mut *transaction)
+                .await?;
+            for incident in incidents {
+                query(INSERT)
+                    .bind(incident.epoch.as_str())
+                    .bind(to_db(incident.revision))
+                    .bind(to_millis(incident.at))
+                    .bind(incident.shard_id.map(i64::from))
+                    .bind(incident.kind.as_str())
+                    .bind(incident.instance.as_deref())
+                    .bind(incident.reason.as_deref())
+                    .bind(to_db(incident.count))
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+            transaction.commit().await
+        })
+        .await
+    }
+
+    /// How far the manager's events are stored.
+    pub async fn position(&self) -> Result<Option<Position>, StoreError> {
+        let pool = self.pool()?;
+        in_time(async {
+            let row = query_as::<_, (String, i64)>("SELECT epoch, revision FROM position");
+            let row = row.fetch_optional(&pool).await?;
+            Ok(row.map(|(epoch, revision)| Position { epoch, revision: from_db(revision) }))
+        })
+        .await
+    }
+
+    /// What happened to a shard, the newest first.
+    pub async fn history(&self, asked: HistoryQuery) -> Result<Vec<Recorded>, StoreError> {
+        let pool = self.pool()?;
+        in_time(async {
+            let rows = query_as::<_, Row>(HISTORY)
+                .bind(i64::from(asked.shard_id))
+                .bind(asked.before.map_or(i64::MAX, to_db))
+                .bind(asked.since.map_or(i64::MIN, to_millis))
+                .bind(i64::from(asked.limit));
+            Ok(rows.fetch_all(&pool).await?.into_iter().map(Recorded::from).collect())
+        })
+        .await
+    }
+}

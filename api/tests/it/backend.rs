@@ -1,0 +1,196 @@
+//! What the api runs on: a PostgreSQL server of the test's own, or an SQLite file.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    os::unix::fs::chown,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, Uid},
+};
+use shardmeter_process::Secret;
+use tempfile::TempDir;
+use tokio::{
+    net::TcpStream,
+    process::{Child, Command},
+    time::{Instant, sleep, timeout},
+};
+
+/// How long a server may take to start or to stop.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// PostgreSQL refuses root; `nobody` is everywhere.
+const NOBODY: u32 = 65534;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    Postgres,
+    Sqlite,
+}
+
+/// Makes two tests of each function: one for each backend.
+macro_rules! on_both {
+    ($($test:ident),+ $(,)?) => {
+        mod postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test($crate::backend::Backend::Postgres).await;
+            })+
+        }
+
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test($crate::backend::Backend::Sqlite).await;
+            })+
+        }
+    };
+}
+pub(crate) use on_both;
+
+/// A database that ends with the test.
+pub(crate) enum Database {
+    Postgres(Postgres),
+    Sqlite(TempDir),
+}
+
+impl Database {
+    pub(crate) async fn start(backend: Backend) -> Self {
+        match backend {
+            Backend::Postgres => Self::Postgres(Postgres::start().await),
+            Backend::Sqlite => Self::Sqlite(tempfile::tempdir().unwrap()),
+        }
+    }
+
+    pub(crate) fn url(&self) -> Secret {
+        Secret::from(match self {
+            Self::Postgres(postgres) => postgres.url(),
+            Self::Sqlite(folder) => format!("sqlite://{}/api.db", folder.path().display()),
+        })
+    }
+}
+
+/// A PostgreSQL server that can be stopped and started.
+pub(crate) struct Postgres {
+    folder: TempDir,
+    port: u16,
+    running: Option<Child>,
+}
+
+impl Postgres {
+    pub(crate) async fn start() -> Self {
+        let mut postgres = Self::prepare().await;
+        postgres.resume().await;
+        postgres
+    }
+
+    /// A server that is not started yet.
+    pub(crate) async fn prepare() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        if Uid::effective().is_root() {
+            chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let mut initdb = program("initdb", folder.path());
+        initdb.args(["--auth=trust", "--username=shardmeter", "--encoding=UTF8", "--locale=C"]);
+        initdb.args(["--no-sync", "--no-instructions", "--pgdata"]).arg(folder.path().join("data"));
+        let made = initdb.output().await.unwrap();
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        Self { folder, port: free_port(), running: None }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://shardmeter@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Starts it on the port it always had.
+    pub(crate) async fn resume(&mut self) {
+        let mut server = program("postgres", self.folder.path());
+        server.arg("-D").arg(self.folder.path().join("data")).arg("-p").arg(self.port.to_string());
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "fsync=off",
+            "shared_buffers=16MB",
+            "logging_collector=off",
+        ] {
+            server.args(["-c", setting]);
+        }
+        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
+        server.stderr(log).stdout(Stdio::null());
+        let mut child = server.spawn().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_err() {
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < deadline, "postgres: {}", self.log());
+            sleep(Duration::from_millis(20)).await;
+        }
+        self.running = Some(child);
+    }
+
+    /// Stops it at once, as a crash would.
+    pub(crate) async fn stop(&mut self) {
+        let mut child = self.running.take().expect("not running");
+        signal(&child, Signal::SIGQUIT);
+        timeout(PATIENCE, child.wait()).await.expect("postgres does not stop").unwrap();
+    }
+
+    /// Stops all its processes where they are; they keep their connections.
+    pub(crate) fn hang(&self) -> Vec<Pid> {
+        let postmaster =
+            Pid::from_raw(self.running.as_ref().unwrap().id().unwrap().try_into().unwrap());
+        // First the one that makes others.
+        kill(postmaster, Signal::SIGSTOP).unwrap();
+        let children =
+            std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
+        let children = children.unwrap();
+        let children = children.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()));
+        let all: Vec<_> = [postmaster].into_iter().chain(children).collect();
+        // One may have ended since.
+        for pid in &all {
+            let _ended = kill(*pid, Signal::SIGSTOP);
+        }
+        all
+    }
+
+    /// Lets them go on.
+    pub(crate) fn go_on(&self, hung: &[Pid]) {
+        for pid in hung {
+            let _ended = kill(*pid, Signal::SIGCONT);
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = child.id().expect("it ended").try_into().unwrap();
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// A program of PostgreSQL, which Debian keeps out of the path.
+fn program(name: &str, folder: &Path) -> Command {
+    let installed =
+        std::fs::read_dir("/usr/lib/postgresql").expect("no PostgreSQL: scripts/setup installs it");
+    let mut found: Vec<PathBuf> = installed
+        .map(|version| version.unwrap().path().join("bin").join(name))
+        .filter(|p| p.exists())
+        .collect();
+    found.sort();
+    let mut program = Command::new(found.pop().expect("no PostgreSQL: scripts/setup installs it"));
+    if Uid::effective().is_root() {
+        program.uid(NOBODY).gid(NOBODY);
+    }
+    program.current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
+    program
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,423 @@
+//! Live events: over Server-Sent Events, and over a Redis that goes and comes.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde_json::{Value, json};
+use shardmeter_api::{Config, events::Events};
+use shardmeter_proto::events::{EVENTS_CHANNEL, Event, GuildId, SETTINGS_KEY};
+use shardmeter_pubsub::testing::RedisServer;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    backend::{Backend, Database, on_both},
+    server::{PROMPT, Server, problem},
+};
+
+fn joined(guild: u64) -> Event {
+    Event::GuildJoined { shard_id: 0, guild_id: GuildId::new(guild).unwrap() }
+}
+
+/// One that was received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Received {
+    id: String,
+    name: String,
+    data: Value,
+}
+
+impl Received {
+    fn guild(&self) -> u64 {
+        self.data["guild_id"].as_str().unwrap_or_default().parse().unwrap_or(0)
+    }
+}
+
+/// A client, as the standard says it: what is not ended by an empty line has not come.
+struct Client {
+    socket: TcpStream,
+    buffer: Vec<u8>,
+    /// What `Last-Event-ID` would be.
+    last: Option<String>,
+}
+
+impl Client {
+    /// Asks, and reads the head.
+    async fn connect(server: &Server, query: &str, last: Option<&str>) -> Self {
+        let addr: SocketAddr = server.url.strip_prefix("http://").unwrap().parse().unwrap();
+        let mut socket = TcpStream::connect(addr).await.unwrap();
+        let last_line = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
+        // HTTP/1.0: the body is not in chunks, so that every byte is one of the stream.
+        let head = format!("GET /api/v1/events{query} HTTP/1.0\r\nHost: api\r\n{last_line}\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut client = Self { socket, buffer: Vec::new(), last: last.map(str::to_owned) };
+        let head = client.until(b"\r\n\r\n").await.unwrap();
+        assert!(head.starts_with("HTTP/1.0 200"), "{head}");
+        assert!(head.contains("content-type: text/event-stream\r\n"), "{head}");
+        client
+    }
+
+    /// What comes before this, and this; nothing if the connection ends first.
+    async fn until(&mut self, end: &[u8]) -> Option<String> {
+        loop {
+            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
+                let rest = self.buffer.split_off(at + end.len());
+                let found = std::mem::replace(&mut self.buffer, rest);
+                return Some(String::from_utf8(found).unwrap());
+            }
+            if self.socket.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// The next event; nothing if the connection ends.
+    async fn next(&mut self) -> Option<Received> {
+        loop {
+            let block = timeout(PROMPT, self.until(b"\n\n")).await.expect("an event")?;
+            let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
+            if let Some(id) = field("id: ") {
+                self.last = Some(id.to_owned());
+            }
+            if let (Some(name), Some(data)) = (field("event: "), field("data: ")) {
+                let id = field("id: ").expect("every event has an id").to_owned();
+                let data = serde_json::from_str(data).unwrap();
+                return Some(Received { id, name: name.to_owned(), data });
+            }
+        }
+    }
+
+    /// The opening, after which the client hears what happens.
+    async fn connected(server: &Server, query: &str, last: Option<&str>) -> Self {
+        let mut client = Self::connect(server, query, last).await;
+        let opening = client.until(b"\n\n").await.unwrap();
+        assert!(opening.starts_with("retry: "), "{opening}");
+        let id = opening.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
+        client.last = Some(id.to_owned());
+        client
+    }
+
+    async fn hears(&mut self, event: &Event) -> Received {
+        let received = self.next().await.expect("an event");
+        let mut expected = serde_json::to_value(event).unwrap();
+        expected["type"] = json!(event.name());
+        assert_eq!(received.data, expected);
+        assert_eq!(received.name, event.name());
+        received
+    }
+
+    async fn hears_of_a_gap(&mut self) {
+        let received = self.next().await.expect("a gap");
+        assert_eq!((received.name.as_str(), received.data), ("gap", json!({"type": "gap"})));
+    }
+}
+
+async fn eventually(server: &Server, series: &str, value: f64) {
+    let deadline = Instant::now() + PROMPT;
+    loop {
+        let now = server.value(series).await;
+        if now == value {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{series} is {now}, not {value}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn on_sqlite() -> Server {
+    Server::start(Backend::Sqlite).await
+}
+
+#[tokio::test]
+async fn without_redis_events_stay_within_the_process_and_readyz_says_so() {
+    let server = on_sqlite().await;
+    assert_eq!(server.json("/readyz").await["events"], "process");
+    assert!(!server.page().await.contains("redis_"));
+    let mut all = Client::connected(&server, "", None).await;
+    let mut one = Client::connected(&server, "?guild_id=7", None).await;
+    eventually(&server, "sse_active_connections", 2.0).await;
+    for guild in [6, 7, 8] {
+        server.events.publish(joined(guild));
+    }
+    for guild in [6, 7, 8] {
+        all.hears(&joined(guild)).await;
+    }
+    one.hears(&joined(7)).await;
+    let new = json!({ "disabled_commands": ["ping"], "command_prefix": "!" });
+    let put = server.put("/api/v1/guilds/7/settings", &new).header("If-Match", "*");
+    assert_eq!(put.send().await.unwrap().status(), 200);
+    let told = one.next().await.unwrap();
+    assert_eq!(told, all.next().await.unwrap());
+    let expected = json!({
+        "type": "guild_settings_updated", "guild_id": "7", "revision": 1, "disabled_commands": ["ping"],
+        "command_prefix": "!",
+    });
+    assert_eq!(told.data, expected);
+    drop(all);
+    server.events.publish(joined(1));
+    eventually(&server, "sse_active_connections", 1.0).await;
+    // The end of the api is the end of the stream.
+    let stopped = tokio::spawn(server.stop());
+    assert_eq!(one.next().await, None);
+    stopped.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_nobody_can_listen_to_is_refused() {
+    let server = on_sqlite().await;
+    for query in ["?guild_id=", "?guild_id=0", "?guild_id=x", "?guild_id=1&guild_id=2"] {
+        let answer = server.get(&format!("/api/v1/events{query}")).send().await.unwrap();
+        problem(answer, 400, "invalid").await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_cut_at_every_byte_loses_and_doubles_nothing() {
+    let server = on_sqlite().await;
+    let opening = Client::connected(&server, "", None).await;
+    let events = 6;
+    for guild in 1..=events {
+        server.events.publish(joined(guild));
+    }
+    let mut whole = Client::connect(&server, "", opening.last.as_deref()).await;
+    let mut length = 0;
+    let mut guilds = Vec::new();
+    while guilds.len() < events as usize {
+        let block = whole.until(b"\n\n").await.unwrap();
+        length += block.len();
+        guilds.extend(block.contains("data: ").then_some(()));
+    }
+    for cut in 0..=length {
+        let mut first = Client::connect(&server, "", opening.last.as_deref()).await;
+        while first.buffer.len() < cut {
+            assert_ne!(first.socket.read_buf(&mut first.buffer).await.unwrap(), 0);
+        }
+        first.buffer.truncate(cut);
+        let (_, mut write) = first.socket.split();
+        write.shutdown().await.unwrap();
+        // What has come is all there is.
+        let mut had = Vec::new();
+        let mut cut_off = Client { buffer: first.buffer, last: first.last, socket: ended().await };
+        while let Some(event) = cut_off.next().await {
+            had.push(event.guild());
+        }
+        let by_query = format!("?last_event_id={}", cut_off.last.as_deref().unwrap());
+        let mut back = match cut % 2 {
+            0 => Client::connected(&server, "", cut_off.last.as_deref()).await,
+            _ => Client::connected(&server, &by_query, None).await,
+        };
+        while had.len() < events as usize {
+            let event = back.next().await.unwrap();
+            assert_eq!(event.name, "guild_joined", "{cut}");
+            had.push(event.guild());
+        }
+        assert!(had.iter().copied().eq(1..=events), "{cut}: {had:?}");
+    }
+    server.stop().await;
+}
+
+/// A connection that has ended.
+async fn ended() -> TcpStream {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connected = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    drop(listener.accept().await.unwrap());
+    connected
+}
+
+#[tokio::test]
+async fn who_is_of_another_process_or_too_late_is_told_of_the_gap() {
+    let server = on_sqlite().await;
+    for last in ["00000000-1", "nonsense", "\u{e4}"] {
+        let mut client = Client::connected(&server, "", Some(last)).await;
+        client.hears_of_a_gap().await;
+        server.events.publish(joined(1));
+        client.hears(&joined(1)).await;
+    }
+    let mut early = Client::connected(&server, "", None).await;
+    let id = early.last.clone();
+    for guild in 1..=40_000 {
+        server.events.publish(joined(guild));
+    }
+    let mut late = Client::connected(&server, "", id.as_deref()).await;
+    late.hears_of_a_gap().await;
+    let first = late.next().await.unwrap().guild();
+    assert!(first > 5_000, "{first}");
+    for guild in first + 1..=40_000 {
+        assert_eq!(late.next().await.unwrap().guild(), guild);
+    }
+    // It did read on, if late: it may have been in time, or was cut; either way there is no hole in what it read.
+    let mut expected = 1;
+    while expected <= 40_000
+        && let Some(event) = early.next().await
+    {
+        assert_eq!(event.guild(), expected);
+        expected += 1;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_and_others_get_all_in_order() {
+    let server = on_sqlite().await;
+    let slow = Client::connected(&server, "", None).await;
+    let mut fast = Client::connected(&server, "", None).await;
+    // More than the connection, the kernel and the ring hold together.
+    let total = 200_000_u64;
+    let publishing = async {
+        for guild in 1..=total {
+            server.events.publish(joined(guild));
+            if guild % 500 == 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+    };
+    let reading = async {
+        for guild in 1..=total {
+            assert_eq!(fast.next().await.expect("the fast one is not cut").guild(), guild);
+        }
+    };
+    tokio::join!(publishing, reading);
+    let mut slow = slow;
+    let mut read = 0;
+    while let Some(event) = slow.next().await {
+        read += 1;
+        assert_eq!(event.guild(), read);
+    }
+    assert!(read < total, "it was cut");
+    eventually(&server, "sse_clients_cut_total{reason=\"behind\"}", 1.0).await;
+    eventually(&server, "sse_active_connections", 1.0).await;
+    // What it missed it is told to have missed.
+    let mut back = Client::connected(&server, "", slow.last.as_deref()).await;
+    back.hears_of_a_gap().await;
+    server.stop().await;
+}
+
+fn redis_status(connection: &str) -> String {
+    format!("redis_connection_status{{connection_type=\"{connection}\"}}")
+}
+
+async fn until_connected(server: &Server, up: bool) {
+    for connection in ["publisher", "subscriber"] {
+        eventually(server, &redis_status(connection), f64::from(u8::from(up))).await;
+    }
+}
+
+/// An api with a Redis and a database.
+async fn on_redis(backend: Backend, redis: &RedisServer) -> Server {
+    let database = Database::start(backend).await;
+    let redis_url = Some(redis.url().into());
+    let config = Config { database_url: database.url(), redis_url, ..Config::default() };
+    let mut server = Server::start_with(config).await;
+    server.database = Some(database);
+    server.wait_until_ready().await;
+    server
+}
+
+fn message(event: &Event) -> String {
+    serde_json::to_string(event).unwrap()
+}
+
+on_both!(
+    events_from_redis_are_told_and_settings_go_there,
+    a_redis_that_goes_and_comes_blocks_nobody_and_learns_all_settings,
+);
+
+async fn put_settings(server: &Server, guild: u64, disabled: &[&str]) -> Duration {
+    let new = json!({ "disabled_commands": disabled });
+    let began = Instant::now();
+    let path = format!("/api/v1/guilds/{guild}/settings");
+    let put = server.put(&path, &new).header("If-Match", "*").send().await.unwrap();
+    assert_eq!(put.status(), 200);
+    began.elapsed()
+}
+
+/// Waits until Redis has this revision of a guild's settings, and returns them.
+async fn kept(redis: &RedisServer, guild: u64, revision: u64) -> Value {
+    let deadline = Instant::now() + PROMPT;
+    loop {
+        let kept: Option<String> = redis.ask(&["HGET", SETTINGS_KEY, &guild.to_string()]).await;
+        let kept: Value = kept.map_or(Value::Null, |json| serde_json::from_str(&json).unwrap());
+        if kept["revision"] == revision {
+            return kept;
+        }
+        assert!(Instant::now() < deadline, "{kept}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn events_from_redis_are_told_and_settings_go_there(backend: Backend) {
+    let redis = RedisServer::start().await;
+    let server = on_redis(backend, &redis).await;
+    until_connected(&server, true).await;
+    assert_eq!(server.json("/readyz").await["events"], "redis");
+    let mut client = Client::connected(&server, "", None).await;
+    let told: u64 = redis.ask(&["PUBLISH", EVENTS_CHANNEL, &message(&joined(5))]).await;
+    assert_eq!(told, 1);
+    client.hears(&joined(5)).await;
+    let delivered = "redis_pubsub_messages_delivered_total{event_type=\"guild_joined\"}";
+    eventually(&server, delivered, 1.0).await;
+
+    // Settings: one more to listen, so that two are told.
+    let other = on_redis(Backend::Sqlite, &redis).await;
+    until_connected(&other, true).await;
+    let mut others = Client::connected(&other, "?guild_id=9", None).await;
+    put_settings(&server, 9, &["ping"]).await;
+    let told = client.next().await.unwrap();
+    assert_eq!(told.data["disabled_commands"], json!(["ping"]));
+    assert_eq!(others.next().await.unwrap().data, told.data);
+    assert_eq!(kept(&redis, 9, 1).await["disabled_commands"], json!(["ping"]));
+    let settings = |family: &str| {
+        format!("redis_pubsub_messages_{family}_total{{event_type=\"guild_settings_updated\"}}")
+    };
+    eventually(&server, &settings("published"), 1.0).await;
+    eventually(&server, &settings("delivered"), 2.0).await;
+    eventually(&other, &settings("delivered"), 1.0).await;
+    // Its own came back over Redis, and is not told twice.
+    let () = redis.ask(&["PUBLISH", EVENTS_CHANNEL, &message(&joined(6))]).await;
+    client.hears(&joined(6)).await;
+    other.stop().await;
+    server.stop().await;
+}
+
+async fn a_redis_that_goes_and_comes_blocks_nobody_and_learns_all_settings(backend: Backend) {
+    let mut redis = RedisServer::start().await;
+    let server = on_redis(backend, &redis).await;
+    until_connected(&server, true).await;
+    put_settings(&server, 1, &["ping"]).await;
+    put_settings(&server, 2, &["ping"]).await;
+    kept(&redis, 2, 1).await;
+    let mut client = Client::connected(&server, "", None).await;
+
+    redis.kill();
+    until_connected(&server, false).await;
+    let readiness = server.json("/readyz").await;
+    assert_eq!((&readiness["status"], &readiness["events"]), (&json!("ok"), &json!("down")));
+    let took = put_settings(&server, 2, &["stats"]).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let told = client.next().await.unwrap();
+    assert_eq!(told.data["revision"], 2, "those who listen here hear of it all the same");
+
+    redis.start_again().await;
+    until_connected(&server, true).await;
+    client.hears_of_a_gap().await;
+    assert_eq!(kept(&redis, 2, 2).await["disabled_commands"], json!(["stats"]));
+    kept(&redis, 1, 1).await;
+    let () = redis.ask(&["PUBLISH", EVENTS_CHANNEL, &message(&joined(7))]).await;
+    client.hears(&joined(7)).await;
+    server.stop().await;
+}
+
+/// What the handle says without HTTP.
+#[tokio::test]
+async fn a_bus_can_be_listened_to_within_the_process() {
+    let server = on_sqlite().await;
+    let events: Events = server.events.clone();
+    let mut subscription = events.subscribe(None, None);
+    events.publish(joined(1));
+    let heard = timeout(PROMPT, subscription.next()).await.unwrap().unwrap();
+    assert!(matches!(heard, shardmeter_api::events::Heard::Events(_)));
+    server.stop().await;
+}

@@ -1,0 +1,17 @@
+//! The api as a whole: on real PostgreSQL and on SQLite, over real sockets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what helpers of tests do"
+)]
+
+mod backend;
+mod events;
+mod manager;
+mod outages;
+mod routes;
+mod server;
+mod settings;
+mod shards;
+mod store;

@@ -1,0 +1,92 @@
+//! The database is away, and comes back.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    backend::{Database, Postgres},
+    server::{PROMPT, Server, problem},
+};
+
+const SETTINGS: &str = "/api/v1/guilds/1/settings";
+
+/// What is no outage but an answer.
+const QUICK: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn without_postgresql_every_answer_comes_soon_and_says_so_until_it_is_back() {
+    let mut server = Server::start(crate::backend::Backend::Postgres).await;
+    let Some(Database::Postgres(mut postgres)) = server.database.take() else { unreachable!() };
+    let new = json!({ "disabled_commands": ["ping"] });
+    let put = || server.put(SETTINGS, &new).header("If-Match", "*").send();
+    assert_eq!(put().await.unwrap().status(), 200);
+
+    for _twice in 0..2 {
+        postgres.stop().await;
+        for _ in 0..20 {
+            let asked = Instant::now();
+            let answer = server.get(SETTINGS).send().await.unwrap();
+            assert!(asked.elapsed() < QUICK, "{:?}", asked.elapsed());
+            assert_eq!(answer.headers()["retry-after"], "1");
+            problem(answer, 503, "database_away").await;
+        }
+        problem(put().await.unwrap(), 503, "database_away").await;
+        server.wait_for_readiness(StatusCode::SERVICE_UNAVAILABLE).await;
+        assert_eq!(server.value("database_connection_status").await, 0.0);
+        assert_eq!(server.get("/healthz").send().await.unwrap().status(), 200);
+
+        postgres.resume().await;
+        server.wait_until_ready().await;
+        assert_eq!(server.value("database_connection_status").await, 1.0);
+        let settings = server.json(SETTINGS).await;
+        assert_eq!(settings["disabled_commands"], json!(["ping"]));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_postgresql_that_hangs_is_away_too() {
+    let mut server = Server::start(crate::backend::Backend::Postgres).await;
+    let Some(Database::Postgres(postgres)) = server.database.take() else { unreachable!() };
+    assert_eq!(server.get(SETTINGS).send().await.unwrap().status(), 200);
+    let hung = postgres.hang();
+    server.wait_for_readiness(StatusCode::SERVICE_UNAVAILABLE).await;
+    let asked = Instant::now();
+    problem(server.get(SETTINGS).send().await.unwrap(), 503, "database_away").await;
+    assert!(asked.elapsed() < QUICK, "{:?}", asked.elapsed());
+    postgres.go_on(&hung);
+    server.wait_until_ready().await;
+    assert_eq!(server.get(SETTINGS).send().await.unwrap().status(), 200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_api_starts_before_its_database() {
+    let mut postgres = Postgres::prepare().await;
+    let server = Server::start_on(postgres.url().into()).await;
+    server.wait_for_readiness(StatusCode::SERVICE_UNAVAILABLE).await;
+    problem(server.get(SETTINGS).send().await.unwrap(), 503, "database_away").await;
+    postgres.resume().await;
+    server.wait_until_ready().await;
+    assert_eq!(server.json(SETTINGS).await["revision"], 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_sqlite_folder_that_is_not_there_is_waited_for() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("later");
+    let url = format!("sqlite://{}/api.db", folder.display());
+    let server = Server::start_on(url.into()).await;
+    problem(server.get(SETTINGS).send().await.unwrap(), 503, "database_away").await;
+    std::fs::create_dir(&folder).unwrap();
+    let deadline = Instant::now() + PROMPT;
+    while server.get(SETTINGS).send().await.unwrap().status() != 200 {
+        assert!(Instant::now() < deadline, "it never came");
+        sleep(Duration::from_millis(50)).await;
+    }
+    server.stop().await;
+}

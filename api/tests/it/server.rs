@@ -1,0 +1,135 @@
+//! A running api.
+
+use std::time::Duration;
+
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use serde_json::Value;
+use shardmeter_api::{Api, Config, events::Events};
+use shardmeter_process::Secret;
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    backend::{Backend, Database},
+    manager::Manager,
+};
+
+/// How long anything may take that should be at once.
+pub(crate) const PROMPT: Duration = Duration::from_secs(20);
+
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) client: Client,
+    pub(crate) events: Events,
+    /// Of its own, if it was started with one.
+    pub(crate) database: Option<Database>,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    /// On a database of its own, which is there, without a manager.
+    pub(crate) async fn start(backend: Backend) -> Self {
+        Self::start_as(backend, no_manager()).await
+    }
+
+    /// The same, with a manager.
+    pub(crate) async fn start_beside(backend: Backend, manager: &Manager) -> Self {
+        let config = Config { manager_endpoint: manager.endpoint(), ..Config::default() };
+        Self::start_as(backend, config).await
+    }
+
+    async fn start_as(backend: Backend, config: Config) -> Self {
+        let database = Database::start(backend).await;
+        let config = Config { database_url: database.url(), ..config };
+        let server = Self { database: Some(database), ..Self::start_with(config).await };
+        server.wait_until_ready().await;
+        server
+    }
+
+    /// On a database that may be there or not.
+    pub(crate) async fn start_on(database_url: Secret) -> Self {
+        Self::start_with(Config { database_url, ..no_manager() }).await
+    }
+
+    /// As configured, on a free port.
+    pub(crate) async fn start_with(config: Config) -> Self {
+        let config = Config { addr: ([127, 0, 0, 1], 0).into(), ..config };
+        let api = Api::build(config).await.unwrap();
+        let events = api.events();
+        let url = format!("http://{}", api.addr());
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(api.run(async {
+            let _ = stopped.await;
+        }));
+        Self { url, client: Client::new(), events, database: None, stop, running }
+    }
+
+    /// Stops it, and fails if that takes long.
+    pub(crate) async fn stop(self) {
+        let _ = self.stop.send(());
+        timeout(PROMPT, self.running).await.expect("the api does not stop").unwrap().unwrap();
+    }
+
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("{}{path}", self.url))
+    }
+
+    pub(crate) fn put(&self, path: &str, body: &Value) -> RequestBuilder {
+        self.client.put(format!("{}{path}", self.url)).json(body)
+    }
+
+    pub(crate) async fn json(&self, path: &str) -> Value {
+        let answer = self.get(path).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.json().await.unwrap()
+    }
+
+    pub(crate) async fn page(&self) -> String {
+        self.get("/metrics").send().await.unwrap().text().await.unwrap()
+    }
+
+    /// The value of a series on the page.
+    pub(crate) async fn value(&self, series: &str) -> f64 {
+        let page = self.page().await;
+        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series}:\n{page}")).parse().unwrap()
+    }
+
+    pub(crate) async fn wait_until_ready(&self) {
+        self.wait_for_readiness(StatusCode::OK).await;
+    }
+
+    /// Waits until `/readyz` answers so.
+    pub(crate) async fn wait_for_readiness(&self, status: StatusCode) {
+        let deadline = Instant::now() + PROMPT;
+        loop {
+            let answer = self.get("/readyz").send().await.unwrap();
+            if answer.status() == status {
+                return;
+            }
+            assert!(Instant::now() < deadline, "never {status}: {}", answer.text().await.unwrap());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Checks that an answer is a problem document of this kind, and returns what it says.
+pub(crate) async fn problem(answer: Response, status: u16, error_type: &str) -> String {
+    let path = answer.url().path().to_owned();
+    assert_eq!(answer.status().as_u16(), status, "{path}");
+    assert_eq!(answer.headers()["content-type"], "application/problem+json", "{path}");
+    let document: Value = answer.json().await.unwrap();
+    assert_eq!(document["type"], format!("urn:shardmeter:problem:{error_type}"), "{document}");
+    assert_eq!(document["status"], status, "{document}");
+    assert_eq!(document["instance"], path, "{document}");
+    document["detail"].as_str().unwrap().to_owned()
+}
+
+/// Nobody is where the manager should be.
+fn no_manager() -> Config {
+    Config { manager_endpoint: "http://127.0.0.1:9".to_owned(), ..Config::default() }
+}

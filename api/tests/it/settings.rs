@@ -1,0 +1,146 @@
+//! Guild settings: what is stored, and that no change is lost.
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::{
+    backend::{Backend, on_both},
+    server::{Server, problem},
+};
+
+const SETTINGS: &str = "/api/v1/guilds/117483251847168000/settings";
+
+on_both!(
+    settings_are_stored,
+    a_change_needs_the_revision_that_it_changes,
+    of_two_writers_none_loses_a_change,
+    a_cache_that_has_them_gets_no_body,
+    what_is_no_settings_is_refused,
+);
+
+async fn settings_are_stored(backend: Backend) {
+    let server = Server::start(backend).await;
+    let unset = server.json(SETTINGS).await;
+    let defaults = json!({
+        "guild_id": "117483251847168000", "revision": 0, "disabled_commands": [], "command_prefix": null,
+        "updated_at": null,
+    });
+    assert_eq!(unset, defaults);
+    let new = json!({ "disabled_commands": ["stats", "ping", "stats"], "command_prefix": "!" });
+    let answer = server.put(SETTINGS, &new).header("If-Match", "\"0\"").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["etag"], "\"1\"");
+    let said: Value = answer.json().await.unwrap();
+    assert_eq!(said["disabled_commands"], json!(["ping", "stats"]));
+    assert_eq!(said["command_prefix"], "!");
+    assert_eq!(server.json(SETTINGS).await, said);
+    assert_eq!(server.json("/api/v1/guilds/1/settings").await["revision"], 0, "another guild");
+    let none = json!({ "disabled_commands": [] });
+    let answer = server.put(SETTINGS, &none).header("If-Match", "*").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let said = server.json(SETTINGS).await;
+    assert_eq!((&said["revision"], &said["command_prefix"]), (&json!(2), &json!(null)));
+    server.stop().await;
+}
+
+async fn a_change_needs_the_revision_that_it_changes(backend: Backend) {
+    let server = Server::start(backend).await;
+    let new = json!({ "disabled_commands": ["ping"] });
+    let put = |etag: &'static str| server.put(SETTINGS, &new).header("If-Match", etag).send();
+    let missing = server.put(SETTINGS, &new).send().await.unwrap();
+    problem(missing, 428, "precondition_required").await;
+    for wrong in ["\"1\"", "W/\"0\"", "\"\"", "\"a\", \"b\""] {
+        let answer = put(wrong).await.unwrap();
+        assert_eq!(answer.headers()["etag"], "\"0\"");
+        problem(answer, 412, "changed").await;
+    }
+    problem(put("0").await.unwrap(), 400, "invalid").await;
+    assert_eq!(server.json(SETTINGS).await["revision"], 0, "nothing was changed");
+    assert_eq!(put("\"7\", \"0\"").await.unwrap().status(), 200, "one of a list");
+    problem(put("\"0\"").await.unwrap(), 412, "changed").await;
+    assert_eq!(put("\"1\"").await.unwrap().status(), 200);
+    assert_eq!(server.json(SETTINGS).await["revision"], 2);
+    server.stop().await;
+}
+
+/// Each adds commands, one by one, to what it read: in the end all are there.
+async fn of_two_writers_none_loses_a_change(backend: Backend) {
+    const EACH: usize = 10;
+    let server = Server::start(backend).await;
+    let mut writers = JoinSet::new();
+    for writer in ["a", "b", "c", "d"] {
+        let (client, url) = (server.client.clone(), format!("{}{SETTINGS}", server.url));
+        writers.spawn(async move {
+            let mut written = 0;
+            while written < EACH {
+                let read = client.get(&url).send().await.unwrap();
+                let etag = read.headers()["etag"].clone();
+                let mut settings: Value = read.json().await.unwrap();
+                let mut disabled = settings["disabled_commands"].take();
+                disabled.as_array_mut().unwrap().push(json!(format!("{writer}{written}")));
+                let new = json!({ "disabled_commands": disabled });
+                let answer = client.put(&url).json(&new).header("If-Match", etag).send().await;
+                match answer.unwrap().status().as_u16() {
+                    200 => written += 1,
+                    412 => {}
+                    other => panic!("{other}"),
+                }
+            }
+        });
+    }
+    while let Some(writer) = writers.join_next().await {
+        writer.unwrap();
+    }
+    let settings = server.json(SETTINGS).await;
+    assert_eq!(settings["disabled_commands"].as_array().unwrap().len(), 4 * EACH);
+    assert_eq!(settings["revision"], 4 * EACH);
+    server.stop().await;
+}
+
+async fn a_cache_that_has_them_gets_no_body(backend: Backend) {
+    let server = Server::start(backend).await;
+    let get = |known: &'static str| server.get(SETTINGS).header("If-None-Match", known).send();
+    for known in ["\"0\"", "W/\"0\"", "*", "\"9\", \"0\""] {
+        let answer = get(known).await.unwrap();
+        assert_eq!(answer.status(), 304, "{known}");
+        assert_eq!(answer.headers()["etag"], "\"0\"");
+        assert_eq!(answer.text().await.unwrap(), "");
+    }
+    assert_eq!(get("\"1\"").await.unwrap().status(), 200);
+    problem(get("1").await.unwrap(), 400, "invalid").await;
+    server.stop().await;
+}
+
+async fn what_is_no_settings_is_refused(backend: Backend) {
+    let server = Server::start(backend).await;
+    let put = |body: Value| server.put(SETTINGS, &body).header("If-Match", "*").send();
+    let many: Vec<_> = (0..101).map(|i| format!("command{i}")).collect();
+    for bad in [
+        json!([]),
+        json!({}),
+        json!({ "disabled_commands": null }),
+        json!({ "disabled_commands": ["ping"], "prefix": "!" }),
+        json!({ "disabled_commands": [""] }),
+        json!({ "disabled_commands": ["two words"] }),
+        json!({ "disabled_commands": ["a".repeat(33)] }),
+        json!({ "disabled_commands": many }),
+        json!({ "disabled_commands": [], "command_prefix": "" }),
+        json!({ "disabled_commands": [], "command_prefix": "a b" }),
+        json!({ "disabled_commands": [], "command_prefix": "!".repeat(17) }),
+        json!({ "disabled_commands": [], "command_prefix": 1 }),
+    ] {
+        problem(put(bad).await.unwrap(), 400, "invalid").await;
+    }
+    let request = || server.client.put(format!("{}{SETTINGS}", server.url)).header("If-Match", "*");
+    problem(request().body("{}").send().await.unwrap(), 415, "unsupported_media_type").await;
+    let broken = request().header("Content-Type", "application/json").body("{").send().await;
+    problem(broken.unwrap(), 400, "invalid").await;
+    let long = json!({ "disabled_commands": ["a".repeat(70_000)] });
+    problem(put(long).await.unwrap(), 413, "too_large").await;
+    for bad in ["0", "01", "-1", "x", "9000000000000000000", "123456789012345678901", "1.0"] {
+        let answer = server.get(&format!("/api/v1/guilds/{bad}/settings")).send().await.unwrap();
+        problem(answer, 400, "invalid").await;
+    }
+    assert_eq!(server.json(SETTINGS).await["revision"], 0, "nothing was changed");
+    server.stop().await;
+}

@@ -1,0 +1,169 @@
+//! What the api says of shards, and of which serves a guild.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, SystemTime},
+};
+
+use serde_json::{Value, json};
+use shardmeter_api::store::{Incident, Position, Presence};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    backend::{Backend, on_both},
+    manager::Manager,
+    server::{PROMPT, Server, problem},
+    store,
+};
+
+on_both!(a_guild_is_found_with_its_shard, a_history_is_read_in_pages_over_http);
+
+#[tokio::test]
+async fn shards_are_as_the_manager_says() {
+    let manager = Manager::start(3).await;
+    let server = Server::start_beside(Backend::Sqlite, &manager).await;
+    let list = server.json("/api/v1/shards").await;
+    let first = json!({
+        "shard_id": 0, "state": "up", "last_report": "2023-11-14T22:14:20Z", "series": 3,
+        "instances": [{
+            "instance": "00ff", "transport": "grpc", "client": "test 1",
+            "started_at": "2023-11-14T22:13:20Z", "last_report": "2023-11-14T22:14:20Z",
+            "connected": true, "owns_gauges": true,
+        }],
+    });
+    assert_eq!(list["as_of"], "2023-11-14T22:14:21Z");
+    assert_eq!(list["shard_count"], 3);
+    let states: Vec<_> =
+        list["shards"].as_array().unwrap().iter().map(|shard| shard["state"].clone()).collect();
+    assert_eq!(states, ["up", "stale", "never_seen"]);
+    assert_eq!(list["shards"][0], first);
+    assert_eq!(server.json("/api/v1/shards/0").await, first);
+    let last = json!({
+        "shard_id": 2, "state": "never_seen", "last_report": null, "series": 3, "instances": [],
+    });
+    assert_eq!(server.json("/api/v1/shards/2").await, last);
+    problem(server.get("/api/v1/shards/3").send().await.unwrap(), 404, "not_found").await;
+    for bad in ["x", "-1", "4294967296", "1.5"] {
+        let answer = server.get(&format!("/api/v1/shards/{bad}")).send().await.unwrap();
+        problem(answer, 400, "invalid").await;
+    }
+    server.stop().await;
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn however_many_ask_the_manager_is_asked_once_a_second() {
+    let manager = Manager::start(2).await;
+    let server = Server::start_beside(Backend::Sqlite, &manager).await;
+    let (began, before) = (Instant::now(), manager.asked.load(Ordering::Relaxed));
+    let mut asking = JoinSet::new();
+    for _ in 0..200 {
+        let request = server.get("/api/v1/shards").send();
+        asking.spawn(async move { request.await.unwrap().status().as_u16() });
+    }
+    let statuses = asking.join_all().await;
+    assert!(statuses.iter().all(|status| *status == 200));
+    let asked = manager.asked.load(Ordering::Relaxed) - before;
+    let seconds = u32::try_from(began.elapsed().as_secs()).unwrap() + 1;
+    assert!(asked <= seconds, "{asked} times in {seconds} s");
+    server.stop().await;
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_manager_shards_are_as_they_were_last_known() {
+    let manager = Manager::start(2).await;
+    let addr = manager.addr;
+    let server = Server::start_beside(Backend::Sqlite, &manager).await;
+    manager.stop().await;
+    // It was asked for readiness.
+    let known = server.json("/api/v1/shards").await;
+    assert_eq!(known["shard_count"], 2);
+    let ready = async || server.json("/readyz").await["manager"].clone();
+    let deadline = Instant::now() + PROMPT;
+    while ready().await != "down" {
+        assert!(Instant::now() < deadline, "never down");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(server.json("/api/v1/shards").await, known);
+    let manager = Manager::start_on(addr, 5).await;
+    while server.json("/api/v1/shards").await["shard_count"] != 5 {
+        assert!(Instant::now() < deadline, "never back");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(ready().await, "up");
+    server.stop().await;
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn shards_that_were_never_known_are_said_to_be_so() {
+    let server = Server::start(Backend::Sqlite).await;
+    for path in ["/api/v1/shards", "/api/v1/shards/0", "/api/v1/guilds/1"] {
+        let answer = server.get(path).send().await.unwrap();
+        assert_eq!(answer.headers()["retry-after"], "1");
+        problem(answer, 503, "manager_away").await;
+    }
+    assert_eq!(server.json("/readyz").await["manager"], "down");
+    server.stop().await;
+}
+
+async fn a_guild_is_found_with_its_shard(backend: Backend) {
+    let manager = Manager::start(3).await;
+    let server = Server::start_beside(backend, &manager).await;
+    // Discord's example: (197038439483310086 >> 22) % 3.
+    let guild = server.json("/api/v1/guilds/197038439483310086").await;
+    let shard = (197_038_439_483_310_086_u64 >> 22) % 3;
+    assert_eq!((&guild["shard_id"], &guild["shard_count"]), (&json!(shard), &json!(3)));
+    assert_eq!(guild["shard"], server.json(&format!("/api/v1/shards/{shard}")).await);
+    assert_eq!((&guild["joined_at"], &guild["left_at"]), (&json!(null), &json!(null)));
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let joined = Presence { guild_id: 197_038_439_483_310_086, shard_id: 0, at, joined: true };
+    let store = store::open(server.database.as_ref().unwrap()).await;
+    store.record_activity(&[], &[joined]).await.unwrap();
+    let guild = server.json("/api/v1/guilds/197038439483310086").await;
+    assert_eq!(guild["joined_at"], "2023-11-14T22:13:20Z");
+    server.stop().await;
+    manager.stop().await;
+}
+
+async fn a_history_is_read_in_pages_over_http(backend: Backend) {
+    let server = Server::start(backend).await;
+    let store = store::open(server.database.as_ref().unwrap()).await;
+    let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let incident = |revision: u64| Incident {
+        epoch: "e".into(),
+        revision,
+        at: start + Duration::from_secs(revision),
+        shard_id: Some(3),
+        kind: "stale".into(),
+        instance: None,
+        reason: None,
+        count: 1,
+    };
+    let incidents: Vec<_> = (1..=10).map(incident).collect();
+    let position = Position { epoch: "e".into(), revision: 10 };
+    store.record_incidents(&incidents, &position).await.unwrap();
+    let revisions = |page: &Value| -> Vec<u64> {
+        let incidents = page["incidents"].as_array().unwrap();
+        incidents.iter().map(|incident| incident["revision"].as_u64().unwrap()).collect()
+    };
+    let page = server.json("/api/v1/shards/3/history?limit=5").await;
+    assert_eq!(revisions(&page), [10, 9, 8, 7, 6]);
+    assert_eq!(page["incidents"][0]["at"], "2023-11-14T22:13:30Z");
+    let next = page["next_before"].as_u64().unwrap();
+    let page = server.json(&format!("/api/v1/shards/3/history?limit=5&before={next}")).await;
+    assert_eq!(revisions(&page), [5, 4, 3, 2, 1]);
+    assert_eq!(page["next_before"], json!(null), "exactly at the end");
+    let since = "/api/v1/shards/3/history?since=2023-11-15T00:13:28%2B02:00";
+    assert_eq!(revisions(&server.json(since).await), [10, 9, 8]);
+    assert_eq!(revisions(&server.json("/api/v1/shards/4/history").await), [0; 0]);
+    for bad in ["limit=0", "limit=1001", "limit=x", "before=0", "before=-1", "since=yesterday"] {
+        let answer = server.get(&format!("/api/v1/shards/3/history?{bad}")).send().await.unwrap();
+        problem(answer, 400, "invalid").await;
+    }
+    server.stop().await;
+}

@@ -1,0 +1,214 @@
+//! The store by itself, on both databases: what no route shows.
+
+use std::time::{Duration, SystemTime};
+
+use shardmeter_api::store::{
+    Executed, Expected, HistoryQuery, Incident, Position, Presence, SettingsChange, Store,
+};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backend::{Backend, Database, on_both},
+    server::PROMPT,
+};
+
+on_both!(
+    incidents_are_stored_once_with_their_position,
+    a_history_is_read_in_pages,
+    commands_are_counted_by_hour,
+    guilds_come_and_go,
+    all_settings_are_read_in_pages,
+    what_is_too_old_goes,
+    migrations_run_once_and_twice_at_once,
+);
+
+/// A store whose database is there.
+pub(crate) async fn open(database: &Database) -> Store {
+    let (store, _task) = Store::open(&database.url(), CancellationToken::new()).unwrap();
+    wait_until_up(&store).await;
+    store
+}
+
+async fn wait_until_up(store: &Store) {
+    let deadline = Instant::now() + PROMPT;
+    while !store.is_up() {
+        assert!(Instant::now() < deadline, "the database never came");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn time(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
+}
+
+fn incident(revision: u64, shard_id: Option<u32>) -> Incident {
+    Incident {
+        epoch: "e".into(),
+        revision,
+        at: time(revision),
+        shard_id,
+        kind: "disconnected".into(),
+        instance: Some("00ff".into()),
+        reason: revision.is_multiple_of(2).then(|| "idle".into()),
+        count: 1,
+    }
+}
+
+fn position(epoch: &str, revision: u64) -> Position {
+    Position { epoch: epoch.into(), revision }
+}
+
+fn all_of(shard_id: u32) -> HistoryQuery {
+    HistoryQuery { shard_id, before: None, since: None, limit: 1000 }
+}
+
+async fn incidents_are_stored_once_with_their_position(backend: Backend) {
+    let database = Database::start(backend).await;
+    let store = open(&database).await;
+    assert_eq!(store.position().await.unwrap(), None);
+    let first: Vec<_> = (1..=5).map(|revision| incident(revision, Some(3))).collect();
+    store.record_incidents(&first, &position("e", 5)).await.unwrap();
+    let again: Vec<_> = (3..=7).map(|revision| incident(revision, Some(3))).collect();
+    store.record_incidents(&again, &position("e", 7)).await.unwrap();
+    assert_eq!(store.position().await.unwrap(), Some(position("e", 7)));
+    // Of another api, which is slower.
+    store.record_incidents(&first, &position("e", 5)).await.unwrap();
+    assert_eq!(store.position().await.unwrap(), Some(position("e", 7)));
+    let stored = store.history(all_of(3)).await.unwrap();
+    let stored: Vec<_> = stored.into_iter().map(|recorded| recorded.incident).collect();
+    let expected: Vec<_> = (1..=7).rev().map(|revision| incident(revision, Some(3))).collect();
+    assert_eq!(stored, expected);
+    // Another epoch counts from 1.
+    store.record_incidents(&[], &position("f", 2)).await.unwrap();
+    assert_eq!(store.position().await.unwrap(), Some(position("f", 2)));
+}
+
+async fn a_history_is_read_in_pages(backend: Backend) {
+    let database = Database::start(backend).await;
+    let store = open(&database).await;
+    // A gap concerns all shards, another shard's incidents do not.
+    let incidents: Vec<_> = (1..=100)
+        .map(|revision| incident(revision, (revision != 50).then_some((revision % 2) as u32)))
+        .collect();
+    store.record_incidents(&incidents, &position("e", 100)).await.unwrap();
+    let (mut seen, mut before) = (Vec::new(), None);
+    loop {
+        let query = HistoryQuery { before, limit: 7, ..all_of(1) };
+        let page = store.history(query).await.unwrap();
+        assert!(page.len() <= 7);
+        let Some(last) = page.last() else { break };
+        before = Some(last.id);
+        seen.extend(page.into_iter().map(|recorded| recorded.incident.revision));
+    }
+    let expected: Vec<_> = (1..=100).rev().filter(|r| r % 2 == 1 || *r == 50).collect();
+    assert_eq!(seen, expected);
+    let since = HistoryQuery { since: Some(time(90)), ..all_of(1) };
+    let since = store.history(since).await.unwrap();
+    let since: Vec<_> = since.iter().map(|recorded| recorded.incident.revision).collect();
+    assert_eq!(since, [99, 97, 95, 93, 91]);
+}
+
+async fn commands_are_counted_by_hour(backend: Backend) {
+    let database = Database::start(backend).await;
+    let store = open(&database).await;
+    // 800 s into an hour.
+    let executed = |name: &str, seconds, count| Executed {
+        at: time(seconds),
+        command_name: name.into(),
+        count,
+    };
+    let batch = [executed("ping", 0, 3), executed("stats", 0, 1), executed("ping", 2799, 4)];
+    store.record_activity(&batch, &[]).await.unwrap();
+    store
+        .record_activity(&[executed("ping", 2800, 10), executed("shards", 2801, 10)], &[])
+        .await
+        .unwrap();
+    let top = async |since, limit| -> Vec<(String, u64)> {
+        let top = store.top_commands(since, limit).await.unwrap();
+        top.into_iter().map(|command| (command.command_name, command.count)).collect()
+    };
+    let expected = |counts: &[(&str, u64)]| -> Vec<(String, u64)> {
+        counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    };
+    let first_hour = shardmeter_api::store::hour_of(time(0));
+    assert_eq!(top(first_hour, 9).await, expected(&[("ping", 17), ("shards", 10), ("stats", 1)]));
+    assert_eq!(top(first_hour, 1).await, expected(&[("ping", 17)]));
+    let second_hour = shardmeter_api::store::hour_of(time(2800));
+    assert_eq!(top(second_hour, 9).await, expected(&[("ping", 10), ("shards", 10)]));
+}
+
+async fn guilds_come_and_go(backend: Backend) {
+    let database = Database::start(backend).await;
+    let store = open(&database).await;
+    let presence =
+        |joined, seconds| Presence { guild_id: 7, shard_id: 1, at: time(seconds), joined };
+    assert_eq!(store.guild(7).await.unwrap(), None);
+    store.record_activity(&[], &[presence(true, 1), presence(false, 2)]).await.unwrap();
+    let guild = store.guild(7).await.unwrap().unwrap();
+    assert_eq!((guild.joined_at, guild.left_at), (Some(time(1)), Some(time(2))));
+    store.record_activity(&[], &[presence(true, 3)]).await.unwrap();
+    let guild = store.guild(7).await.unwrap().unwrap();
+    assert_eq!((guild.joined_at, guild.left_at), (Some(time(3)), None));
+}
+
+async fn all_settings_are_read_in_pages(backend: Backend) {
+    let database = Database::start(backend).await;
+    let store = open(&database).await;
+    for guild_id in 1..=10 {
+        let change = SettingsChange {
+            disabled_commands: [format!("c{guild_id}")].into(),
+            command_prefix: None,
+        };
+        store.change_settings(guild_id, &change, Expected::Any).await.unwrap().unwrap();
+    }
+    let (mut seen, mut after) = (Vec::new(), 0);
+    loop {
+        let page = store.settings_after(after, 3).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = last.guild_id;
+        seen.extend(page.into_iter().map(|settings| settings.guild_id));
+    }
+    assert_eq!(seen, (1..=10).collect::<Vec<_>>());
+}
+
+async fn what_is_too_old_goes(backend: Backend) {
+    const DAYS: u64 = 24 * 3600;
+    let database = Database::start(backend).await;
+    let store = open(&database).await;
+    // More than are deleted at once.
+    let old =
+        (1..=2500).map(|revision| Incident { at: time(revision), ..incident(revision, Some(1)) });
+    let young = (2501..=2510)
+        .map(|revision| Incident { at: time(90 * DAYS), ..incident(revision, Some(1)) });
+    let incidents: Vec<_> = old.chain(young).collect();
+    store.record_incidents(&incidents, &position("e", 2510)).await.unwrap();
+    let executed = |seconds| Executed { at: time(seconds), command_name: "ping".into(), count: 1 };
+    store.record_activity(&[executed(0), executed(310 * DAYS)], &[]).await.unwrap();
+    store.forget_old(time(90 * DAYS + 2501)).await.unwrap();
+    assert_eq!(store.history(all_of(1)).await.unwrap().len(), 10);
+    assert_eq!(
+        store.top_commands(time(0) - Duration::from_secs(DAYS), 1).await.unwrap()[0].count,
+        2
+    );
+    store.forget_old(time(401 * DAYS)).await.unwrap();
+    assert_eq!(store.history(all_of(1)).await.unwrap().len(), 0);
+    assert_eq!(
+        store.top_commands(time(0) - Duration::from_secs(DAYS), 1).await.unwrap()[0].count,
+        1
+    );
+    assert_eq!(store.position().await.unwrap(), Some(position("e", 2510)), "it stays");
+}
+
+async fn migrations_run_once_and_twice_at_once(backend: Backend) {
+    let database = Database::start(backend).await;
+    let (one, _task) = Store::open(&database.url(), CancellationToken::new()).unwrap();
+    let (other, _task) = Store::open(&database.url(), CancellationToken::new()).unwrap();
+    wait_until_up(&one).await;
+    wait_until_up(&other).await;
+    let change = SettingsChange { disabled_commands: ["ping".into()].into(), command_prefix: None };
+    one.change_settings(1, &change, Expected::Revision(0)).await.unwrap().unwrap();
+    let later = open(&database).await;
+    assert_eq!(later.settings(1).await.unwrap(), other.settings(1).await.unwrap());
+    assert_eq!(later.settings(1).await.unwrap().revision, 1);
+}

@@ -1,0 +1,304 @@
+//! Publisher and subscriber on a real Redis that goes and comes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::time::Duration;
+
+use prometheus::Registry;
+use shardmeter_proto::events::{
+    EVENTS_CHANNEL, Event, GuildId, GuildSettings, SETTINGS_CHANNEL, SETTINGS_KEY,
+};
+use shardmeter_pubsub::{
+    Heard, Publisher, Redis, RedisMetrics, Subscriber, Wanted, testing::RedisServer,
+};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+
+/// Only a failing test waits that long.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+async fn soon<T>(what: &str, end: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, end).await.unwrap_or_else(|_| panic!("not in {DEADLINE:?}: {what}"))
+}
+
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    soon(what, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+fn metrics() -> RedisMetrics {
+    RedisMetrics::register(&Registry::new()).unwrap()
+}
+
+fn joined(guild: u64) -> Event {
+    Event::GuildJoined { shard_id: 0, guild_id: GuildId::new(guild).unwrap() }
+}
+
+fn settings(guild: u64, revision: u64) -> GuildSettings {
+    GuildSettings {
+        guild_id: GuildId::new(guild).unwrap(),
+        revision,
+        disabled_commands: vec![format!("c{revision}")],
+        command_prefix: None,
+    }
+}
+
+fn updated(guild: u64, revision: u64) -> Event {
+    Event::GuildSettingsUpdated(settings(guild, revision))
+}
+
+/// A publisher, and what it counts.
+struct Speaker {
+    publisher: Publisher,
+    task: JoinHandle<()>,
+    metrics: RedisMetrics,
+}
+
+impl Speaker {
+    fn new(server: &RedisServer, from: Option<&str>) -> Self {
+        let metrics = metrics();
+        let redis = Redis::at(&server.url()).unwrap();
+        let (publisher, task) = Publisher::start(redis, from.map(str::to_owned), metrics.clone());
+        Self { publisher, task, metrics }
+    }
+
+    async fn until_up(&self, up: bool) {
+        eventually("the publisher's status", || self.metrics.is_up() == up).await;
+    }
+
+    fn published(&self, event: &str) -> u64 {
+        self.metrics.redis_pubsub_messages_published_total.with_label_values(&[event]).get()
+    }
+
+    fn delivered(&self, event: &str) -> u64 {
+        self.metrics.redis_pubsub_messages_delivered_total.with_label_values(&[event]).get()
+    }
+
+    fn dropped(&self, event: &str, reason: &str) -> u64 {
+        let dropped = &self.metrics.redis_pubsub_messages_dropped_total;
+        dropped.with_label_values(&[event, reason]).get()
+    }
+}
+
+/// A subscriber, and what it heard.
+struct Listener {
+    heard: mpsc::Receiver<Heard>,
+    metrics: RedisMetrics,
+    _subscriber: Subscriber,
+}
+
+impl Listener {
+    fn new(server: &RedisServer, settings: bool, own: Option<&str>) -> Self {
+        let metrics = metrics();
+        let (sender, heard) = mpsc::channel(10_000);
+        let wanted = Wanted {
+            channels: &[EVENTS_CHANNEL, SETTINGS_CHANNEL],
+            settings,
+            own: own.map(str::to_owned),
+        };
+        let subscriber = Subscriber::start(
+            Redis::at(&server.url()).unwrap(),
+            wanted,
+            metrics.clone(),
+            move |heard| sender.try_send(heard).unwrap(),
+        );
+        Self { heard, metrics, _subscriber: subscriber }
+    }
+
+    async fn until_up(&self, up: bool) {
+        eventually("the subscriber's status", || self.metrics.is_up() == up).await;
+    }
+
+    async fn hears(&mut self, expected: Heard) {
+        assert_eq!(soon("an event", self.heard.recv()).await, Some(expected));
+    }
+
+    fn delivered(&self, event: &str) -> u64 {
+        self.metrics.redis_pubsub_messages_delivered_total.with_label_values(&[event]).get()
+    }
+
+    fn dropped(&self, reason: &str) -> u64 {
+        let dropped = &self.metrics.redis_pubsub_messages_dropped_total;
+        dropped.with_label_values(&["unknown", reason]).get()
+    }
+}
+
+#[tokio::test]
+async fn events_arrive_in_order_and_are_counted_on_both_sides() {
+    let server = RedisServer::start().await;
+    let (speaker, mut listener) =
+        (Speaker::new(&server, None), Listener::new(&server, false, None));
+    speaker.until_up(true).await;
+    listener.until_up(true).await;
+    for guild in 1..=1_000 {
+        speaker.publisher.publish(joined(guild));
+    }
+    for guild in 1..=1_000 {
+        listener.hears(Heard::Event(joined(guild))).await;
+    }
+    eventually("confirmed", || speaker.published("guild_joined") == 1_000).await;
+    assert_eq!(speaker.delivered("guild_joined"), 1_000);
+    assert_eq!(listener.delivered("guild_joined"), 1_000);
+    // The last publisher's end waits for what is queued.
+    speaker.publisher.publish(joined(2_000));
+    drop(speaker.publisher);
+    soon("the end", speaker.task).await.unwrap();
+    listener.hears(Heard::Event(joined(2_000))).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_goes_and_comes_is_found_again_and_said_to_have_been_away() {
+    let mut server = RedisServer::start().await;
+    let (speaker, mut listener) =
+        (Speaker::new(&server, None), Listener::new(&server, false, None));
+    speaker.until_up(true).await;
+    listener.until_up(true).await;
+    for times in 1..=2 {
+        server.kill();
+        speaker.until_up(false).await;
+        listener.until_up(false).await;
+        // Nobody waits; what is published meanwhile waits for Redis, as much as there is room for.
+        for guild in 1..=5_000 {
+            speaker.publisher.publish(joined(guild));
+        }
+        assert!(speaker.dropped("guild_joined", "queue_full") >= 800 * times);
+        server.start_again().await;
+        listener.until_up(true).await;
+        speaker.until_up(true).await;
+        listener.hears(Heard::Interrupted).await;
+        eventually("the queue is empty", || {
+            speaker.published("guild_joined") + speaker.dropped("guild_joined", "queue_full")
+                == 5_001 * times - 1
+        })
+        .await;
+        // Some were published before the listener was back.
+        while listener.heard.try_recv().is_ok() {}
+        speaker.publisher.publish(joined(9_999));
+        while soon("the last", listener.heard.recv()).await != Some(Heard::Event(joined(9_999))) {}
+    }
+    assert_eq!(speaker.dropped("guild_joined", "not_confirmed"), 0);
+}
+
+#[tokio::test]
+async fn a_redis_that_freezes_is_noticed_and_what_it_did_not_confirm_is_counted() {
+    let server = RedisServer::start().await;
+    let (speaker, mut listener) =
+        (Speaker::new(&server, None), Listener::new(&server, false, None));
+    speaker.until_up(true).await;
+    listener.until_up(true).await;
+    server.signal("STOP");
+    speaker.publisher.publish(joined(1));
+    eventually("counted", || speaker.dropped("guild_joined", "not_confirmed") == 1).await;
+    speaker.until_up(false).await;
+    // Nothing is said on this one: it has to ask.
+    listener.until_up(false).await;
+    server.signal("CONT");
+    listener.until_up(true).await;
+    speaker.until_up(true).await;
+    listener.hears(Heard::Interrupted).await;
+    speaker.publisher.publish(joined(2));
+    listener.hears(Heard::Event(joined(2))).await;
+    assert_eq!(speaker.published("guild_joined"), 1);
+}
+
+#[tokio::test]
+async fn a_publisher_without_redis_ends_at_once() {
+    let mut server = RedisServer::start().await;
+    server.kill();
+    let speaker = Speaker::new(&server, None);
+    speaker.publisher.publish(joined(1));
+    drop(speaker.publisher);
+    timeout(Duration::from_secs(5), speaker.task).await.expect("at once").unwrap();
+    let dropped = &speaker.metrics.redis_pubsub_messages_dropped_total;
+    assert_eq!(dropped.with_label_values(&["guild_joined", "not_confirmed"]).get(), 1);
+}
+
+#[tokio::test]
+async fn only_newer_settings_replace_and_are_told() {
+    let server = RedisServer::start().await;
+    let speaker = Speaker::new(&server, Some("me"));
+    let mut others = Listener::new(&server, false, Some("another"));
+    let mut own = Listener::new(&server, false, Some("me"));
+    for listener in [&others, &own] {
+        listener.until_up(true).await;
+    }
+    let kept = async || -> Option<String> { server.ask(&["HGET", SETTINGS_KEY, "7"]).await };
+    for revision in [2, 1, 2, 3] {
+        speaker.publisher.publish(updated(7, revision));
+    }
+    speaker.publisher.restore(settings(7, 3)).await;
+    speaker.publisher.restore(settings(8, 1)).await;
+    for (guild, revision) in [(7, 2), (7, 3), (8, 1)] {
+        others.hears(Heard::Event(updated(guild, revision))).await;
+    }
+    let of_guild = kept().await.unwrap();
+    assert_eq!(serde_json::from_str::<GuildSettings>(&of_guild).unwrap(), settings(7, 3));
+    eventually("confirmed", || speaker.published("guild_settings_updated") == 3).await;
+    assert_eq!(speaker.delivered("guild_settings_updated"), 6, "two subscribers");
+    // What nobody can read is no settings.
+    let () = server.ask(&["HSET", SETTINGS_KEY, "7", "[1"]).await;
+    speaker.publisher.publish(updated(7, 1));
+    others.hears(Heard::Event(updated(7, 1))).await;
+    // Its own were none.
+    speaker.publisher.publish(joined(1));
+    let other = Speaker::new(&server, None);
+    other.publisher.publish(joined(2));
+    own.hears(Heard::Event(joined(2))).await;
+    assert_eq!(own.delivered("guild_settings_updated"), 0);
+}
+
+#[tokio::test]
+async fn settings_are_asked_for_at_each_connection_and_lacked_by_an_emptied_redis() {
+    let mut server = RedisServer::start().await;
+    let speaker = Speaker::new(&server, None);
+    let mut lacking = speaker.publisher.lacking();
+    soon("connected", lacking.wait_for(|times| *times == 1)).await.unwrap();
+    let all = 2_000;
+    for guild in 1..=all {
+        speaker.publisher.restore(settings(guild, 4)).await;
+    }
+    eventually("kept", || speaker.published("guild_settings_updated") == all).await;
+    let () = server.ask(&["HSET", SETTINGS_KEY, "5", "no settings"]).await;
+
+    let mut listener = Listener::new(&server, true, None);
+    let mut told = std::collections::BTreeSet::new();
+    for _ in 1..all {
+        match soon("settings", listener.heard.recv()).await {
+            Some(Heard::Event(Event::GuildSettingsUpdated(settings))) => {
+                told.insert(settings.guild_id.get());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(told.iter().copied().eq((1..=all).filter(|guild| *guild != 5)));
+    eventually("the unreadable one", || listener.dropped("undecodable") == 1).await;
+
+    server.kill();
+    server.start_again().await;
+    soon("connected again", lacking.wait_for(|times| *times == 2)).await.unwrap();
+    listener.hears(Heard::Interrupted).await;
+    speaker.publisher.restore(settings(1, 4)).await;
+    listener.hears(Heard::Event(updated(1, 4))).await;
+}
+
+#[tokio::test]
+async fn what_is_no_event_is_counted_and_hurts_nobody() {
+    let server = RedisServer::start().await;
+    let mut listener = Listener::new(&server, false, None);
+    listener.until_up(true).await;
+    let long = format!(
+        r#"{{"type":"guild_left","shard_id":1,"guild_id":"5","x":"{}"}}"#,
+        "x".repeat(20_000)
+    );
+    for message in ["", "{}", r#"{"type":"of_tomorrow"}"#, &long] {
+        let () = server.ask(&["PUBLISH", EVENTS_CHANNEL, message]).await;
+    }
+    let () = server
+        .ask(&["PUBLISH", EVENTS_CHANNEL, r#"{"type":"guild_joined","shard_id":0,"guild_id":"3"}"#])
+        .await;
+    listener.hears(Heard::Event(joined(3))).await;
+    assert_eq!((listener.dropped("undecodable"), listener.dropped("too_large")), (3, 1));
+    assert!(Redis::at("no address").is_err());
+}
