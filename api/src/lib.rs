@@ -10,6 +10,7 @@ pub mod events;
 mod fleet;
 mod http;
 mod metrics;
+mod recorder;
 pub mod store;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc};
@@ -24,7 +25,7 @@ pub use config::Config;
 use events::{EventTasks, Events, redis::StartError};
 use fleet::Fleet;
 use http::{Http, ListPage, Listeners};
-use metrics::Metrics;
+use metrics::{Metrics, RecorderMetrics};
 use store::{DatabaseUrlError, Store};
 
 /// An api whose socket is bound.
@@ -36,6 +37,7 @@ pub struct Api {
     shutdown: CancellationToken,
     events: Events,
     _events: EventTasks,
+    recorder: JoinHandle<()>,
     store: JoinHandle<()>,
 }
 
@@ -98,6 +100,8 @@ impl Api {
         let listeners = Listeners::new(registry)?;
         let (events, event_tasks) =
             events::redis::start(redis_url, store.clone(), registry, shutdown.clone())?;
+        let lost = RecorderMetrics::register(registry)?;
+        let recorder = recorder::start(&events, store.clone(), lost);
         let bind = |error| BuildError::Bind { addr: config.addr, error };
         let http = TcpListener::bind(config.addr).await.map_err(bind)?;
         let addr = http.local_addr().map_err(bind)?;
@@ -111,7 +115,16 @@ impl Api {
             listeners,
             shutdown: shutdown.clone(),
         });
-        Ok(Self { http, addr, router, shutdown, events, _events: event_tasks, store: keeping })
+        Ok(Self {
+            http,
+            addr,
+            router,
+            shutdown,
+            events,
+            _events: event_tasks,
+            recorder,
+            store: keeping,
+        })
     }
 
     /// The address that is really bound.
@@ -141,8 +154,8 @@ impl Api {
         };
         let served = axum::serve(self.http, self.router).with_graceful_shutdown(shutdown).await;
         self.shutdown.cancel();
-        // It ends with the token; a panic in it was reported where it was.
-        let _ended = self.store.await;
+        // They end with the token; a panic in one was reported where it was.
+        let _ended = tokio::join!(self.recorder, self.store);
         served
     }
 }

@@ -70,6 +70,14 @@ families! {
     }
 }
 
+families! {
+    /// What the bus's events leave in the database.
+    pub(crate) struct RecorderMetrics {
+        /// Events that are not in the database: there was no room, or it is not known how many were missed ("unknown").
+        api_events_lost_total: IntCounterVec["event_type"],
+    }
+}
+
 /// Everything the api counts.
 #[derive(Clone)]
 pub(crate) struct Metrics {

@@ -24,6 +24,7 @@ use sqlx::{
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::keeper::{Keeper, Up};
 pub use self::{
     commands::{CommandCount, Executed, HOUR, hour_of},
     guilds::{Guild, Presence},
@@ -45,8 +46,8 @@ static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
 /// The database at some URL. Cloning it is cheap.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// A pool while the database is there.
-    pool: watch::Receiver<Option<AnyPool>>,
+    /// Nothing while the database is away.
+    up: watch::Receiver<Option<Up>>,
 }
 
 /// Why the database did not answer.
@@ -98,9 +99,9 @@ impl Store {
         shutdown: CancellationToken,
     ) -> Result<(Self, JoinHandle<()>), DatabaseUrlError> {
         let database = Database::parse(url.expose())?;
-        let (pools, pool) = watch::channel(None);
-        let store = Self { pool };
-        let keeper = keeper::Keeper::new(database, pools);
+        let (ups, up) = watch::channel(None);
+        let store = Self { up };
+        let keeper = Keeper::new(database, ups);
         let retention = store.clone();
         let task = tokio::spawn(async move {
             let both = async { tokio::join!(keeper.run(), retention.retain()) };
@@ -111,12 +112,17 @@ impl Store {
 
     /// Whether the database is there.
     pub fn is_up(&self) -> bool {
-        self.pool.borrow().is_some()
+        self.up.borrow().is_some()
+    }
+
+    /// Whether this api is the one that records what all on this database hear; nothing while the database is away.
+    pub fn records(&self) -> Option<bool> {
+        self.up.borrow().as_ref().map(|up| up.records)
     }
 
     /// Who to ask, unless the database is known to be away.
     fn pool(&self) -> Result<AnyPool, StoreError> {
-        let pool = self.pool.borrow().clone();
+        let pool = self.up.borrow().as_ref().map(|up| up.pool.clone());
         pool.ok_or_else(|| StoreError::Away("it cannot be reached".into()))
     }
 }
@@ -183,7 +189,8 @@ impl Kind {
         let settings = match self {
             Self::Postgres => format!(
                 "SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds}; SET \
-                 idle_in_transaction_session_timeout = {milliseconds}"
+                 idle_in_transaction_session_timeout = {milliseconds}; SET tcp_keepalives_idle = 5; SET \
+                 tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
             ),
             // With a write-ahead log readers wait for no writer; NORMAL syncs it at checkpoints, so that a power cut may
             // cost the last writes but no consistency.

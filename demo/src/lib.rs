@@ -1,13 +1,21 @@
-//! Shardmeter in one process on embedded defaults: a simulated Discord, a bot with its shards, and the manager. Each is
-//! built and run by its own `build` and `run`, as its binary does; only Discord is swapped, by configuration.
+//! Shardmeter in one process on embedded defaults: a simulated Discord, a bot with its shards, the manager, and the api.
+//! Each is built and run by its own `build` and `run`, as its binary does; only Discord is swapped, by configuration, and
+//! Redis, by a bot and an api that know each other.
 
 use std::{fmt, future::Future, net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use anyhow::Context as _;
+use shardmeter_api::{
+    Api,
+    events::{Ended, Event, Events, Heard},
+};
 use shardmeter_gateway_sim::{Control, GatewaySim};
 use shardmeter_manager::Manager;
-use shardmeter_shard::{Bot, ShardCount};
+use shardmeter_proto::events::Event as Told;
+use shardmeter_shard::{Bot, Settings, ShardCount};
+use tempfile::TempDir;
 use tokio::{sync::oneshot, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Flags of the demo.
 #[derive(Debug, Clone, clap::Args)]
@@ -30,6 +38,9 @@ pub struct Config {
     /// Where the manager listens for gRPC
     #[arg(long, env = "SHARDMETER_GRPC_ADDR", default_value = "127.0.0.1:30001")]
     pub grpc_addr: SocketAddr,
+    /// Where the api listens
+    #[arg(long, env = "API_ADDR", default_value = "127.0.0.1:3000")]
+    pub api_addr: SocketAddr,
 }
 
 impl shardmeter_process::Configuration for Config {}
@@ -62,6 +73,9 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 /// Everything built and bound, nothing running.
 pub struct Demo {
     manager: Manager,
+    api: Api,
+    /// The api's database, for as long as the demo runs.
+    _database: TempDir,
     sim: GatewaySim,
     bot: shardmeter_shard::Config,
     run_for: Option<Duration>,
@@ -101,6 +115,14 @@ impl Demo {
             ..shardmeter_manager::Config::default()
         });
         let manager = manager.await.context("the manager does not start")?;
+        let database = tempfile::tempdir().context("no folder for the api's database")?;
+        let file = database.path().join("api.db");
+        let api = Api::build(shardmeter_api::Config {
+            addr: config.api_addr,
+            database_url: format!("sqlite://{}", file.display()).into(),
+            ..shardmeter_api::Config::default()
+        });
+        let api = api.await.context("the api does not start")?;
         let sim = GatewaySim::build(shardmeter_gateway_sim::Config {
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             guilds: config.guilds,
@@ -116,7 +138,7 @@ impl Demo {
             discord_api_url: Some(sim.api_url()),
             ..shardmeter_shard::Config::new("demo")
         };
-        Ok(Self { manager, sim, bot, run_for: config.run_for })
+        Ok(Self { manager, api, _database: database, sim, bot, run_for: config.run_for })
     }
 
     /// Handle of the simulated Discord.
@@ -131,13 +153,15 @@ impl Demo {
     /// # Errors
     /// If a part cannot run.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Summary> {
-        let Self { manager, sim, bot, run_for } = self;
-        let (registry, discord) = (manager.registry(), sim.control());
+        let Self { manager, api, _database, sim, bot, run_for } = self;
+        let (registry, discord, events) = (manager.registry(), sim.control(), api.events());
         let (stop_sim, sim_stopped) = oneshot::channel::<()>();
         let (stop_manager, manager_stopped) = oneshot::channel::<()>();
+        let (stop_api, api_stopped) = oneshot::channel::<()>();
         // A dropped sender stops them too.
         let sim = tokio::spawn(sim.run(async { drop(sim_stopped.await) }));
         let manager = tokio::spawn(manager.run(async { drop(manager_stopped.await) }));
+        let api = tokio::spawn(api.run(async { drop(api_stopped.await) }));
 
         let ended = async {
             match run_for {
@@ -147,18 +171,48 @@ impl Demo {
             // Commands that Discord sends while the bot leaves would stay unanswered.
             discord.pause();
         };
-        let bot = Bot::build(bot).await.context("the bot does not start")?;
+        // Beside Redis, whose place this takes: what the bot does the api hears, and what is set there the bot obeys.
+        let hears = events.clone();
+        let bot = Bot::build_beside(bot, move |event| hears.publish(event));
+        let bot = bot.await.context("the bot does not start")?;
+        let obeying = AbortOnDropHandle::new(tokio::spawn(obey(events, bot.settings())));
         bot.run(ended).await.context("the bot ended")?;
+        drop(obeying);
 
         let summary =
             Summary { confirmed: discord.books().confirmed(), counted: counted(&registry) };
-        drop((stop_sim, stop_manager));
-        let drained = async { tokio::join!(sim, manager) };
-        let (sim, manager) =
-            timeout(DRAIN_WITHIN, drained).await.context("the manager does not stop")?;
+        drop((stop_sim, stop_manager, stop_api));
+        let drained = async { tokio::join!(sim, manager, api) };
+        let (sim, manager, api) =
+            timeout(DRAIN_WITHIN, drained).await.context("the manager or the api does not stop")?;
         sim.context("the simulated Discord failed")?;
         manager.context("the manager failed")??;
+        api.context("the api failed")??;
         Ok(summary)
+    }
+}
+
+/// Brings what is set at the api to the bot.
+async fn obey(events: Events, settings: Settings) {
+    loop {
+        let mut subscription = events.subscribe(None, None);
+        let ended = loop {
+            match subscription.next().await {
+                Ok(Heard::Events(told)) => {
+                    for event in told.events() {
+                        if let Event::Platform(Told::GuildSettingsUpdated(changed)) = event {
+                            settings.apply(changed);
+                        }
+                    }
+                }
+                Ok(Heard::Gap | Heard::Heartbeat) => {}
+                Err(ended) => break ended,
+            }
+        };
+        match ended {
+            Ended::Closed => return,
+            Ended::Behind => tracing::warn!("the bot may have missed what was set; set it again"),
+        }
     }
 }
 
@@ -166,6 +220,7 @@ impl Demo {
 impl fmt::Display for Demo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (http, grpc) = (self.manager.http_addr(), self.manager.grpc_addr());
+        let api = self.api.addr();
         writeln!(
             f,
             "shardmeter demo: {} shards of a bot on a simulated Discord",
@@ -174,9 +229,11 @@ impl fmt::Display for Demo {
         writeln!(f, "  Discord (simulated)  {}  {}", self.sim.gateway_url(), self.sim.api_url())?;
         writeln!(f, "  manager, gRPC        {grpc}")?;
         writeln!(f, "  manager, HTTP        http://{http}/")?;
+        writeln!(f, "  api                  http://{api}/docs")?;
         writeln!(f, "Try, in another terminal:")?;
         writeln!(f, "  curl -s http://{http}/metrics | grep commands_executed_total")?;
         writeln!(f, "  curl -s http://{http}/api/v1/shards")?;
+        writeln!(f, "  curl -N http://{api}/api/v1/events")?;
         write!(f, "Ctrl-C stops it and compares the books.")
     }
 }

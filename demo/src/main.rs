@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use shardmeter_demo::{Config, Demo};
 use shardmeter_process::{CancellationToken, Failure};
 
-const ABOUT: &str = "Shardmeter in one process: a simulated Discord, a bot, and the manager";
+const ABOUT: &str =
+    "Shardmeter in one process: a simulated Discord, a bot, the manager, and the api";
 
 fn main() -> ExitCode {
     shardmeter_process::main("shardmeter-demo", ABOUT, run)

@@ -66,9 +66,7 @@ pub(crate) fn start(
     stop: CancellationToken,
 ) -> Result<(Events, EventTasks), StartError> {
     let Some(url) = url else {
-        tracing::warn!(
-            "without REDIS_URL, events stay within this process: bots are not heard, and do not hear of settings"
-        );
+        tracing::warn!("no REDIS_URL: events and settings stay within this process");
         return Ok(Events::within_process(stop));
     };
     let redis = Redis::at(url)?;

@@ -10,6 +10,7 @@ mod backend;
 mod events;
 mod manager;
 mod outages;
+mod recorder;
 mod routes;
 mod server;
 mod settings;

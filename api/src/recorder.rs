@@ -1,0 +1,227 @@
+//! What the bus's events leave in the database: how often commands were executed, and which guilds the bot is in.
+//!
+//! Events are added up and stored once a second. While the database is away they go on being added up, which takes next to
+//! no room. Of several apis that hear the same bots only one records ([`Store::records`]). A batch whose outcome is not known,
+//! because the connection was cut at its end, is stored again: then it is counted twice.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use shardmeter_proto::events::Event as Platform;
+use tokio::{
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    events::{Ended, Event, Events, Heard, Subscription},
+    metrics::RecorderMetrics,
+    store::{Executed, Presence, Store, StoreError, hour_of},
+};
+
+/// How often what was heard is stored.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the last batch may take at the end.
+const LAST: Duration = Duration::from_secs(2);
+
+/// Hours and commands that wait for the database: a bot's hundred commands, for four days.
+const MAX_COUNTS: usize = 10_000;
+
+/// Guilds joined or left that wait for it: a busy bot has hundreds a day.
+const MAX_PRESENCES: usize = 10_000;
+
+/// Characters of a command's name, as Discord has it.
+const MAX_NAME: usize = 32;
+
+/// Listens to the bus and stores what it hears, until the bus ends.
+pub(crate) fn start(events: &Events, store: Store, metrics: RecorderMetrics) -> JoinHandle<()> {
+    let recorder = Recorder { waiting: Waiting::default(), store, metrics };
+    let subscription = events.subscribe(None, None);
+    tokio::spawn(recorder.run(subscription, events.clone()))
+}
+
+struct Recorder {
+    waiting: Waiting,
+    store: Store,
+    metrics: RecorderMetrics,
+}
+
+/// What is not stored yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// By hour and name.
+    executed: BTreeMap<(SystemTime, String), u64>,
+    /// In order.
+    presences: Vec<Presence>,
+}
+
+impl Recorder {
+    async fn run(mut self, mut subscription: Subscription, events: Events) {
+        let mut tick = interval(INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                heard = subscription.next() => match heard {
+                    Ok(Heard::Events(passage)) => {
+                        let now = SystemTime::now();
+                        for event in passage.events() {
+                            self.hear(event, now);
+                        }
+                    }
+                    // How many were missed, nobody knows.
+                    Ok(Heard::Gap) => self.lose("unknown"),
+                    Ok(Heard::Heartbeat) => {}
+                    Err(Ended::Behind) => {
+                        self.lose("unknown");
+                        subscription = events.subscribe(None, None);
+                    }
+                    Err(Ended::Closed) => break,
+                },
+                _ = tick.tick() => self.store_waiting().await,
+            }
+        }
+        if timeout(LAST, self.store_waiting()).await.is_err() || !self.waiting.is_empty() {
+            tracing::warn!("what was heard last is not in the database, which is away");
+        }
+    }
+
+    fn hear(&mut self, event: &Event, now: SystemTime) {
+        let taken = match event {
+            Event::Platform(Platform::CommandExecuted { command_name, .. }) => {
+                self.waiting.count(command_name, now)
+            }
+            Event::Platform(Platform::GuildJoined { shard_id, guild_id }) => {
+                self.waiting.note(Presence {
+                    guild_id: guild_id.get(),
+                    shard_id: *shard_id,
+                    at: now,
+                    joined: true,
+                })
+            }
+            Event::Platform(Platform::GuildLeft { shard_id, guild_id }) => {
+                self.waiting.note(Presence {
+                    guild_id: guild_id.get(),
+                    shard_id: *shard_id,
+                    at: now,
+                    joined: false,
+                })
+            }
+            Event::Platform(Platform::GuildSettingsUpdated(_)) => true,
+            Event::Gap => false,
+        };
+        if !taken {
+            self.lose(if *event == Event::Gap { "unknown" } else { event.name() });
+        }
+    }
+
+    fn lose(&self, event_type: &str) {
+        self.metrics.api_events_lost_total.with_label_values(&[event_type]).inc();
+    }
+
+    async fn store_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        match self.store.records() {
+            // Nobody knows yet who will.
+            None => return,
+            Some(false) => {}
+            Some(true) => {
+                let executed = self.waiting.executed.iter();
+                let executed: Vec<_> = executed
+                    .map(|((at, command_name), count)| Executed {
+                        at: *at,
+                        command_name: command_name.clone(),
+                        count: *count,
+                    })
+                    .collect();
+                match self.store.record_activity(&executed, &self.waiting.presences).await {
+                    Ok(()) => {}
+                    Err(StoreError::Away(_)) => return,
+                    // It would be refused again.
+                    Err(StoreError::Failed(error)) => {
+                        tracing::error!(%error, "the database refused what was heard");
+                        self.lose("unknown");
+                    }
+                }
+            }
+        }
+        self.waiting = Waiting::default();
+    }
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.executed.is_empty() && self.presences.is_empty()
+    }
+
+    /// Whether there was room for it.
+    fn count(&mut self, command_name: &str, now: SystemTime) -> bool {
+        let key = (hour_of(now), command_name.to_owned());
+        if let Some(count) = self.executed.get_mut(&key) {
+            *count += 1;
+            return true;
+        }
+        let fits = self.executed.len() < MAX_COUNTS && command_name.chars().count() <= MAX_NAME;
+        if fits {
+            self.executed.insert(key, 1);
+        }
+        fits
+    }
+
+    /// Whether there was room for it.
+    fn note(&mut self, presence: Presence) -> bool {
+        let fits = self.presences.len() < MAX_PRESENCES && i64::try_from(presence.guild_id).is_ok();
+        if fits {
+            self.presences.push(presence);
+        }
+        fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn commands_are_added_up_by_hour() {
+        let mut waiting = Waiting::default();
+        for seconds in [0, 1, 3599, 3600] {
+            assert!(waiting.count("ping", time(seconds)));
+        }
+        let counts: Vec<_> = waiting.executed.into_iter().collect();
+        let key = |seconds| (time(seconds), "ping".to_owned());
+        assert_eq!(counts, [(key(0), 3), (key(3600), 1)]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut waiting = Waiting::default();
+        for i in 0..MAX_COUNTS {
+            assert!(waiting.count(&format!("c{i}"), time(0)));
+        }
+        assert!(!waiting.count("another", time(0)));
+        assert!(waiting.count("c0", time(0)), "what is there goes on");
+        let presence = Presence { guild_id: 1, shard_id: 0, at: time(0), joined: true };
+        for _ in 0..MAX_PRESENCES {
+            assert!(waiting.note(presence));
+        }
+        assert!(!waiting.note(presence));
+    }
+
+    #[test]
+    fn what_discord_cannot_have_said_is_not_stored() {
+        let mut waiting = Waiting::default();
+        assert!(!waiting.count(&"x".repeat(33), time(0)));
+        let guild_id = u64::MAX;
+        assert!(!waiting.note(Presence { guild_id, shard_id: 0, at: time(0), joined: true }));
+        assert!(waiting.is_empty());
+    }
+}

@@ -1,0 +1,118 @@
+//! What the bus's events leave in the database.
+
+use std::{borrow::Cow, time::Duration};
+
+use serde_json::{Value, json};
+use shardmeter_proto::events::{Event, GuildId};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    backend::{Backend, Database, on_both},
+    server::{PROMPT, Server},
+};
+
+on_both!(events_are_added_up_and_stored, what_was_heard_last_is_stored_at_the_end);
+
+fn executed(command_name: &'static str) -> Event {
+    Event::CommandExecuted {
+        shard_id: 0,
+        command_name: Cow::Borrowed(command_name),
+        guild_id: None,
+    }
+}
+
+async fn top(server: &Server) -> Value {
+    server.json("/api/v1/commands/top").await["commands"].take()
+}
+
+/// Waits for the counts to be these, and no more.
+async fn wait_for_top(server: &Server, expected: &Value) {
+    let deadline = Instant::now() + PROMPT;
+    loop {
+        let top = top(server).await;
+        if top == *expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{top} instead of {expected}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn events_are_added_up_and_stored(backend: Backend) {
+    let server = Server::start(backend).await;
+    for _ in 0..500 {
+        server.events.publish(executed("ping"));
+    }
+    server.events.publish(executed("stats"));
+    let expected = json!([
+        { "command_name": "ping", "count": 500 }, { "command_name": "stats", "count": 1 },
+    ]);
+    wait_for_top(&server, &expected).await;
+    server.events.publish(executed("ping"));
+    let expected = json!([
+        { "command_name": "ping", "count": 501 }, { "command_name": "stats", "count": 1 },
+    ]);
+    wait_for_top(&server, &expected).await;
+    let limited = server.json("/api/v1/commands/top?window=1h&limit=1").await;
+    assert_eq!(limited["window"], "1h");
+    assert_eq!(limited["commands"], json!([{ "command_name": "ping", "count": 501 }]));
+    server.stop().await;
+}
+
+async fn what_was_heard_last_is_stored_at_the_end(backend: Backend) {
+    let mut server = Server::start(backend).await;
+    let database = server.database.take().unwrap();
+    let guild_id = GuildId::new(7).unwrap();
+    server.events.publish(Event::GuildJoined { shard_id: 0, guild_id });
+    server.events.publish(executed("ping"));
+    server.stop().await;
+    let store = crate::store::open(&database).await;
+    assert!(store.guild(7).await.unwrap().unwrap().joined_at.is_some());
+    let since = std::time::SystemTime::UNIX_EPOCH;
+    assert_eq!(store.top_commands(since, 1).await.unwrap()[0].count, 1);
+}
+
+#[tokio::test]
+async fn what_is_heard_while_the_database_is_away_is_stored_when_it_is_back() {
+    let mut server = Server::start(Backend::Postgres).await;
+    let Some(Database::Postgres(mut postgres)) = server.database.take() else { unreachable!() };
+    server.events.publish(executed("ping"));
+    wait_for_top(&server, &json!([{ "command_name": "ping", "count": 1 }])).await;
+    postgres.stop().await;
+    for _ in 0..1000 {
+        server.events.publish(executed("ping"));
+    }
+    server.wait_for_readiness(reqwest::StatusCode::SERVICE_UNAVAILABLE).await;
+    for _ in 0..1000 {
+        server.events.publish(executed("ping"));
+    }
+    postgres.resume().await;
+    server.wait_until_ready().await;
+    wait_for_top(&server, &json!([{ "command_name": "ping", "count": 2001 }])).await;
+    server.stop().await;
+}
+
+/// Both hear everything, as over Redis; and when the one that records is gone, the other does.
+#[tokio::test]
+async fn of_two_apis_one_records() {
+    let mut first = Server::start(Backend::Postgres).await;
+    let database = first.database.take().unwrap();
+    let second = Server::start_on(database.url()).await;
+    second.wait_until_ready().await;
+    for server in [&first, &second] {
+        for _ in 0..10 {
+            server.events.publish(executed("ping"));
+        }
+        // So that it would have stored them.
+        sleep(Duration::from_millis(1200)).await;
+    }
+    wait_for_top(&first, &json!([{ "command_name": "ping", "count": 10 }])).await;
+    first.stop().await;
+    let deadline = Instant::now() + PROMPT;
+    while top(&second).await[0]["count"] == 10 {
+        assert!(Instant::now() < deadline, "the other never records");
+        second.events.publish(executed("ping"));
+        sleep(Duration::from_millis(100)).await;
+    }
+    second.stop().await;
+}
