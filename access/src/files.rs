@@ -1,9 +1,10 @@
 //! Small files that people write: tokens, certificates.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     path::Path,
+    time::Duration,
 };
 
 /// Longest file that is read: a thousand times what a chain of certificates takes would be a mistake.
@@ -17,4 +18,10 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("over {MAX_BYTES} bytes")));
     }
     Ok(text)
+}
+
+/// Whether somebody may still be writing it: it was written to within the last second.
+pub(crate) fn is_young(path: &Path) -> bool {
+    let written = fs::metadata(path).and_then(|about| about.modified());
+    written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(1)))
 }

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::serve::{Connection, Patience, Peer};
+use crate::serve::{Connection, HangUp, Patience, Peer};
 use body::{AnswerBody, TimedBody};
 pub use body::{BodyError, cause};
 
@@ -32,8 +32,8 @@ const BODY_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy)]
 pub struct Endless;
 
-/// Serves connections until `stop` is cancelled, and then what is in flight on them. Requests have their [`Peer`] in their
-/// extensions.
+/// Serves connections until `stop` is cancelled, and then what is in flight on them. Requests have their [`Peer`] and
+/// a way to end the connection ([`HangUp`]) in their extensions.
 pub async fn serve<IO>(
     connections: impl Stream<Item = Connection<IO>>,
     routes: Router,
@@ -92,6 +92,7 @@ fn answer(
     let turn = patience.begin();
     let mut request = request.map(|body| Body::new(TimedBody::new(body, BODY_IDLE, BODY_WITHIN)));
     request.extensions_mut().insert(peer.clone());
+    request.extensions_mut().insert(HangUp::new(Arc::clone(patience)));
     async move {
         let answer = routes.oneshot(request).await?;
         if answer.extensions().get::<Endless>().is_none() {

@@ -14,11 +14,16 @@ mod files;
 mod http;
 mod rates;
 mod roles;
+mod seldom;
 mod serve;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod testing;
 mod tls;
 
 pub use http::{BodyError, Endless, cause, serve as serve_http};
 pub use rates::{Rate, Rates, TooFast};
 pub use roles::{Access, AccessMetrics, Denied, Role, TokenError, TokenFiles};
-pub use serve::{Connection, Door, Farewell, Full, Peer, Place, Places, Socket, accept};
+pub use seldom::Seldom;
+pub use serve::{Connection, Door, Farewell, Full, HangUp, Peer, Place, Places, Socket, accept};
 pub use tls::{Protocol, Tls, TlsConfig, TlsError, TlsIncomplete};

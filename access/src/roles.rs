@@ -7,25 +7,15 @@
 mod authorization;
 mod tokens;
 
-use std::{
-    fmt,
-    path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{array, fmt, path::PathBuf};
 
 use http::HeaderMap;
-use parking_lot::Mutex;
 use prometheus::{IntCounterVec, Opts, Registry};
-use tokio::time::Instant;
 
-use crate::serve::Peer;
+use crate::{seldom::Seldom, serve::Peer};
 use authorization::Presented;
 pub use tokens::TokenError;
 use tokens::TokenFile;
-
-/// Requests of a role that were refused are logged once in this time, with how many there were.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// What a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +64,8 @@ pub struct TokenFiles {
 pub struct Access {
     /// In the order of [`Role::ALL`].
     tokens: [Option<TokenFile>; 3],
-    refused: [Refused; 3],
+    /// Lines about those that are refused.
+    lines: [Seldom; 3],
     metrics: AccessMetrics,
 }
 
@@ -100,13 +91,6 @@ impl AccessMetrics {
         registry.register(Box::new(unauthorized.clone()))?;
         Ok(Self { unauthorized })
     }
-}
-
-/// Refused requests of a role, for the log.
-#[derive(Debug, Default)]
-struct Refused {
-    since_logged: AtomicU64,
-    logged: Mutex<Option<Instant>>,
 }
 
 /// Why a request is refused.
@@ -173,7 +157,7 @@ impl Access {
             open(Role::View, files.view)?,
             open(Role::Admin, files.admin)?,
         ];
-        Ok(Self { tokens, refused: Default::default(), metrics })
+        Ok(Self { tokens, lines: array::from_fn(|_| Seldom::new(1)), metrics })
     }
 
     /// Reads the files again if they changed. One that cannot be used leaves its role's tokens as they are.
@@ -233,23 +217,12 @@ impl Access {
 
     /// Counts what was refused, and logs it if nothing was lately.
     fn note(&self, denied: Denied, peer: Option<&Peer>) {
-        self.metrics.unauthorized.with_label_values(&[denied.role.as_str()]).inc();
-        let Some(refused) = self.refused.get(denied.role as usize) else {
-            return;
-        };
-        let requests = refused.since_logged.fetch_add(1, Ordering::Relaxed) + 1;
-        let now = Instant::now();
-        {
-            let mut logged = refused.logged.lock();
-            if logged.is_some_and(|at| now - at < LOG_EVERY) {
-                return;
-            }
-            *logged = Some(now);
-        }
-        refused.since_logged.fetch_sub(requests, Ordering::Relaxed);
-        let peer = peer.map(tracing::field::display);
         let role = denied.role.as_str();
-        tracing::warn!(role, peer, requests, "unauthorized: {denied}");
+        self.metrics.unauthorized.with_label_values(&[role]).inc();
+        if let Some(lines) = self.lines.get(denied.role as usize) {
+            let peer = peer.map(tracing::field::display);
+            lines.say(|left_out| tracing::warn!(role, peer, left_out, "unauthorized: {denied}"));
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::tls::{self, Protocol, Tls};
 pub use connection::{Connection, Peer};
+pub use patience::HangUp;
 pub(crate) use patience::{Patience, Turn};
 pub use places::{Full, Place, Places};
 pub use socket::Socket;

@@ -296,6 +296,7 @@ pub(crate) fn subject(agreed: &ServerConnection) -> Option<Arc<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{Authority, Files};
 
     #[test]
     fn tls_needs_a_pair() {
@@ -312,5 +313,33 @@ mod tests {
             let valid = tls.validate();
             assert_eq!(valid.is_ok(), complete, "{valid:?}");
         }
+    }
+
+    /// Half of a pair, and rubbish, leave what was there; a whole pair replaces it.
+    #[test]
+    fn files_that_change_are_used_if_they_can_be() {
+        let authority = Authority::new();
+        let (old, next) = (authority.server(), authority.server());
+        let files = Files::new(&old, None);
+        let tls = Tls::open(&files.config()).unwrap().unwrap();
+        let config = || Arc::clone(tls.acceptor(Protocol::Grpc).config());
+        let before = config();
+        for (cert, key) in [
+            (&*next.cert, &*old.key),
+            ("rubbish", &old.key),
+            (&old.cert, ""),
+            (&old.cert, &next.key),
+        ] {
+            files.put("cert.pem", cert);
+            files.put("key.pem", key);
+            tls.reload();
+            assert!(Arc::ptr_eq(&before, &config()), "{cert} {key}");
+        }
+        files.put("cert.pem", &next.cert);
+        tls.reload();
+        let after = config();
+        assert!(!Arc::ptr_eq(&before, &after));
+        tls.reload();
+        assert!(Arc::ptr_eq(&after, &config()), "nothing changed");
     }
 }

@@ -119,6 +119,7 @@ impl Demo {
         let file = database.path().join("api.db");
         let api = Api::build(shardmeter_api::Config {
             addr: config.api_addr,
+            manager_endpoint: format!("http://{}", manager.grpc_addr()),
             database_url: format!("sqlite://{}", file.display()).into(),
             ..shardmeter_api::Config::default()
         });

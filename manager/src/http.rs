@@ -1,12 +1,12 @@
 //! The HTTP port: the scrape, the way in for bots without gRPC, and what operators ask.
 
-mod body;
 mod coding;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod posted;
 mod push;
+mod readers;
 mod received;
 mod scrape;
 mod shard_metrics;
@@ -37,6 +37,7 @@ use crate::{
 };
 use error::HttpError;
 pub(crate) use error::say_full;
+pub(crate) use readers::Readers;
 pub(crate) use received::Room;
 
 /// Longest body of a POST, bytes: a shard at its limit of 5,000 series has about 1 MB of text.
@@ -61,6 +62,8 @@ pub(crate) struct Http {
     pub(crate) exposition: Arc<Exposition>,
     /// Parts of pages that may be rendered at the same time.
     pub(crate) parts: Arc<Semaphore>,
+    /// Those that read answers.
+    pub(crate) readers: Arc<Readers>,
     /// Bodies that may be read at the same time.
     pub(crate) bodies: Arc<Semaphore>,
     /// What bodies on their way may take.

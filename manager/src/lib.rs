@@ -55,7 +55,7 @@ use journal::{FileJournal, Journal, JournalState, MemoryOnly};
 use metrics::{Dropped, Metrics};
 use rates::Rates;
 use registry::{Registry, Settings};
-use session::{Room, Sessions, Turns};
+use session::{Lines, Room, Sessions, Turns};
 
 /// How long requests in flight may take after a shutdown began; `docker stop` kills after 10 s.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
@@ -163,6 +163,7 @@ impl Manager {
             ),
             rates: Arc::new(Rates::new(limits.frames_per_second)),
             snapshots: Room::default(),
+            lines: Lines::default(),
             long: Turns::default(),
             fleet: config.fleet,
             report_interval: config.report_interval,
@@ -308,6 +309,7 @@ impl Kept {
             registry: Arc::clone(&sessions.registry),
             previous_bodies: Arc::clone(previous_bodies),
             exposition: Arc::clone(exposition),
+            readers: Arc::new(http::Readers::new(sessions.metrics.cut_readers.clone())),
             parts: Arc::new(Semaphore::new(http::PARTS_AT_ONCE)),
             bodies: Arc::new(Semaphore::new(http::BODIES_AT_ONCE)),
             room: Arc::new(http::Room::new(http::BODY_BYTES_AT_ONCE)),

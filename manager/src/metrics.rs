@@ -84,6 +84,8 @@ pub struct Metrics {
     pub(crate) access: AccessMetrics,
     /// Scrapes answered, by format.
     scrapes: IntCounterVec,
+    /// Answers that were given up because they were read too slowly.
+    pub(crate) cut_readers: IntCounter,
     /// Time to render a page.
     pub(crate) render_seconds: Histogram,
     /// Samples applied, from frames and bodies.
@@ -214,6 +216,13 @@ impl Metrics {
             "format",
             Syntax::ALL.map(Syntax::as_str),
         )?;
+        let cut_readers = add(
+            &own,
+            &IntCounter::new(
+                "shardmeter_manager_cut_readers_total",
+                "Connections cut because their peers read so slowly that answers took too much memory.",
+            )?,
+        )?;
         let render_seconds = add(
             &own,
             &Histogram::with_opts(
@@ -261,6 +270,7 @@ impl Metrics {
             posts,
             access,
             scrapes,
+            cut_readers,
             render_seconds,
             samples,
             dropped,

@@ -6,6 +6,7 @@
 mod convert;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod lines;
 mod long;
 mod snapshot;
 mod statuses;
@@ -33,6 +34,7 @@ use crate::{
         Registry, Writer,
     },
 };
+pub(crate) use lines::Lines;
 use long::LONG;
 pub(crate) use long::Turns;
 pub(crate) use snapshot::Room;
@@ -62,6 +64,7 @@ pub(crate) struct Sessions {
     /// Keeps what happens to the registry.
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) lines: Lines,
     pub(crate) clock: Clock,
     /// For the streams that may be open.
     pub(crate) places: Arc<Places>,
@@ -140,17 +143,7 @@ async fn run(sessions: Arc<Sessions>, mut inbound: impl Inbound, answers: Answer
         end => end,
     };
     let shard_id = session.attached.as_ref().map(|a| a.shard_id);
-    match &end {
-        End::Left(how) => tracing::info!(shard_id, peer, how, "shard left"),
-        End::Broken(status) => {
-            tracing::info!(shard_id, peer, reason = status.message(), "shard's stream broke");
-        }
-        End::Refused(status) => {
-            tracing::warn!(shard_id, peer, code = ?status.code(), reason = status.message(), "shard refused");
-        }
-        // One line a shard says nothing that the manager's own line does not.
-        End::Shutdown => tracing::debug!(shard_id, peer, "shard's stream ends with the manager"),
-    }
+    sessions.lines.ended(shard_id, &peer, &end);
     if let Some((reporting, why)) = session.attached.as_mut().zip(departure(&end)) {
         reporting.writer.depart(why, sessions.clock.now());
     }
@@ -335,7 +328,7 @@ impl Session<'_> {
         })?;
         let Attached { writer, last_sequence, closed_at } = attached;
         let new = last_sequence == 0;
-        tracing::info!(shard_id = hello.shard_id, client = client.trim(), new, "shard joined");
+        sessions.lines.joined(hello.shard_id, client.trim(), new);
         let shard_id = hello.shard_id;
         self.attached =
             Some(Reporting { shard_id, rate, writer, snapshot: None, resyncing: false });
@@ -450,12 +443,7 @@ impl Reporting {
             }
         };
         for r in &rejected {
-            tracing::warn!(
-                shard_id = self.shard_id,
-                family = &*r.family,
-                reason = r.message,
-                "family rejected"
-            );
+            sessions.lines.rejected(self.shard_id, r);
         }
         Ok(Next::Answer(Answer::Ack(v1::Ack {
             sequence: frame.sequence,
@@ -479,7 +467,7 @@ impl Reporting {
 
     fn resync(&mut self, sessions: &Sessions, reason: String) -> Next {
         sessions.metrics.count_frame(FrameOutcome::Resync);
-        tracing::info!(shard_id = self.shard_id, reason, "asking for a snapshot");
+        sessions.lines.resync(self.shard_id, &reason);
         self.resyncing = true;
         self.snapshot = None;
         Next::Answer(Answer::Resync(v1::Resync { reason }))

@@ -25,12 +25,14 @@ pub enum LogFormat {
     Json,
 }
 
+/// What peers do wrong is a warning of this crate, each time.
+const QUIET: &str = "h2=error";
+
 /// Starts the logs. A filter that cannot be parsed is reported and replaced by `info`; a second call does nothing.
 pub(crate) fn init(args: &LogArgs) {
-    let filter = EnvFilter::try_new(&args.log);
-    let bad_filter = filter.as_ref().err().map(ToString::to_string);
+    let (filter, bad_filter) = filter(&args.log);
     let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         // A closed standard error cannot be told of on standard error: trying to would be a panic.
         .log_internal_errors(false)
@@ -42,5 +44,44 @@ pub(crate) fn init(args: &LogArgs) {
     };
     if let Some(error) = bad_filter {
         tracing::warn!(filter = args.log, error, "RUST_LOG cannot be parsed; logging at info");
+    }
+}
+
+/// What to log, and why it is not what was asked for, if it is not. Who does not speak of h2 means it no louder than by default.
+fn filter(asked: &str) -> (EnvFilter, Option<String>) {
+    let quietly = |log: &str| format!("{QUIET},{log}");
+    let filter = if asked.contains("h2") {
+        EnvFilter::try_new(asked)
+    } else {
+        EnvFilter::try_new(quietly(asked))
+    };
+    match filter {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new(quietly("info")), Some(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_do_not_fill_the_log_through_h2() {
+        let filter = |asked| {
+            let (filter, error) = filter(asked);
+            let mut parts: Vec<_> = filter.to_string().split(',').map(str::to_owned).collect();
+            parts.sort();
+            (parts.join(" "), error.is_some())
+        };
+        for (asked, expected, is_bad) in [
+            ("info", "h2=error info", false),
+            ("", "h2=error", false),
+            ("shardmeter_manager=debug,warn", "h2=error shardmeter_manager=debug warn", false),
+            ("info,h2=debug", "h2=debug info", false),
+            ("h2::proto=warn", "h2::proto=warn", false),
+            ("a=b=c", "h2=error info", true),
+        ] {
+            assert_eq!(filter(asked), (expected.to_owned(), is_bad), "{asked:?}");
+        }
     }
 }

@@ -42,9 +42,18 @@ fn serve_one() -> (Server, DuplexStream) {
             }
         }
     }
+    async fn soon(Extension(hang_up): Extension<HangUp>) -> Vec<u8> {
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(5)).await;
+            hang_up.now();
+        });
+        vec![b'x'; 10 << 20]
+    }
     let routes = Router::new()
         .route("/page", get(async || vec![b'x'; 10 << 20]))
         .route("/events", get(async || (Extension(Endless), Body::from_stream(events()))))
+        .route("/never", get(async |Extension(hang_up): Extension<HangUp>| hang_up.now()))
+        .route("/soon", get(soon))
         .route("/slow", get(async || sleep(Duration::from_secs(3)).await))
         .route("/body", post(take));
     let (near, far) = duplex(BUFFER);
@@ -191,6 +200,20 @@ async fn an_answer_without_end_may_be_read_slowly_but_not_left() {
     let mut rest = Vec::new();
     timeout(EVER, peer.read_to_end(&mut rest)).await.expect("it stays open").unwrap();
     assert!(rest.len() <= BUFFER, "{} bytes", rest.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_can_be_ended_from_within() {
+    let (_server, mut peer) = serve_one();
+    peer.write_all(b"GET /never HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert_eq!(closed_after(peer).await, 0);
+    // Also while it waits for the peer to read, and has not read all that the peer said.
+    let (_server, mut peer) = serve_one();
+    peer.write_all(b"GET /soon HTTP/1.1\r\nhost: a\r\n\r\nGET /page").await.unwrap();
+    sleep(Duration::from_secs(6)).await;
+    let mut page = Vec::new();
+    peer.read_to_end(&mut page).await.unwrap();
+    assert!(page.len() <= BUFFER, "{} bytes", page.len());
 }
 
 #[tokio::test(start_paused = true)]

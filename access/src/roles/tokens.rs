@@ -85,6 +85,10 @@ impl TokenFile {
     /// Takes over what the file has now. If that cannot be used, it says so once and leaves the tokens as they are.
     pub(super) fn reload(&self) {
         let read = files::read(&self.path);
+        let ends = read.as_ref().map_or(true, |text| text.ends_with(b"\n"));
+        if !ends && files::is_young(&self.path) {
+            return; // half a token would be one
+        }
         let now = seen(&read);
         let before = std::mem::replace(&mut *self.seen.lock(), now);
         if before == now {

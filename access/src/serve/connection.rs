@@ -78,7 +78,7 @@ impl<IO> Connection<IO> {
         }
         let stalled = *self.stalled.get_or_insert_with(Instant::now);
         let until = stalled + STALLED_WITHIN;
-        let until = self.patience.writes_until().map_or(until, |answer| answer.min(until));
+        let until = self.patience.writes_until(cx).map_or(until, |answer| answer.min(until));
         ready!(self.write_alarm.poll_at(until, cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
     }

@@ -30,6 +30,8 @@ struct State {
     wait: Wait,
     /// Whoever would read while nothing is waited for. hyper does not ask again by itself once that changes.
     reader: Option<Waker>,
+    /// Whoever waits for the peer to read.
+    writer: Option<Waker>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +48,8 @@ enum Wait {
     Nothing,
     /// For the peer to read the answer, by then.
     Answer(Instant),
+    /// For nothing more: the connection ends.
+    Over,
 }
 
 impl Patience {
@@ -60,7 +64,7 @@ impl Patience {
     }
 
     fn new(wait: Wait) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State { wait, reader: None })))
+        Arc::new(Self(Mutex::new(State { wait, reader: None, writer: None })))
     }
 
     /// Until when the peer has to send something. If nothing is waited for, the reader is woken when that changes.
@@ -73,12 +77,16 @@ impl Patience {
                 None
             }
             Wait::Nothing => None,
+            Wait::Over => Some(Instant::now()),
         }
     }
 
-    /// Until when it has to have read what it is sent.
-    pub(super) fn writes_until(&self) -> Option<Instant> {
-        match self.0.lock().wait {
+    /// Until when it has to have read what it is sent. The writer is woken if that changes to now.
+    pub(super) fn writes_until(&self, cx: &Context<'_>) -> Option<Instant> {
+        let mut state = self.0.lock();
+        state.writer = Some(cx.waker().clone());
+        match state.wait {
+            Wait::Over => Some(Instant::now()),
             Wait::Answer(until) => Some(until),
             _ => None,
         }
@@ -93,14 +101,43 @@ impl Patience {
             }
             Wait::Preface(..) => *wait = Wait::Nothing,
             Wait::Request(until) => *wait = Wait::Head(until.min(Instant::now() + HEAD_WITHIN)),
-            Wait::Head(_) | Wait::Busy | Wait::Answer(_) | Wait::Nothing => {}
+            Wait::Head(_) | Wait::Busy | Wait::Answer(_) | Wait::Nothing | Wait::Over => {}
         }
     }
 
     /// A request came: the peer waits until what this returns is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> Turn {
-        self.0.lock().wait = Wait::Busy;
+        self.0.lock().waits(Wait::Busy);
         Turn(Arc::clone(self))
+    }
+}
+
+impl State {
+    /// From now on, unless the connection is over.
+    fn waits(&mut self, wait: Wait) {
+        if !matches!(self.wait, Wait::Over) {
+            self.wait = wait;
+        }
+    }
+}
+
+/// In a request's extensions: ends its connection.
+#[derive(Debug, Clone)]
+pub struct HangUp(Arc<Patience>);
+
+impl HangUp {
+    pub(crate) const fn new(patience: Arc<Patience>) -> Self {
+        Self(patience)
+    }
+
+    /// Whatever the peer still sends or has not read yet, it is over.
+    pub fn now(&self) {
+        let wakers = {
+            let mut state = self.0.0.lock();
+            state.wait = Wait::Over;
+            [state.reader.take(), state.writer.take()]
+        };
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 }
 
@@ -111,7 +148,7 @@ pub(crate) struct Turn(Arc<Patience>);
 impl Turn {
     /// The answer begins.
     pub(crate) fn answers(&self) {
-        self.0.0.lock().wait = Wait::Answer(Instant::now() + ANSWER_WITHIN);
+        self.0.0.lock().waits(Wait::Answer(Instant::now() + ANSWER_WITHIN));
     }
 }
 
@@ -119,7 +156,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let reader = {
             let mut state = self.0.0.lock();
-            state.wait = Wait::Request(Instant::now() + IDLE_WITHIN);
+            state.waits(Wait::Request(Instant::now() + IDLE_WITHIN));
             state.reader.take()
         };
         if let Some(reader) = reader {

@@ -4,7 +4,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::tls::TlsConfig;
+use crate::testing::{Authority, Files};
 
 const EVER: Duration = Duration::from_secs(1_000);
 
@@ -14,13 +14,8 @@ fn peer() -> Peer {
 
 #[tokio::test(start_paused = true)]
 async fn a_handshake_takes_no_longer_than_it_may() {
-    let dir = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let (cert, key) = (dir.path().join("cert"), dir.path().join("key"));
-    std::fs::write(&cert, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let config = TlsConfig { tls_cert: Some(cert), tls_key: Some(key), tls_client_ca: None };
-    let tls = Tls::open(&config).unwrap().unwrap();
+    let files = Files::new(&Authority::new().server(), None);
+    let tls = Tls::open(&files.config()).unwrap().unwrap();
     for protocol in [Protocol::Http, Protocol::Grpc] {
         let (near, mut far) = duplex(1024);
         let began = Instant::now();

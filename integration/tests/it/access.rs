@@ -1,26 +1,19 @@
 //! The client library against a manager that asks who reports: by token, by certificate, under TLS.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use prometheus::{IntCounter, Registry};
-use shardmeter_manager::{AccessConfig, Config, TlsConfig};
+use shardmeter_access::testing::{Authority, Files, Pair};
+use shardmeter_manager::{AccessConfig, Config};
 use shardmeter_telemetry::{Connection, Reporter, Shard};
-use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    process::Command,
+    time::{Instant, sleep},
+};
 
-use crate::{certificates::Authority, system::RunningManager};
+use crate::system::RunningManager;
 
 const SOON: Duration = Duration::from_secs(60);
-
-struct Files(TempDir);
-
-impl Files {
-    fn put(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.path().join(name);
-        fs::write(&path, text).unwrap();
-        path
-    }
-}
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + SOON;
@@ -30,25 +23,34 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+/// What a scraper with a certificate sees.
+async fn page(manager: &RunningManager, files: &Files, authority: &Authority) -> String {
+    let Pair { cert, key } = authority.client("a scraper");
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--fail", "--max-time", "20", "--cacert"]);
+    curl.arg(files.path("client-ca.pem"));
+    curl.arg("--cert").arg(files.put("scraper.pem", &cert));
+    curl.arg("--key").arg(files.put("scraper-key.pem", &key));
+    curl.arg(format!("https://{}/metrics", manager.http));
+    let output = curl.output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[tokio::test]
 async fn a_bot_shows_a_token_and_a_certificate() {
-    let files = Files(TempDir::new().unwrap());
     let authority = Authority::new();
-    let (cert, key) = authority.signed();
-    let tls = TlsConfig {
-        tls_cert: Some(files.put("cert.pem", &cert)),
-        tls_key: Some(files.put("key.pem", &key)),
-        tls_client_ca: Some(files.put("ca.pem", &authority.pem())),
-    };
+    let files = Files::new(&authority.server(), Some(&authority));
+    let tls = files.config();
     let ingest_token_file = Some(files.put("tokens", "the-old\nthe-new\n"));
     let access = AccessConfig { ingest_token_file, ..AccessConfig::default() };
     let manager = RunningManager::start_with(Config { access, tls, ..Config::default() }).await;
 
-    let start = |token: &PathBuf, identity: Option<(String, String)>| {
+    let start = |token: &PathBuf, identity: Option<Pair>| {
         let mut connection = Connection::builder(format!("https://{}", manager.grpc))
             .token_file(token)
             .ca_certificate(authority.pem());
-        if let Some((cert, key)) = identity {
+        if let Some(Pair { cert, key }) = identity {
             connection = connection.identity(cert, key);
         }
         let registry = Registry::new();
@@ -60,15 +62,22 @@ async fn a_bot_shows_a_token_and_a_certificate() {
         Reporter::builder(&connection, shard).registry(registry).build().unwrap()
     };
     let right = files.put("right", "the-new\n");
-    let reporter = start(&right, Some(authority.signed()));
+    let reporter = start(&right, Some(authority.client("a bot")));
     until("the bot reports", || reporter.status().connected).await;
     reporter.shutdown().await.unwrap();
 
     // Without the one or the other it does not, and goes on trying: with the right token it does.
     let nobody = start(&right, None);
     let token = files.put("wrong", "the-older\n");
-    let reporter = start(&token, Some(authority.signed()));
-    sleep(Duration::from_secs(1)).await;
+    let reporter = start(&token, Some(authority.client("a bot")));
+    let refused = |line: &str| {
+        let count = line.strip_prefix("shardmeter_manager_unauthorized_total{role=\"ingest\"} ");
+        count.is_some_and(|count| count != "0")
+    };
+    let deadline = Instant::now() + SOON;
+    while !page(&manager, &files, &authority).await.lines().any(refused) {
+        assert!(Instant::now() < deadline, "nobody was refused");
+    }
     assert!(!nobody.status().connected && !reporter.status().connected);
     files.put("wrong", "the-old\n");
     until("the bot reports", || reporter.status().connected).await;

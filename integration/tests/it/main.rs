@@ -9,11 +9,11 @@
 )]
 
 mod access;
-mod certificates;
 mod faults;
 mod grpc_client;
 mod half_open;
 mod health;
+mod live;
 mod node;
 mod node_faults;
 mod process;

@@ -8,10 +8,10 @@ use std::{
 };
 
 use serde::Deserialize;
+use shardmeter_access::testing::{Authority, Pair};
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::{
-    certificates::Authority,
     process::{ManagerProcess, Scratch},
     promtool,
     scrape::{self, Samples},
@@ -101,7 +101,7 @@ async fn careful_manager(folder: &Path) -> (ManagerProcess, String, PathBuf) {
         path
     };
     let authority = Authority::new();
-    let (cert, key) = authority.signed();
+    let Pair { cert, key } = authority.server();
     let flags = [
         format!("--tls-cert={}", put("cert.pem", &cert).display()),
         format!("--tls-key={}", put("key.pem", &key).display()),

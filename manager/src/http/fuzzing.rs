@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{Http, Room, routes};
+use super::{Http, Readers, Room, routes};
 use crate::{
     clock::{Clock, UnixTime},
     exposition::{self, Coding, Exposition, Format, Syntax},
@@ -202,6 +202,7 @@ impl Side {
             registry: Arc::clone(&registry),
             previous_bodies: Arc::clone(&previous_bodies),
             exposition: Arc::default(),
+            readers: Arc::new(Readers::new(METRICS.with(|all| all.cut_readers.clone()))),
             parts: Arc::new(Semaphore::new(1)),
             bodies: Arc::new(Semaphore::new(1)),
             room: Arc::new(Room::new(usize::MAX)),

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use axum::{
-    body::Body,
+    Extension,
     extract::{RawQuery, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::Response,
 };
+use shardmeter_access::HangUp;
 use tokio::task::spawn_blocking;
 
-use super::{Http, body::PageBody, error::HttpError};
+use super::{Http, error::HttpError};
 use crate::exposition::{self, Coding, Filter, Format, Negotiated, Page};
 
 pub(super) async fn scrape(
     State(http): State<Http>,
+    hang_up: Option<Extension<HangUp>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
@@ -22,6 +24,7 @@ pub(super) async fn scrape(
     let negotiated = Negotiated::from_accept(stated(&headers, header::ACCEPT).as_deref());
     let coding = Coding::negotiate(stated(&headers, header::ACCEPT_ENCODING).as_deref());
     let format = negotiated.format.with_created(http.openmetrics_created);
+    let readers = Arc::clone(&http.readers);
     http.metrics.count_scrape(format.syntax);
     let page = if filter.is_everything() {
         let (exposition, kind) = (Arc::clone(&http.exposition), (format, coding));
@@ -37,7 +40,7 @@ pub(super) async fn scrape(
         .await
     };
     let page = page.map_err(|_| HttpError::failed("rendering the page"))?;
-    let mut answer = Response::new(Body::new(PageBody::from(page.segments)));
+    let mut answer = Response::new(readers.body(page.segments, hang_up.map(|ext| ext.0)));
     let about = answer.headers_mut();
     let content_type = HeaderValue::try_from(negotiated.content_type());
     let content_type = content_type.map_err(|_| HttpError::failed("naming the page's format"))?;

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use axum::{
     Extension, Json,
     extract::{Path, State},
-    http::StatusCode,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
 };
 use serde::Serialize;
-use shardmeter_access::Peer;
+use shardmeter_access::{HangUp, Peer};
 
 use super::{Http, error::HttpError};
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
 };
 
 #[derive(Serialize)]
-pub(super) struct Shards {
+struct Shards {
     shards: Vec<Shard>,
 }
 
@@ -49,9 +50,16 @@ struct Instance {
     owns_gauges: bool,
 }
 
-pub(super) async fn list(State(http): State<Http>) -> Json<Shards> {
+pub(super) async fn list(
+    State(http): State<Http>,
+    hang_up: Option<Extension<HangUp>>,
+) -> Result<Response, HttpError> {
     let status = http.registry.status(http.clock.now());
-    Json(Shards { shards: status.into_iter().map(Shard::from).collect() })
+    let shards = Shards { shards: status.into_iter().map(Shard::from).collect() };
+    let text = serde_json::to_vec(&shards).map_err(|_| HttpError::failed("listing shards"))?;
+    // Of ten thousand shards it is megabytes, as a page is.
+    let body = http.readers.body(vec![text.into()], hang_up.map(|ext| ext.0));
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// What was forgotten.

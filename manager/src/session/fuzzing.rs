@@ -62,6 +62,7 @@ pub fn frames(input: &[u8]) {
         places: Places::new("Report streams", STREAMS, STREAMS),
         rates: Arc::new(Rates::new(NonZeroU32::MAX)),
         snapshots: Room::default(),
+        lines: Lines::default(),
         long: Turns::default(),
         fleet: None,
         report_interval: Duration::from_secs(10),

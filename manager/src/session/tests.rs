@@ -32,6 +32,7 @@ fn sessions_of(fleet: Option<&str>) -> Arc<Sessions> {
         places: Places::new("Report streams", 10, 10),
         rates: Arc::new(Rates::new(NonZeroU32::new(1_000_000).unwrap())),
         snapshots: Room::default(),
+        lines: Lines::default(),
         long: Turns::default(),
         fleet: fleet.map(str::to_owned),
         report_interval: Duration::from_secs(10),

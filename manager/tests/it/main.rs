@@ -8,13 +8,13 @@
 
 mod access;
 mod bad_inputs;
-mod certificates;
 mod flood;
 mod grpc;
 mod http;
 mod ingest;
 mod journal;
 mod limits;
+mod log;
 mod process;
 mod promtool;
 mod scrape;

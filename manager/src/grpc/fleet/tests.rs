@@ -11,7 +11,7 @@ use crate::{
     metrics::Metrics,
     rates::Rates,
     registry::{InstanceKey, Registry, Report, Scope, Settings},
-    session::{Room, Turns},
+    session::{Lines, Room, Turns},
 };
 
 fn sessions() -> Arc<Sessions> {
@@ -23,6 +23,7 @@ fn sessions() -> Arc<Sessions> {
         places: Places::new("Report streams", 1, 1),
         rates: Arc::new(Rates::new(NonZeroU32::MAX)),
         snapshots: Room::default(),
+        lines: Lines::default(),
         long: Turns::default(),
         fleet: None,
         report_interval: Duration::from_secs(10),

@@ -1,4 +1,5 @@
-//! Certificates as an operator would have them, in files.
+//! For tests: certificates as an operator would have them, in files.
+#![expect(clippy::unwrap_used, reason = "what helpers of tests do")]
 
 use std::{
     fs,
@@ -9,35 +10,49 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair,
 };
-use shardmeter_manager::TlsConfig;
 use tempfile::TempDir;
 
+use crate::TlsConfig;
+
 /// Somebody who signs certificates.
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+#[derive(Debug)]
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, both PEM.
-pub(crate) struct Pair {
-    pub(crate) cert: String,
-    pub(crate) key: String,
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// The certificate.
+    pub cert: String,
+    /// Its private key.
+    pub key: String,
 }
 
 impl Authority {
-    pub(crate) fn new() -> Self {
+    /// A new one.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "each differs")]
+    pub fn new() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "an authority");
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub(crate) fn pem(&self) -> String {
+    /// Its own certificate, PEM.
+    #[must_use]
+    pub fn pem(&self) -> String {
         self.0.pem()
     }
 
-    pub(crate) fn server(&self) -> Pair {
-        self.sign("a manager", ExtendedKeyUsagePurpose::ServerAuth)
+    /// A server's, for `localhost` and 127.0.0.1.
+    #[must_use]
+    pub fn server(&self) -> Pair {
+        self.sign("a server", ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    pub(crate) fn client(&self, name: &str) -> Pair {
+    /// A client's.
+    #[must_use]
+    pub fn client(&self, name: &str) -> Pair {
         self.sign(name, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
@@ -52,11 +67,14 @@ impl Authority {
     }
 }
 
-/// Where a manager's files are.
-pub(crate) struct Files(TempDir);
+/// Where a server's files are, and others of a test.
+#[derive(Debug)]
+pub struct Files(TempDir);
 
 impl Files {
-    pub(crate) fn new(server: &Pair, client_ca: Option<&Authority>) -> Self {
+    /// `cert.pem`, `key.pem`, and `client-ca.pem` if clients need certificates.
+    #[must_use]
+    pub fn new(server: &Pair, client_ca: Option<&Authority>) -> Self {
         let files = Self(TempDir::new().unwrap());
         files.put("cert.pem", &server.cert);
         files.put("key.pem", &server.key);
@@ -66,17 +84,22 @@ impl Files {
         files
     }
 
-    pub(crate) fn put(&self, name: &str, text: &str) -> PathBuf {
+    /// Writes a file.
+    pub fn put(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, text).unwrap();
         path
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    /// Where a file of this name is.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub(crate) fn config(&self) -> TlsConfig {
+    /// What names the server's files.
+    #[must_use]
+    pub fn config(&self) -> TlsConfig {
         let given = |name: &str| Some(self.path(name)).filter(|path| Path::exists(path));
         TlsConfig {
             tls_cert: Some(self.path("cert.pem")),
