@@ -182,7 +182,7 @@ pub struct EventTasks {
     _redis: Option<redis::Tasks>,
 }
 
-/// How events come and go.
+/// How live events come and go: over Redis, over a Redis that is away, or within this process alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reach {

@@ -188,7 +188,7 @@ impl Kind {
         let milliseconds = STATEMENT_TIMEOUT.as_millis();
         let settings = match self {
             Self::Postgres => format!(
-                "SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds}; SET \
+                "SET statement_timeout = {milliseconds}; SET \
                  idle_in_transaction_session_timeout = {milliseconds}; SET tcp_keepalives_idle = 5; SET \
                  tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3"
             ),

@@ -2,6 +2,8 @@
 
 use axum::http::{HeaderMap, HeaderName, header};
 
+use utoipa::ToSchema;
+
 use super::problem::Problem;
 
 /// A list of tags that a client knows, or any.
@@ -17,6 +19,16 @@ pub(super) struct Tag {
     weak: bool,
     opaque: String,
 }
+
+/// How a list of tags is written.
+#[derive(ToSchema)]
+#[schema(
+    value_type = String,
+    pattern = r#"^(\*|(W/)?"[!#-~]*"(, (W/)?"[!#-~]*")*)$"#,
+    example = "\"3\""
+)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) struct TagList(String);
 
 /// The tag of a revision, without quotes.
 fn opaque(revision: u64) -> String {
@@ -34,9 +46,9 @@ impl Known {
         Self::read(headers, &header::IF_MATCH)
     }
 
-    /// Reads `If-None-Match`; `None` if it is not there.
-    pub(super) fn if_none_match(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
-        Self::read(headers, &header::IF_NONE_MATCH)
+    /// Reads `If-None-Match`; `None` if it is not there, or no such list: then the client has nothing.
+    pub(super) fn if_none_match(headers: &HeaderMap) -> Option<Self> {
+        Self::read(headers, &header::IF_NONE_MATCH).ok().flatten()
     }
 
     fn read(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Self>, Problem> {
@@ -49,13 +61,10 @@ impl Known {
             match line.to_str().ok().map(str::trim) {
                 Some("*") if lines.len() == 1 => return Ok(Some(Self::Any)),
                 Some(line) if parse(line, &mut tags).is_some() => {}
-                _ => {
-                    let detail = format!("{name} is neither * nor a list of tags, as in \"3\"");
-                    return Err(Problem::invalid(detail));
-                }
+                _ => return Err(no_list(name)),
             }
         }
-        Ok(Some(Self::Tags(tags)))
+        if tags.is_empty() { Err(no_list(name)) } else { Ok(Some(Self::Tags(tags))) }
     }
 
     /// Strong comparison: for changes.
@@ -74,6 +83,10 @@ impl Known {
             Self::Tags(tags) => tags.iter().any(same),
         }
     }
+}
+
+fn no_list(name: &HeaderName) -> Problem {
+    Problem::invalid(format!("{name} is neither * nor a list of tags, as in \"3\""))
 }
 
 /// `None` if the list is none.
@@ -121,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_is_no_list_is_refused() {
-        for bad in ["3", "\"3", "\"3\" \"4\"", "W\"3\"", "* , \"3\""] {
+        for bad in ["", " , ", "3", "\"3", "\"3\" \"4\"", "W\"3\"", "* , \"3\""] {
             let mut headers = HeaderMap::new();
             headers.append(header::IF_MATCH, bad.parse().unwrap());
             assert!(Known::if_match(&headers).is_err(), "{bad}");

@@ -19,7 +19,6 @@ pub(super) struct Readiness {
     status: ReadinessStatus,
     #[schema(inline)]
     database: State,
-    /// How live events come and go: over Redis, over a Redis that is away, or within this process alone.
     #[schema(inline)]
     events: Reach,
     #[schema(inline)]

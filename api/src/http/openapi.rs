@@ -4,7 +4,9 @@ use axum::{Router, http::header, routing::get};
 use utoipa::{
     OpenApi,
     openapi::{
-        Content, OpenApi as Description, Ref, RefOr, Response, ResponseBuilder, path::Operation,
+        Content, OpenApi as Description, Ref, RefOr, Response, ResponseBuilder, Schema, Type,
+        path::{Operation, Parameter},
+        schema::SchemaType,
     },
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -41,7 +43,10 @@ pub(super) fn description() -> Description {
 pub(super) fn pages(mut document: Description) -> Router<Http> {
     for path in document.paths.paths.values_mut() {
         let operations = [&mut path.get, &mut path.put];
-        operations.into_iter().flatten().for_each(add_common_answers);
+        for operation in operations.into_iter().flatten() {
+            add_common_answers(operation);
+            no_nulls(operation);
+        }
     }
     // Made of texts alone: this cannot fail.
     let document = document.to_json().unwrap_or_default();
@@ -52,6 +57,35 @@ pub(super) fn pages(mut document: Description) -> Router<Http> {
             get(async move || ([(header::CONTENT_TYPE, "application/json")], document.clone())),
         )
         .merge(Router::from(page))
+}
+
+/// What is optional may be left out; utoipa says that it may be null too, which in a path, a query or a header is a text.
+fn no_nulls(operation: &mut Operation) {
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(Parameter { schema: Some(schema), .. }) = parameter {
+            no_null(schema);
+        }
+    }
+}
+
+fn no_null(schema: &mut RefOr<Schema>) {
+    let is_null = |schema: &RefOr<Schema>| matches!(schema, RefOr::T(Schema::Object(object)) if object.schema_type == SchemaType::Type(Type::Null));
+    match schema {
+        RefOr::T(Schema::Object(object)) => {
+            if let SchemaType::Array(types) = &mut object.schema_type {
+                types.retain(|kind| *kind != Type::Null);
+            }
+        }
+        RefOr::T(Schema::OneOf(one_of)) => {
+            one_of.items.retain(|item| !is_null(item));
+            if let [_] = one_of.items.as_slice()
+                && let Some(only) = one_of.items.pop()
+            {
+                *schema = only;
+            }
+        }
+        _ => {}
+    }
 }
 
 /// What any route may answer.

@@ -155,10 +155,15 @@ impl Problem {
         Self::new(error_type, detail)
     }
 
-    /// Makes a problem document of any response that says no, and tells what was wrong.
+    /// Makes a problem document of any response that says no, and tells what was wrong. An answer in JSON of its own, as
+    /// readiness is, stays what it is.
     pub(crate) fn render(response: &mut Response, path: &str) -> Option<ErrorType> {
         let status = response.status();
         if !status.is_client_error() && !status.is_server_error() {
+            return None;
+        }
+        let json = HeaderValue::from_static("application/json");
+        if response.headers().get(header::CONTENT_TYPE) == Some(&json) {
             return None;
         }
         let problem = response.extensions_mut().remove().unwrap_or_else(|| Self::of(status));

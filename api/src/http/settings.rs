@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::{
     Http,
-    etag::{self, Known},
+    etag::{self, Known, TagList},
     extract::{GuildId, GuildPath, Json, Path},
     problem::{Document, ErrorType, Problem},
 };
@@ -141,7 +141,7 @@ pub(super) async fn read(
     Path(GuildPath { guild_id: GuildId(guild_id) }): Path<GuildPath>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let known = Known::if_none_match(&headers)?;
+    let known = Known::if_none_match(&headers);
     let settings = http.store.settings(guild_id).await?;
     if known.is_some_and(|known| known.matches_weakly(settings.revision)) {
         let etag = [(header::ETAG, etag::header_of(settings.revision))];
@@ -160,7 +160,7 @@ pub(super) async fn read(
     tag = "guilds",
     params(
         GuildPath,
-        ("If-Match" = String, Header, description = "The ETag that is changed, or `*`", example = "*"),
+        ("If-Match" = inline(TagList), Header, description = "The ETag that is changed, or `*`"),
     ),
     request_body = NewGuildSettings,
     responses(

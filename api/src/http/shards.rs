@@ -230,6 +230,9 @@ pub(super) struct PageQuery {
     since: Option<OffsetDateTime>,
 }
 
+/// Of an incident.
+const GREATEST_ID: u64 = i64::MAX as u64;
+
 const fn default_limit() -> u32 {
     100
 }
@@ -308,7 +311,7 @@ pub(super) async fn history(
     if !(1..=1000).contains(&limit) {
         return Err(Problem::invalid("limit: 1 to 1000"));
     }
-    if before == Some(0) {
+    if before.is_some_and(|id| !(1..=GREATEST_ID).contains(&id)) {
         return Err(Problem::invalid("before: an incident's id, from 1 up"));
     }
     // One more, to know whether there is a next page.

@@ -12,6 +12,7 @@ mod manager;
 mod outages;
 mod recorder;
 mod routes;
+mod schemathesis;
 mod server;
 mod settings;
 mod shards;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::json;
+use sqlx::Connection as _;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    backend::{Database, Postgres},
+    backend::{Backend, Database, Postgres, on_both},
     server::{PROMPT, Server, problem},
 };
 
@@ -18,7 +19,7 @@ const QUICK: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn without_postgresql_every_answer_comes_soon_and_says_so_until_it_is_back() {
-    let mut server = Server::start(crate::backend::Backend::Postgres).await;
+    let mut server = Server::start(Backend::Postgres).await;
     let Some(Database::Postgres(mut postgres)) = server.database.take() else { unreachable!() };
     let new = json!({ "disabled_commands": ["ping"] });
     let put = || server.put(SETTINGS, &new).header("If-Match", "*").send();
@@ -49,7 +50,7 @@ async fn without_postgresql_every_answer_comes_soon_and_says_so_until_it_is_back
 
 #[tokio::test]
 async fn a_postgresql_that_hangs_is_away_too() {
-    let mut server = Server::start(crate::backend::Backend::Postgres).await;
+    let mut server = Server::start(Backend::Postgres).await;
     let Some(Database::Postgres(postgres)) = server.database.take() else { unreachable!() };
     assert_eq!(server.get(SETTINGS).send().await.unwrap().status(), 200);
     let hung = postgres.hang();
@@ -60,6 +61,27 @@ async fn a_postgresql_that_hangs_is_away_too() {
     postgres.go_on(&hung);
     server.wait_until_ready().await;
     assert_eq!(server.get(SETTINGS).send().await.unwrap().status(), 200);
+    server.stop().await;
+}
+
+on_both!(who_waits_for_a_lock_gives_up);
+
+/// What somebody does by hand to the database, say.
+async fn who_waits_for_a_lock_gives_up(backend: Backend) {
+    let server = Server::start(backend).await;
+    let new = json!({ "disabled_commands": ["ping"] });
+    let put = || server.put(SETTINGS, &new).header("If-Match", "*").send();
+    assert_eq!(put().await.unwrap().status(), 200);
+    let url = server.database.as_ref().unwrap().url();
+    let mut other = sqlx::AnyConnection::connect(url.expose()).await.unwrap();
+    let mut transaction = other.begin().await.unwrap();
+    let write = sqlx::query("UPDATE guild_settings SET revision = 7");
+    write.execute(&mut *transaction).await.unwrap();
+    problem(put().await.unwrap(), 503, "database_away").await;
+    assert_eq!(server.json(SETTINGS).await["revision"], 1, "who reads does not wait");
+    transaction.commit().await.unwrap();
+    assert_eq!(put().await.unwrap().status(), 200);
+    assert_eq!(server.json(SETTINGS).await["revision"], 8);
     server.stop().await;
 }
 

@@ -109,6 +109,9 @@ impl Server {
         loop {
             let answer = self.get("/readyz").send().await.unwrap();
             if answer.status() == status {
+                let said: Value = answer.json().await.unwrap();
+                let up = if status == StatusCode::OK { "up" } else { "down" };
+                assert_eq!(said["database"], up, "{said}");
                 return;
             }
             assert!(Instant::now() < deadline, "never {status}: {}", answer.text().await.unwrap());

@@ -143,7 +143,7 @@ impl RunningBot {
         let of_shard = |(_, registry): &(u32, prometheus::Registry)| -> f64 {
             let families = registry.gather();
             let errors = families.iter().filter(|family| family.name() == "command_errors_total");
-            let errors = errors.flat_map(|family| family.get_metric());
+            let errors = errors.flat_map(prometheus::proto::MetricFamily::get_metric);
             let disabled = errors.filter(|metric| {
                 metric.get_label().iter().any(|label| label.value() == "disabled")
             });

@@ -14,6 +14,7 @@ mod grpc_client;
 mod half_open;
 mod health;
 mod live;
+mod monitoring;
 mod node;
 mod node_faults;
 mod process;

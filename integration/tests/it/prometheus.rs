@@ -35,16 +35,20 @@ impl Prometheus {
 
     /// One that scrapes several targets, each as a job of its own.
     pub(crate) async fn start_with(jobs: &[(&str, SocketAddr)], flags: &[&str]) -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let config = data.path().join("prometheus.yml");
         let mut text = "global:\n  scrape_interval: 250ms\nscrape_configs:\n".to_owned();
         for (job, target) in jobs {
             text += &format!(
                 "  - job_name: {job}\n    honor_labels: false\n    static_configs:\n      - targets: ['{target}']\n"
             );
         }
+        Self::start_configured(&text, free_addr(), flags).await
+    }
+
+    /// One with this configuration, which listens there.
+    pub(crate) async fn start_configured(text: &str, addr: SocketAddr, flags: &[&str]) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let config = data.path().join("prometheus.yml");
         std::fs::write(&config, text).unwrap();
-        let addr = free_addr();
         let mut command = Command::new("prometheus");
         command
             .arg(format!("--config.file={}", config.display()))
@@ -65,7 +69,7 @@ impl Prometheus {
         prometheus
     }
 
-    async fn api(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, String> {
+    pub(crate) async fn api(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, String> {
         let url = format!("http://{}/api/v1/{path}", self.addr);
         let answer =
             reqwest::Client::new().get(url).query(query).send().await.map_err(|e| e.to_string())?;

@@ -113,12 +113,24 @@ impl Fleet {
         commands_per_second: f64,
         manager: SocketAddr,
     ) -> Self {
+        let bot = shardmeter_shard::Config::new("token");
+        Self::start_with(shards, guilds, commands_per_second, manager, bot).await
+    }
+
+    /// As `start`, with what else the bot is configured.
+    pub(crate) async fn start_with(
+        shards: u32,
+        guilds: u32,
+        commands_per_second: f64,
+        manager: SocketAddr,
+        bot: shardmeter_shard::Config,
+    ) -> Self {
         let sim = Discord::start(shards, guilds, commands_per_second).await;
         let bot = Bot::build(shardmeter_shard::Config {
             manager_endpoint: format!("http://{manager}"),
             discord_gateway_url: Some(sim.gateway_url.clone()),
             discord_api_url: Some(sim.api_url.clone()),
-            ..shardmeter_shard::Config::new("token")
+            ..bot
         });
         let bot = bot.await.unwrap();
         let stop_bot = CancellationToken::new();
