@@ -75,8 +75,8 @@ pub enum DatabaseUrlError {
     Invalid(String),
 }
 
-/// How to connect, and with what.
-#[derive(Debug, Clone)]
+/// How to connect, and with what. Without `Debug`: the URL may hold a password.
+#[derive(Clone)]
 struct Database {
     kind: Kind,
     options: AnyConnectOptions,
