@@ -47,6 +47,10 @@ pub(crate) enum Part {
     Scrapes,
     /// gRPC frames at a fixed rate, and the time to their acks
     Acks,
+    /// The api's list of shards, asked for again and again
+    Api,
+    /// Listeners to the api's live events
+    Sse,
 }
 
 impl shardmeter_process::Configuration for Config {}
@@ -60,7 +64,18 @@ impl Config {
             Task::Scrape(..) => Part::Scrapes,
             Task::Paced(_) => Part::Acks,
         };
+        self.wants_part(part)
+    }
+
+    /// The same, by part.
+    pub(crate) fn wants_part(&self, part: Part) -> bool {
         self.only.is_empty() || self.only.contains(&part)
+    }
+
+    /// Whether it asks for something of the manager.
+    pub(crate) fn wants_manager(&self) -> bool {
+        let of_api = |part: &Part| matches!(part, Part::Api | Part::Sse);
+        self.only.is_empty() || !self.only.iter().all(of_api)
     }
 
     /// With what `--quick` means.

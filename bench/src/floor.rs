@@ -6,7 +6,7 @@ use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
 use axum::{
     Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{DefaultBodyLimit, Path, State},
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
@@ -20,8 +20,8 @@ use shardmeter_proto::v1::{
     report_response::Message as Answer,
     telemetry_service_server::{TelemetryService, TelemetryServiceServer},
 };
-use tokio::net::TcpListener;
-use tokio_stream::{Stream, StreamExt as _};
+use tokio::{net::TcpListener, sync::broadcast};
+use tokio_stream::{Stream, StreamExt as _, wrappers::BroadcastStream};
 use tonic::{
     Request, Status, Streaming,
     transport::{Server, server::TcpIncoming},
@@ -32,6 +32,10 @@ use crate::http::Encoding;
 /// Pages that lie ready, as they go over the wire.
 #[derive(Clone, Default)]
 struct Pages(Arc<RwLock<[Bytes; 2]>>);
+
+/// What listeners are told.
+#[derive(Clone)]
+struct Told(broadcast::Sender<Bytes>);
 
 /// A floor whose sockets are bound.
 pub(crate) struct Floor {
@@ -59,7 +63,8 @@ impl Floor {
             .route("/pages/{encoding}", put(keep))
             .route("/metrics", get(send))
             .layer(DefaultBodyLimit::disable())
-            .with_state(Pages::default());
+            .with_state(Pages::default())
+            .route("/events", get(listen).put(tell).with_state(Told(broadcast::channel(16).0)));
         // A socket that refuses works all the same.
         let http = http.tap_io(|connection| drop(connection.set_nodelay(true)));
         let serve_http = axum::serve(http, routes);
@@ -102,6 +107,15 @@ async fn send(State(pages): State<Pages>, headers: HeaderMap) -> Response {
         return ([encoding], gzip).into_response();
     }
     plain.into_response()
+}
+
+async fn tell(State(Told(listeners)): State<Told>, text: Bytes) -> String {
+    listeners.send(text).unwrap_or_default().to_string()
+}
+
+async fn listen(State(Told(listeners)): State<Told>) -> Response {
+    let texts = BroadcastStream::new(listeners.subscribe());
+    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(texts)).into_response()
 }
 
 /// Decodes every message, and acknowledges frames.

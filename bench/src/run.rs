@@ -35,7 +35,7 @@ pub(crate) struct Run {
 
 /// Measures what the configuration asks for.
 pub(crate) async fn run(config: &Config) -> anyhow::Result<Run> {
-    let manager = build_manager().await?;
+    let manager = build("shardmeter-manager").await?;
     let mut run = Run::default();
     for shards in &config.shards {
         let results = fleet_of(*shards, config, &manager, &mut run.calibration).await;
@@ -44,19 +44,19 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<Run> {
     Ok(run)
 }
 
-/// Builds the manager as it is released. Where its binary is.
-async fn build_manager() -> anyhow::Result<PathBuf> {
+/// Builds a package as it is released. Where its binary is.
+pub(crate) async fn build(package: &str) -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--quiet", "--package", "shardmeter-manager"]);
+    build.args(["build", "--release", "--quiet", "--package", package]);
     build.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
-    tracing::info!("building the manager");
+    tracing::info!("building {package}");
     let status = build.status().await.context("cannot run cargo")?;
-    ensure!(status.success(), "cargo build --release -p shardmeter-manager fails");
+    ensure!(status.success(), "cargo build --release -p {package} fails");
     // Cargo puts all profiles' folders side by side.
     let own = std::env::current_exe()?;
     let target = own.ancestors().nth(2).context("not in cargo's target folder")?;
-    Ok(target.join("release/shardmeter-manager"))
+    Ok(target.join("release").join(package))
 }
 
 async fn fleet_of(

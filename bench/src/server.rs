@@ -60,6 +60,24 @@ impl Server {
         Self::start(&mut command).await
     }
 
+    /// With its database in `folder`.
+    pub(crate) async fn api(
+        binary: &Path,
+        folder: &Path,
+        redis_url: Option<&str>,
+        manager: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new(binary);
+        command.env("API_ADDR", "127.0.0.1:0");
+        command.env("DATABASE_URL", format!("sqlite://{}", folder.join("api.db").display()));
+        // The clients are one address.
+        command.env("API_REQUESTS_PER_SECOND", u32::MAX.to_string());
+        // Empty counts as not set.
+        command.env("REDIS_URL", redis_url.unwrap_or_default());
+        command.env("MANAGER_ENDPOINT", manager.unwrap_or("http://127.0.0.1:1"));
+        Self::start(&mut command).await
+    }
+
     pub(crate) async fn joiner() -> anyhow::Result<Self> {
         Self::start(Command::new("node").arg(JOINER)).await
     }
@@ -119,8 +137,9 @@ async fn listening(
 ) -> anyhow::Result<(String, Option<String>)> {
     let mut last = String::new();
     while let Some(line) = log.next_line().await? {
-        // The Pushgateway says only `address=`.
-        if let Some(http) = field(&line, "http_addr=").or_else(|| field(&line, " address=")) {
+        // The Pushgateway says only `address=`, the api `addr=`.
+        let names = ["http_addr=", " address=", " addr="];
+        if let Some(http) = names.iter().find_map(|name| field(&line, name)) {
             return Ok((http, field(&line, "grpc_addr=")));
         }
         last = line;

@@ -1,14 +1,19 @@
 //! The files that `--write` writes: the report with where and when it was measured, and the chart.
 
-use std::{fs, path::Path, process::Command, time::SystemTime};
+use std::{fmt::Display, fs, path::Path, process::Command, time::SystemTime};
 
 use anyhow::Context as _;
 
-use crate::{chart, report::Report, results::Who, run::Run};
+use crate::{api, chart, report::Report, results::Who, run::Run};
 
 /// What stands between these is written anew; what people wrote around it stays.
 const BEGIN: &str = "<!-- measured -->\n";
 const END: &str = "<!-- end of measured -->\n";
+
+const BEGIN_API: &str = "<!-- measured: api -->\n";
+const END_API: &str = "<!-- end of measured: api -->\n";
+
+const API: &str = "\n# What the api costs\n\n`--only sse,api` measures this alone.\n\n";
 
 const FIRST: &str = "\
 # What the manager costs
@@ -21,18 +26,29 @@ const FIRST: &str = "\
 
 /// Writes both.
 pub(crate) fn write(run: &Run) -> anyhow::Result<()> {
+    write_between(BEGIN, END, &Report(run))?;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let file = folder.join("RESULTS.md");
-    let before = fs::read_to_string(&file).unwrap_or_else(|_| format!("{FIRST}{BEGIN}{END}"));
-    let (head, rest) = before.split_once(BEGIN).context("RESULTS.md has no place for it")?;
-    let (_, tail) = rest.split_once(END).context("RESULTS.md has no place for it")?;
-    let measured = format!("{}\n\n{}", circumstances(folder), Report(run));
-    fs::write(file, format!("{head}{BEGIN}{measured}{END}{tail}"))?;
     let with_peers = run.results.iter().rev().find(|results| results.has(Who::Joiner));
     if let Some(svg) = with_peers.or(run.results.last()).and_then(chart::svg) {
         fs::write(folder.join("results.svg"), svg)?;
     }
     Ok(())
+}
+
+/// Writes what the api costs.
+pub(crate) fn write_api(run: &api::Run) -> anyhow::Result<()> {
+    write_between(BEGIN_API, END_API, run)
+}
+
+fn write_between(begin: &str, end: &str, report: &dyn Display) -> anyhow::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let file = folder.join("RESULTS.md");
+    let before = fs::read_to_string(&file)
+        .unwrap_or_else(|_| format!("{FIRST}{BEGIN}{END}{API}{BEGIN_API}{END_API}"));
+    let (head, rest) = before.split_once(begin).context("RESULTS.md has no place for it")?;
+    let (_, tail) = rest.split_once(end).context("RESULTS.md has no place for it")?;
+    let measured = format!("{}\n\n{report}", circumstances(folder));
+    Ok(fs::write(file, format!("{head}{begin}{measured}{end}{tail}"))?)
 }
 
 /// Date, commit, machine.

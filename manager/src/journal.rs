@@ -162,6 +162,7 @@ impl<D: Disk> FileJournal<D> {
             } else {
                 tracing::error!(%damage, "the journal is damaged: what is lost there stays lost");
                 keep_aside(&damage.file);
+                registry.distrust_events();
                 metrics.damage.inc();
             }
         }

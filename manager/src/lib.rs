@@ -332,6 +332,8 @@ impl Kept {
         self.sessions.rates.forget_full();
         self.rates.forget_full();
         self.sessions.registry.count();
+        self.sessions.registry.notice_silence(now);
+        self.sessions.metrics.count_events(self.sessions.registry.take_event_counts());
         self.sessions.metrics.count_dropped(Dropped::Type, self.sessions.registry.yield_types(now));
         self.sessions.journal.maintain(&self.sessions.registry, now);
         self.exposition.forget_unused(now);

@@ -8,6 +8,7 @@ use prometheus::{
 use shardmeter_access::AccessMetrics;
 
 use crate::exposition::{OwnFamily, Syntax};
+use crate::registry::EventKind;
 
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +92,10 @@ pub struct Metrics {
     pub(crate) samples: IntCounter,
     /// Series dropped with what they counted, by reason.
     dropped: IntCounterVec,
+    /// What happened to shards, by kind.
+    events: IntCounterVec,
+    /// Streams that follow it.
+    pub(crate) watchers: IntGauge,
     pub(crate) previous_bodies: PreviousBodyMetrics,
 }
 
@@ -244,6 +249,17 @@ impl Metrics {
             "reason",
             Dropped::ALL.map(Dropped::as_str),
         )?;
+        let events = counters(
+            &own,
+            "shardmeter_manager_shard_events_total",
+            "What happened to shards, as WatchShards tells it.",
+            "kind",
+            EventKind::NAMES,
+        )?;
+        let watchers = add(
+            &own,
+            &IntGauge::new("shardmeter_manager_watchers", "WatchShards streams open now.")?,
+        )?;
         let previous_bodies = PreviousBodyMetrics::new()?;
         add(&own, &previous_bodies.bytes)?;
         add(&own, &previous_bodies.repeated)?;
@@ -258,6 +274,8 @@ impl Metrics {
             render_seconds,
             samples,
             dropped,
+            events,
+            watchers,
             previous_bodies,
         })
     }
@@ -272,6 +290,13 @@ impl Metrics {
 
     pub(crate) fn count_dropped(&self, reason: Dropped, series: usize) {
         self.dropped.with_label_values(&[reason.as_str()]).inc_by(series as u64);
+    }
+
+    /// More events of each kind, by [`EventKind::NAMES`].
+    pub(crate) fn count_events(&self, more: [u64; EventKind::NAMES.len()]) {
+        for (kind, more) in EventKind::NAMES.into_iter().zip(more) {
+            self.events.with_label_values(&[kind]).inc_by(more);
+        }
     }
 
     pub(crate) fn count_scrape(&self, syntax: Syntax) {

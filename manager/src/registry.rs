@@ -16,6 +16,7 @@
 
 mod change;
 mod check;
+mod events;
 mod exemplars;
 mod family;
 mod fleet;
@@ -52,6 +53,10 @@ pub use change::{
     ShardRecord, Sink, Step,
 };
 pub use check::BadSample;
+pub use events::{
+    Departure, EventKind, EventsRecord, Followed, Follower, KnownShards, MAX_EVENTS, ShardEvent,
+    Successor,
+};
 pub use exemplars::ReportedExemplar;
 pub use family::Family;
 pub use frame::{

@@ -30,7 +30,8 @@ use crate::{
     metrics::{FrameOutcome, Metrics},
     rates::{Rate, Rates},
     registry::{
-        AttachError, Attached, DefineError, Frame, FrameError, FrameKind, Outcome, Registry, Writer,
+        AttachError, Attached, DefineError, Departure, Frame, FrameError, FrameKind, Outcome,
+        Registry, Writer,
     },
 };
 pub(crate) use lines::Lines;
@@ -143,6 +144,9 @@ async fn run(sessions: Arc<Sessions>, mut inbound: impl Inbound, answers: Answer
     };
     let shard_id = session.attached.as_ref().map(|a| a.shard_id);
     sessions.lines.ended(shard_id, &peer, &end);
+    if let Some((reporting, why)) = session.attached.as_mut().zip(departure(&end)) {
+        reporting.writer.depart(why, sessions.clock.now());
+    }
     drop(session);
     let farewell = match end {
         End::Refused(status) => Some(status),
@@ -154,6 +158,16 @@ async fn run(sessions: Arc<Sessions>, mut inbound: impl Inbound, answers: Answer
         let _ = timeout(FAREWELL_WITHIN, answers.send(Err(status))).await;
     }
     sessions.metrics.streams.dec();
+}
+
+/// What followers of the shard are told of a stream's end. Nothing, if it ends with the manager: the shard will be back.
+fn departure(end: &End) -> Option<Departure> {
+    match end {
+        End::Left(_) | End::Broken(_) => Some(Departure::Broken),
+        End::Refused(status) if status.code() == Code::DeadlineExceeded => Some(Departure::Idle),
+        End::Refused(_) => Some(Departure::Refused),
+        End::Shutdown => None,
+    }
 }
 
 /// One stream's state.

@@ -187,3 +187,68 @@ impl Drop for Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shardmeter_proto::events::Event;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::events::Events;
+
+    fn joined(guild: u64) -> Event {
+        let guild_id = shardmeter_proto::events::GuildId::new(guild).unwrap();
+        Event::GuildJoined { shard_id: 0, guild_id }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_client_is_sent() {
+        let (events, _tasks) = Events::within_process(CancellationToken::new());
+        let listeners = Listeners::new(&Registry::new()).unwrap();
+        let guild = shardmeter_proto::events::GuildId::new(7);
+        let mut client = listeners.admit(events.subscribe(guild, None)).ok().unwrap();
+        let mut next = async || String::from_utf8(client.next().await.unwrap().to_vec()).unwrap();
+        let opening = next().await;
+        let (epoch, _) = opening.rsplit_once("-0\n\n").unwrap();
+        let epoch = epoch.strip_prefix("retry: 1000\nid: ").unwrap().to_owned();
+        events.publish(joined(6));
+        assert_eq!(next().await, format!(":\nid: {epoch}-1\n\n"), "after 15 s of silence");
+        events.publish(joined(7));
+        let data = r#"{"type":"guild_joined","shard_id":0,"guild_id":"7"}"#;
+        assert_eq!(next().await, format!("id: {epoch}-2\nevent: guild_joined\ndata: {data}\n\n"));
+        let mut back = listeners.admit(events.subscribe(guild, Some(Last::Unknown))).ok().unwrap();
+        back.next().await;
+        let gap = back.next().await.unwrap();
+        assert_eq!(gap, format!("id: {epoch}-2\nevent: gap\ndata: {{\"type\":\"gap\"}}\n\n"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_are_counted_and_there_are_not_endless_many() {
+        let (events, _tasks) = Events::within_process(CancellationToken::new());
+        let listeners = Listeners::new(&Registry::new()).unwrap();
+        let admit = || listeners.admit(events.subscribe(None, None));
+        let mut clients: Vec<_> = (0..MAX_CLIENTS).map(|_| admit().ok().unwrap()).collect();
+        assert_eq!(admit().err().unwrap().into_response().status(), 503);
+        let now = || listeners.metrics.sse_active_connections.get();
+        assert_eq!(now(), 4096);
+        clients.pop();
+        assert!(admit().is_ok());
+        assert_eq!(now(), 4095);
+
+        // Of those that leave with something unread, only who had not read for long was too slow.
+        let stalled = listeners.metrics.sse_clients_cut_total.with_label_values(&["stalled"]);
+        events.publish(joined(1));
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        clients.pop();
+        assert_eq!(stalled.get(), 0);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        clients.pop();
+        assert_eq!(stalled.get(), 1);
+        let mut reader = clients.pop().unwrap();
+        for _opening_and_event in 0..2 {
+            reader.next().await;
+        }
+        drop(reader);
+        assert_eq!(stalled.get(), 1);
+    }
+}

@@ -9,7 +9,8 @@ use std::{borrow::Cow, fmt, sync::OnceLock, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    InstanceKey, Reason, Transport,
+    EventsRecord, InstanceKey, Reason, ShardEvent, ShardState, Transport,
+    events::EventLog,
     parts::{PartId, PartsRecord},
 };
 use crate::{clock::UnixTime, model::MetricType};
@@ -39,6 +40,11 @@ pub enum Change<'a> {
     Resumed(UnixTime),
     /// Something happened to a shard.
     Shard(u32, #[serde(borrow)] Step<'a>),
+    /// Followers are told so, once the changes before it in its record are made.
+    Event(ShardEvent),
+    /// All that followers can be told.
+    #[serde(borrow)]
+    Events(EventsRecord<'a>),
 }
 
 /// A family, as it was defined.
@@ -242,6 +248,8 @@ pub struct ShardRecord<'a> {
     pub last_report: Option<UnixTime>,
     /// What silence is measured from.
     pub seen: Option<UnixTime>,
+    /// How followers know it.
+    pub announced: ShardState,
     /// Reports applied, by [`Transport::ALL`].
     pub reports: [u64; Transport::ALL.len()],
     /// Samples not taken, by [`Reason::COUNTED`].
@@ -266,6 +274,8 @@ pub struct InstanceRecord<'a> {
     pub seen: UnixTime,
     /// A report of it was applied.
     pub has_reported: bool,
+    /// Followers know that it reports.
+    pub announced: bool,
     /// Last sequence applied.
     pub last_sequence: u64,
     /// It ended for good.
@@ -289,22 +299,26 @@ pub struct Misfit(pub &'static str);
 
 /// Gives changes to whoever keeps them; to nobody at first.
 #[derive(Default)]
-pub(super) struct Recorder(OnceLock<Sink>);
+pub(super) struct Recorder {
+    sink: OnceLock<Sink>,
+    /// What followers are told.
+    pub(super) events: EventLog,
+}
 
 impl Recorder {
     /// From now on changes go to `sink`. Only the first call counts.
     pub(super) fn record_to(&self, sink: Sink) {
-        let _ = self.0.set(sink);
+        let _ = self.sink.set(sink);
     }
 
     /// Returns whether the changes are durable.
     pub(super) fn record(&self, changes: &[Change<'_>]) -> bool {
-        self.0.get().is_some_and(|sink| sink(changes))
+        self.sink.get().is_some_and(|sink| sink(changes))
     }
 }
 
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Recorder").field(&self.0.get().is_some()).finish()
+        f.debug_struct("Recorder").field("sink", &self.sink.get().is_some()).finish_non_exhaustive()
     }
 }

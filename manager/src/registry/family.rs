@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use super::{
     MAX_FAMILIES, MAX_FAMILIES_OF_SHARD, Reason, Rejected,
     change::{Change, FamilyChange, Misfit, Recorder},
+    events::counts_sessions,
     limits::MAX_HELP_BYTES,
     rules::{Rules, Treatment},
 };
@@ -37,6 +38,8 @@ pub struct Family {
     pub unit: Box<str>,
     /// What rules make of it.
     pub treatment: Treatment,
+    /// Whether its series may tell followers how the shard's sessions with Discord's gateway go on.
+    pub counts_sessions: bool,
     /// The shard that reported it first.
     pub first: u32,
     /// If it takes the place of a retired one: since when. Nothing of it was created before.
@@ -212,6 +215,7 @@ impl FamilyTable {
             unit: fitting_unit(head).into(),
             made_under: treatment.to_string().into(),
             treatment,
+            counts_sessions: counts_sessions(head.name, head.kind),
             first: asking.shard_id,
             since,
             standing: AtomicU8::new(DEFINED),
@@ -239,6 +243,7 @@ impl FamilyTable {
         }
         let treatment = self.rules.treatment(&change.name, change.kind);
         let family = Arc::new(Family {
+            counts_sessions: counts_sessions(&change.name, change.kind),
             id,
             name: change.name.into(),
             kind: change.kind,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Transport,
+    Departure, EventKind, Transport,
     change::{Change, Recorder, Step},
     instance::{Instance, InstanceKey},
     shard::{MAX_INSTANCES, Shard},
@@ -38,12 +38,15 @@ impl Shard {
     pub(super) fn close(
         &mut self,
         at: usize,
+        why: Departure,
         now: UnixTime,
         stale_after: Duration,
         recorder: &Recorder,
     ) {
         if let Some(ordinal) = self.instances.get(at).map(|i| i.ordinal) {
-            recorder.record(&[Change::Shard(self.id, Step::Close { ordinal, at: now })]);
+            let close = Change::Shard(self.id, Step::Close { ordinal, at: now });
+            let events = self.departure(at, EventKind::Disconnected(why), now);
+            self.record_events(recorder, &[close], events);
             self.end(at, now);
         }
         self.fold(now, stale_after, recorder);
@@ -54,7 +57,11 @@ impl Shard {
     fn fold(&mut self, now: UnixTime, stale_after: Duration, recorder: &Recorder) {
         while let Some(at) = self.foldable(now, stale_after) {
             if let Some(ordinal) = self.instances.get(at).map(|i| i.ordinal) {
-                recorder.record(&[Change::Shard(self.id, Step::Fold { ordinal })]);
+                let fold = Change::Shard(self.id, Step::Fold { ordinal });
+                // One that did not come back since the manager was started may still be known to report.
+                let idle = EventKind::Disconnected(Departure::Idle);
+                let events = self.departure(at, idle, now);
+                self.record_events(recorder, &[fold], events);
             }
             self.fold_at(at);
         }

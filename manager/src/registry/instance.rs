@@ -89,6 +89,8 @@ pub(super) struct Instance {
     pub(super) seen: UnixTime,
     /// A frame or post of it was applied; a Hello alone makes no owner of gauges.
     pub(super) has_reported: bool,
+    /// Followers know that it reports.
+    pub(super) announced: bool,
     /// Reports of it applied since the manager started: two looks at it with the same number saw the same.
     pub(super) reports: u64,
     /// The stream that may write it; 0 if none is open. A newer stream takes over.
@@ -125,6 +127,7 @@ impl Instance {
             last_report: now,
             seen: now,
             has_reported: false,
+            announced: false,
             reports: 0,
             stream: 0,
             taken_over: CancellationToken::new(),
@@ -353,6 +356,7 @@ impl Instance {
             last_report: self.last_report,
             seen: self.seen,
             has_reported: self.has_reported,
+            announced: self.announced,
             last_sequence: self.last_sequence,
             closed: self.closed,
             values: (&self.values[..]).into(),
@@ -369,6 +373,7 @@ impl Instance {
             about: record.about.into_owned(),
             seen: record.seen,
             has_reported: record.has_reported,
+            announced: record.announced,
             last_sequence: record.last_sequence,
             closed: record.closed,
             values: record.values.into_owned(),

@@ -242,7 +242,10 @@ impl Registry {
         let heard = if alive { (shard.tally.last_report, shard.tally.seen) } else { (None, None) };
         shard.tally = Tally::begun(heard);
         shard.settle(now, stale_after);
-        shard.record_all(&self.recorder);
+        let event = shard.forgotten(alive, now);
+        shard.announce(&event);
+        let state = Change::Shard(shard_id, Step::State(Box::new(shard.record())));
+        self.recorder.record_with(&[state], &mut [event]);
         let series = before - shard.store.len();
         drop(shard);
         self.retire_unused();

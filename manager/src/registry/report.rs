@@ -9,8 +9,8 @@ use std::{cmp::Ordering, fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 use parking_lot::MutexGuard;
 
 use super::{
-    Applied, BadSample, Family, Outcome, Reason, Registry, Rejected, ReportedExemplar, Transport,
-    UnixTime,
+    Applied, BadSample, Departure, Family, Outcome, Reason, Registry, Rejected, ReportedExemplar,
+    Transport, UnixTime,
     change::{About, Change, ReportStep, Step},
     check,
     instance::{Instance, InstanceKey},
@@ -297,7 +297,7 @@ impl Registry {
 
     fn end_anonymous(&self, shard: &mut Shard, now: UnixTime) {
         if let Some(at) = shard.position(&InstanceKey::Anonymous) {
-            shard.close(at, now, self.settings.stale_after, &self.recorder);
+            shard.close(at, Departure::Restarted, now, self.settings.stale_after, &self.recorder);
         }
     }
 
@@ -315,7 +315,7 @@ impl Registry {
             let open = shard.position(sender);
             let open = open.filter(|at| shard.instances.get(*at).is_some_and(|i| !i.closed));
             if let Some(at) = open {
-                shard.close(at, now, self.settings.stale_after, &self.recorder);
+                shard.close(at, Departure::Goodbye, now, self.settings.stale_after, &self.recorder);
             }
             // One that was folded while it was silent may begin anew from here.
             let was_folded = shard.forget_ended(sender);
@@ -384,16 +384,21 @@ impl Registry {
         news: News,
         now: UnixTime,
     ) -> bool {
+        let is_new_run = news.is_new_run;
+        let sessions = shard.sessions_among(&news.series, &news.values);
+        let stale_after = self.settings.stale_after;
+        let mut events = shard.arrival(at, is_new_run, now, stale_after);
+        events.extend(shard.session_events(at, &sessions, is_new_run, now));
         let steps = steps(shard, at, report, news, now);
         // As one record: a report without what it says of itself would be judged by what the one before it said.
         let changes: Vec<_> = steps.into_iter().map(|step| Change::Shard(shard.id, step)).collect();
-        let durable = self.recorder.record(&changes);
+        let durable = shard.record_events(&self.recorder, &changes, events);
         for change in changes {
             if let Change::Shard(_, step) = change {
                 shard.follow(at, step);
             }
         }
-        shard.settle(now, self.settings.stale_after);
+        shard.settle(now, stale_after);
         durable
     }
 }

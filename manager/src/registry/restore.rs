@@ -55,7 +55,21 @@ impl Registry {
                 {
                     *self.recorded_until.lock() = *at;
                 }
-                shard.restore(step, &self.families)
+                let is_all = matches!(step, Step::State(_));
+                shard.restore(step, &self.families)?;
+                if is_all {
+                    self.recorder.events.know(id, shard.announced);
+                }
+                Ok(())
+            }
+            Change::Event(event) => {
+                *self.recorded_until.lock() = event.at;
+                self.shard(event.shard_id).lock().announce(&event);
+                self.recorder.events.restore(event)
+            }
+            Change::Events(record) => {
+                self.recorder.events.restore_all(record);
+                Ok(())
             }
         }
     }
@@ -64,6 +78,8 @@ impl Registry {
     /// that it keeps its state until it reports or has had the time to.
     pub fn resume(&self, now: UnixTime) {
         self.recorder.record(&[Change::Resumed(now)]);
+        let events = &self.recorder.events;
+        events.record_epoch(|all| self.recorder.record(&[Change::Events(all)]));
         self.count_as_heard(now);
     }
 
@@ -96,6 +112,7 @@ impl Registry {
             let fleet = self.fleet.lock();
             record(&[fleet.change()]);
         }
+        self.recorder.events.checkpoint(|all| record(&[Change::Events(all)]));
         for shard in self.all() {
             let shard = shard.peek();
             let state = Step::State(Box::new(shard.record()));
@@ -163,6 +180,7 @@ impl Shard {
             fell_at: self.fell_at,
             last_report: self.tally.last_report,
             seen: self.tally.seen,
+            announced: self.announced,
             reports,
             rejected,
         }
@@ -187,6 +205,7 @@ impl Shard {
         shard.tombstones = record.tombstones.into();
         shard.ordinals = record.ordinals;
         shard.fell_at = record.fell_at;
+        shard.announced = record.announced;
         shard.tally =
             Tally::restore((record.last_report, record.seen), record.reports, record.rejected);
         let all: Vec<_> = shard.store.ids().collect();

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, time::Duration};
 use hashbrown::HashSet;
 
 use super::{
-    Transport,
+    ShardState, Transport,
     change::{About, Change, Recorder, ReportStep, Step},
     exemplars::Exemplars,
     fold::Tombstone,
@@ -42,6 +42,8 @@ pub(super) struct Shard {
     pub(super) renumbered: Option<Box<[u32]>>,
     /// When a sender without identity last began anew.
     pub(super) fell_at: Option<UnixTime>,
+    /// How followers know it.
+    pub(super) announced: ShardState,
     pub(super) tally: Tally,
 }
 
@@ -60,6 +62,7 @@ impl Shard {
             epoch: 0,
             renumbered: None,
             fell_at: None,
+            announced: ShardState::NeverSeen,
             tally: Tally::default(),
         }
     }

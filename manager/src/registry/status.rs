@@ -2,17 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{InstanceKey, Reason, Registry, ShardView, Transport, instance::Instance};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    InstanceKey, Reason, Registry, ShardView, Transport, instance::Instance, shard::Shard,
+};
 use crate::clock::UnixTime;
 
 /// Whether a shard reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShardState {
     /// Some instance reported within `stale-after`.
     Up,
     /// It reported before that.
     Stale,
     /// The bot is said to have it, but it never reported.
+    #[default]
     NeverSeen,
 }
 
@@ -142,19 +147,9 @@ impl ShardView<'_> {
     pub fn summary(&self, now: UnixTime, stale_after: Duration) -> ShardSummary {
         let shard = self.shard;
         let tally = &shard.tally;
-        let heard = |seen: UnixTime| now.since(seen) <= stale_after;
-        let state = if tally.last_report.is_none() {
-            ShardState::NeverSeen
-        } else if tally.seen.is_some_and(heard)
-            || shard.instances.iter().any(|i| i.is_alive(now, stale_after))
-        {
-            ShardState::Up
-        } else {
-            ShardState::Stale
-        };
         ShardSummary {
             id: shard.id,
-            state,
+            state: shard.state(now, stale_after),
             last_report: tally.last_report,
             started_at: shard.instances.last().and_then(|i| i.about.started_at),
             series: shard.store.len(),
@@ -180,6 +175,22 @@ impl ShardView<'_> {
         ShardStatus {
             summary: self.summary(now, stale_after),
             instances: shard.instances.iter().map(instance).collect(),
+        }
+    }
+}
+
+impl Shard {
+    /// Whether it reports.
+    pub(super) fn state(&self, now: UnixTime, stale_after: Duration) -> ShardState {
+        let heard = |seen: UnixTime| now.since(seen) <= stale_after;
+        if self.tally.last_report.is_none() {
+            ShardState::NeverSeen
+        } else if self.tally.seen.is_some_and(heard)
+            || self.instances.iter().any(|i| i.is_alive(now, stale_after))
+        {
+            ShardState::Up
+        } else {
+            ShardState::Stale
         }
     }
 }

@@ -3,6 +3,7 @@
 mod anonymous;
 mod bounds;
 mod escaped;
+mod events;
 mod exemplars;
 mod groups;
 mod overflow;

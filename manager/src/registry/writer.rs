@@ -10,8 +10,8 @@ use parking_lot::MutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Applied, DefineError, Family, FamilyDefinition, Frame, FrameError, FrameKind, MAX_SAID,
-    NotApplied, Outcome, Reason, Rejected, ReportedExemplar, UnixTime,
+    Applied, DefineError, Departure, EventKind, Family, FamilyDefinition, Frame, FrameError,
+    FrameKind, MAX_SAID, NotApplied, Outcome, Reason, Rejected, ReportedExemplar, UnixTime,
     change::{Change, Recorder, ReportStep, Step},
     limits::overflowed,
     parts::{AcceptedParts, PartId},
@@ -60,6 +60,8 @@ pub struct Writer {
     taken_parts: HashSet<PartId>,
     /// Which ids the frame in hand named, a bit each, so that a series cannot stand twice in one frame.
     named: Vec<u64>,
+    /// Ids of series that may tell how the shard's sessions with Discord's gateway go on.
+    sessions: Vec<u32>,
     has_snapshot: bool,
     /// Kept for its memory.
     accepted: Accepted,
@@ -222,9 +224,18 @@ impl Writer {
         let at = self.claim(&shard)?;
         let last = shard.instances.get(at).map_or(0, |i| i.last_sequence);
         if sequence == last {
-            shard.close(at, now, self.stale_after, &self.recorder);
+            shard.close(at, Departure::Goodbye, now, self.stale_after, &self.recorder);
         }
         Ok(sequence == last)
+    }
+
+    /// The stream ends, and not by a goodbye nor by what the manager does: whoever follows the shard is told.
+    pub fn depart(&mut self, why: Departure, now: UnixTime) {
+        let mut shard = self.shard.lock();
+        if let Ok(at) = self.claim(&shard) {
+            let events = shard.departure(at, EventKind::Disconnected(why), now);
+            shard.record_events(&self.recorder, &[], events);
+        }
     }
 
     /// The instance's place, if this stream may still write it.
@@ -289,6 +300,17 @@ impl Writer {
             self.recorder.record(&[Change::Shard(shard.id, step.clone())]);
             shard.follow(at, step);
         }
+        let sessions = match self.names_sessions() {
+            true => shard.sessions_among(&accepted.series, &accepted.values),
+            false => Vec::new(),
+        };
+        // By itself, so that nobody waits for a long report to be recorded. Should that not come to it, the instance will
+        // be back, or be said to be idle.
+        let arrival = shard.arrival(at, false, now, self.stale_after);
+        if !arrival.is_empty() {
+            shard.record_events(&self.recorder, &[], arrival);
+        }
+        let events = shard.session_events(at, &sessions, false, now);
         let report = ReportStep {
             ordinal: self.ordinal,
             sequence: frame.sequence,
@@ -300,7 +322,7 @@ impl Writer {
             rejected: accepted.rejected,
         };
         let report = Change::Shard(shard.id, Step::Report(report));
-        let durable = self.recorder.record(std::slice::from_ref(&report));
+        let durable = shard.record_events(&self.recorder, std::slice::from_ref(&report), events);
         if let Change::Shard(_, Step::Report(report)) = &report {
             shard.take(at, report);
         }
@@ -424,6 +446,15 @@ impl Writer {
         if let Some(taken) = self.taken.get_mut(id.index()) {
             *taken = true;
         }
+    }
+
+    /// Whether the frame in hand names a series that may tell how sessions with Discord's gateway go on.
+    fn names_sessions(&self) -> bool {
+        let is_named = |id: &u32| {
+            let bits = self.named.get(*id as usize / 64).copied().unwrap_or(0);
+            bits & (1 << (id % 64)) != 0
+        };
+        self.sessions.iter().any(is_named)
     }
 
     /// Notes that the frame in hand names this id. Returns whether it did before.

@@ -6,7 +6,8 @@ use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use shardmeter_manager::{AccessConfig, Config};
 use shardmeter_proto::v1::{
-    ForgetShardRequest, MetricType, ReportRequest, admin_service_client::AdminServiceClient,
+    ForgetShardRequest, ListShardsRequest, MetricType, ReportRequest, WatchShardsRequest,
+    admin_service_client::AdminServiceClient, fleet_service_client::FleetServiceClient,
     report_request::Message as Said, telemetry_service_client::TelemetryServiceClient,
 };
 use tempfile::TempDir;
@@ -184,6 +185,18 @@ async fn forget(server: &Server, authorization: Option<&str>) -> Called {
     }
 }
 
+async fn list(server: &Server, authorization: Option<&str>) -> Called {
+    let mut client = FleetServiceClient::new(server.channel().await);
+    let request = with_authorization(ListShardsRequest {}, authorization);
+    client.list_shards(request).await.map(drop)
+}
+
+async fn watch(server: &Server, authorization: Option<&str>) -> Called {
+    let mut client = FleetServiceClient::new(server.channel().await);
+    let request = with_authorization(WatchShardsRequest::default(), authorization);
+    client.watch_shards(request).await.map(drop)
+}
+
 async fn reflect(server: &Server, authorization: Option<&str>) -> Called {
     let request = ServerReflectionRequest {
         host: String::new(),
@@ -223,6 +236,8 @@ async fn every_role_on_every_grpc_service() {
         for (what, needed, called) in [
             ("Report", "ingest", report(&server, sent).await),
             ("ForgetShard", "admin", forget(&server, sent).await),
+            ("ListShards", "view", list(&server, sent).await),
+            ("WatchShards", "view", watch(&server, sent).await),
             ("reflection", "view", reflect(&server, sent).await),
             ("reflection v1alpha", "view", reflect_as_of_old(&server, sent).await),
             ("health", "anybody", health(&server, sent).await),

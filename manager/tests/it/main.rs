@@ -20,3 +20,4 @@ mod promtool;
 mod scrape;
 mod server;
 mod tls;
+mod watch;

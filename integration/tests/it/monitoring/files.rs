@@ -8,6 +8,7 @@ use std::{
 use tokio::process::Command;
 
 use super::{files_of, folder, said};
+use crate::tools;
 
 /// The text once for each block that is turned off in it, with that one turned on: lines that begin with `#` and no blank, and
 /// comments right after.
@@ -107,6 +108,33 @@ fn the_runbook_has_a_section_for_every_alert() {
             }
         }
     }
+}
+
+/// All YAML there is, as a YAML library reads it; Grafana's files have no program of their own that would judge them here.
+#[tokio::test]
+async fn every_file_is_yaml_also_with_what_is_turned_off() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for folder in [
+        "prometheus",
+        "prometheus/rules",
+        "prometheus/tests",
+        "alertmanager",
+        "grafana/provisioning/datasources",
+        "grafana/provisioning/dashboards",
+    ] {
+        for path in files_of(folder, ".yml") {
+            let text = fs::read_to_string(path).unwrap();
+            let variants = turned_on(&text);
+            files.extend(variants.into_iter().chain([text]).enumerate().map(|(number, text)| {
+                let path = scratch.path().join(format!("{}-{number}", folder.replace('/', "-")));
+                fs::write(&path, text).unwrap();
+                path
+            }));
+        }
+    }
+    let load = "import sys, yaml\nfor path in sys.argv[1:]: assert isinstance(yaml.safe_load(open(path)), dict), path";
+    said(Command::new(tools::python("python")).args(["-c", load]).args(files)).await;
 }
 
 #[test]

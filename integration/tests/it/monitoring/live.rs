@@ -24,11 +24,13 @@ use crate::{
 };
 
 /// What has no data here, by a piece of the selector, and why.
-const NO_DATA: [(&str, &str); 4] = [
+const NO_DATA: [(&str, &str); 6] = [
     ("container_", "Debian has no cAdvisor"),
     ("ALERTS{", "no alert fires but the watchdog"),
     ("overflow=\"true\"", "no shard is over its limit"),
     ("status_code=~\"5..\"", "no request fails"),
+    ("redis_pubsub_messages_dropped_total", "no event is lost"),
+    ("api_events_lost_total", "no event is lost"),
 ];
 
 /// Expressions that are empty while all is well, though each of their selectors has data.

@@ -16,6 +16,7 @@ mod counted;
 mod damage;
 mod disk;
 mod expected;
+mod followed;
 mod kept;
 mod senders;
 mod world;

@@ -10,8 +10,8 @@ use crate::{
     clock::UnixTime,
     model::LabelSet,
     registry::{
-        AttachError, DefineError, Family, FamilyDefinition, Hello, MAX_SHARD_COUNT, Reason,
-        Registry, Rejected, SeriesDefinition, Transport,
+        AttachError, DefineError, EventKind, Family, FamilyDefinition, Hello, MAX_SHARD_COUNT,
+        Reason, Registry, Rejected, SeriesDefinition, Successor, Transport,
         change::{About, Change},
         family::Asking,
         instance::InstanceKey,
@@ -70,6 +70,11 @@ impl Registry {
                 self.recorder.record(&[Change::Shard(shard_id, step)]);
                 shard.describe(at, about);
             }
+            if shard.instances.get(at).is_some_and(|instance| instance.stream != 0) {
+                let superseded = EventKind::Superseded(Successor::Stream);
+                let events = shard.departure(at, superseded, now);
+                shard.record_events(&self.recorder, &[], events);
+            }
             if let Some(instance) = shard.instances.get_mut(at) {
                 taken_over = instance.hand_over(stream);
                 ordinal = instance.ordinal;
@@ -91,6 +96,7 @@ impl Registry {
             families: HashSet::new(),
             taken: Vec::new(),
             named: Vec::new(),
+            sessions: Vec::new(),
             has_snapshot: false,
             accepted: Accepted::default(),
             unsaid: Vec::new(),
@@ -154,6 +160,9 @@ impl Registry {
             match self.place(&mut shard, sender, &family, &labels, &bounds) {
                 Ok(Place::Series(id)) => {
                     writer.take(first.unwrap_or(id));
+                    if family.counts_sessions {
+                        writer.sessions.push(writer.ids.len() as u32);
+                    }
                     writer.push(Target::Series(id), width);
                 }
                 Ok(Place::Part { merged, part, is_over }) => {

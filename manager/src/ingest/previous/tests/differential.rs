@@ -6,7 +6,7 @@ use std::{fmt::Write as _, sync::Arc};
 use proptest::{prelude::*, sample::Index};
 
 use super::*;
-use crate::ingest::ingest;
+use crate::{ingest::ingest, registry::Change as Recorded};
 
 /// Spellings of numbers that gauges have; all are in the format.
 const GAUGES: [&str; 16] = [
@@ -296,7 +296,11 @@ impl Side {
     fn told(&self, now: UnixTime) -> String {
         let mut told = std::mem::take(&mut *self.recorded.lock());
         told.push_str(&page(&self.registry, now));
-        self.registry.checkpoint(|changes| writeln!(told, "{changes:?}").unwrap());
+        self.registry.checkpoint(|changes| match changes {
+            // Of one random epoch each.
+            [Recorded::Events(all)] => writeln!(told, "{} {:?}", all.revision, all.events).unwrap(),
+            changes => writeln!(told, "{changes:?}").unwrap(),
+        });
         told
     }
 }

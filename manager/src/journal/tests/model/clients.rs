@@ -271,7 +271,7 @@ impl World {
             client.sequence += 1;
             client.streams.push((writer, true));
             let count = said.counters[0].unwrap_or_default();
-            *all.entry(format!("{}{{}}@{}", COUNTERS[0].0, client.shard)).or_default() += count;
+            *all.entry(first_counter(client.shard)).or_default() += count;
         }
         all
     }
@@ -284,6 +284,11 @@ impl World {
             self.frame(n, false, Kind::Delta, &body);
         }
     }
+}
+
+/// As what the first counter of a shard is exposed.
+pub(super) fn first_counter(shard: usize) -> String {
+    format!("{}{{{}}}@{shard}", COUNTERS[0].0, labels(0).as_str())
 }
 
 const UNDEFINED: u32 = 99;

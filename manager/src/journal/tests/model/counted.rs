@@ -63,6 +63,5 @@ impl Counted {
 }
 
 pub(super) fn labels(counter: usize) -> LabelSet {
-    let (_, value) = COUNTERS[counter];
-    LabelSet::canonical([("k", value)], 0, None).unwrap()
+    LabelSet::canonical([COUNTERS[counter].1], 0, None).unwrap()
 }

@@ -3,6 +3,7 @@
 
 use std::{cmp::Ordering, collections::BTreeMap, time::Duration};
 
+use super::counted::labels;
 use crate::{
     clock::UnixTime,
     registry::{InstanceKey, ShardState, ShardStatus, Transport},
@@ -11,9 +12,14 @@ use crate::{
 pub(super) const SHARDS: u32 = 2;
 /// How many the bot is said to have at least: the others never report.
 pub(super) const SHARD_COUNT: u32 = SHARDS + 1;
-/// Name and label value of the counters. The first counts whole numbers; of the others the order of additions matters.
-pub(super) const COUNTERS: [(&str, &str); 3] = [("a_total", ""), ("f_total", ""), ("l_total", "v")];
-pub(super) const GAUGE: &str = "g";
+/// Name and label of the counters. The first counts whole numbers, and is told to followers; of the others the order of
+/// additions matters.
+pub(super) const COUNTERS: [(&str, (&str, &str)); 3] = [
+    ("gateway_sessions_total", ("outcome", "resumed")),
+    ("f_total", ("k", "")),
+    ("l_total", ("k", "v")),
+];
+pub(super) const GAUGE: &str = "temperature";
 pub(super) const HISTOGRAM: &str = "h";
 /// What senders may have as the histogram's bounds.
 pub(super) const BOUNDS: [&[f64]; 3] = [&[1.0, 5.0], &[2.0], &[1.0, 2.0, 5.0]];
@@ -274,13 +280,12 @@ impl Shard {
     }
 
     fn exposed(&self, id: usize, now: UnixTime, exposed: &mut Exposed) {
-        for (i, (name, label)) in COUNTERS.iter().enumerate() {
+        for (i, (name, _)) in COUNTERS.iter().enumerate() {
             if self.instances.iter().any(|told| told.said.counters[i].is_some()) {
                 let told = |told: &Told| told.said.counters[i].unwrap_or_default() + told.before[i];
                 let sum = self.instances.iter().map(told).fold(0.0, |sum, count| sum + count);
-                let labels =
-                    if label.is_empty() { String::new() } else { format!("k=\"{label}\"") };
-                exposed.insert(format!("{name}{{{labels}}}@{id}"), (vec![], vec![sum]));
+                let key = format!("{name}{{{}}}@{id}", labels(i).as_str());
+                exposed.insert(key, (vec![], vec![sum]));
             }
         }
         if let Some(gauge) = self.owner(now).and_then(|owner| self.instances[owner].said.gauge) {

@@ -39,6 +39,7 @@ impl Kept {
     pub(super) fn take(&mut self, change: &Change<'_>) {
         use registry::Step as Recorded;
         let step = match change {
+            Change::Event(event) => return self.model.until = event.at,
             Change::Resumed(at) => return self.model.resume(*at),
             Change::Shard(shard, Recorded::Fold { ordinal }) => {
                 return self.model.fold(*shard as usize, *ordinal as usize - 1, self.now);

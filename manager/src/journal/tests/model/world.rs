@@ -20,6 +20,7 @@ use super::{
         position, scratch, segment,
     },
     expected::{Exposed, GAUGE, Model, State},
+    followed::Follower,
     kept::{Kept, same},
     senders::Sender,
 };
@@ -57,6 +58,7 @@ pub(super) struct World {
     pub(super) clients: Vec<Client>,
     pub(super) senders: Vec<Sender>,
     names: u32,
+    follower: Follower,
 }
 
 impl World {
@@ -74,6 +76,7 @@ impl World {
             clients: Client::all(),
             senders: Sender::all(),
             names: 0,
+            follower: Follower::default(),
         };
         world.restart(None);
         world
@@ -121,6 +124,8 @@ impl World {
         let model = self.kept.lock().model.clone();
         self.compare(&model);
         self.scrape();
+        let registry = self.registry();
+        self.follower.follow(&registry, self.now);
         if happening.restart_copy {
             self.restart_copy();
         }
@@ -141,10 +146,13 @@ impl World {
             Event::Checkpoint { frames_at, stops_at, cut } => {
                 self.checkpoint(*frames_at, *stops_at, *cut);
             }
-            Event::Break { after, fault, once } => match once {
-                true => self.disk.fail_once(*after, *fault),
-                false => self.disk.fail_from(*after, *fault),
-            },
+            Event::Break { after, fault, once } => {
+                self.follower.may_miss_some();
+                match once {
+                    true => self.disk.fail_once(*after, *fault),
+                    false => self.disk.fail_from(*after, *fault),
+                }
+            }
             Event::Heal { mend } => self.heal(*mend),
             Event::Kill { mend, back } => {
                 if *mend {
@@ -163,6 +171,7 @@ impl World {
     /// Time passes, and the journal is looked after: twice, so that it is not idle the first time.
     fn pass(&mut self, seconds: u64) {
         self.now = self.now + Duration::from_secs(seconds);
+        self.registry().notice_silence(self.now);
         for _ in 0..2 {
             let journal = Arc::clone(&self.run().journal);
             let before = (position(self.dir.path()), journal.metrics.checkpoints.get());
@@ -242,8 +251,8 @@ impl World {
         }
         let mut record = 0;
         registry.checkpoint(|changes| {
-            if Some(record) == frames_at && !matches!(changes, [Change::Shard(0, _)]) {
-                self.deltas_of_shard_0(); // which is not locked now
+            if Some(record) == frames_at && !is_locked(changes) {
+                self.deltas_of_shard_0();
             }
             if written.is_ok() && stops_at.is_none_or(|stops_at| record < stops_at) {
                 written = journal.write(changes).map(drop);
@@ -303,6 +312,7 @@ impl World {
 
     /// The newest segment loses its end: from any byte on that is not known to be on the disk.
     fn power_cut(&mut self, cut: Index) {
+        self.follower = Follower::default();
         let Some((number, length)) = newest(self.dir.path()) else {
             return;
         };
@@ -411,6 +421,11 @@ impl World {
             }
         });
     }
+}
+
+/// Whether a frame of shard 0 would wait until the registry has recorded this.
+fn is_locked(changes: &[Change<'_>]) -> bool {
+    matches!(changes, [Change::Shard(0, _) | Change::Events(_)])
 }
 
 pub(super) fn exposed(registry: &Registry, now: UnixTime) -> Exposed {
