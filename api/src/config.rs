@@ -1,8 +1,13 @@
 //! The api's configuration, from flags and environment.
 
+mod access;
+
 use std::net::SocketAddr;
 
+use shardmeter_access::TlsConfig;
 use shardmeter_process::{HealthAddr, Secret};
+
+pub use access::{AccessConfig, ConfigError};
 
 /// Where the data are kept by default.
 const DEFAULT_DATABASE_URL: &str = "sqlite://shardmeter.db";
@@ -25,11 +30,17 @@ pub struct Config {
     /// Redis that bots publish on; without it, events stay within this process
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<Secret>,
+    /// Who may do what.
+    #[command(flatten)]
+    pub access: AccessConfig,
+    /// How connections are secured.
+    #[command(flatten)]
+    pub tls: TlsConfig,
 }
 
 impl shardmeter_process::Configuration for Config {
     fn health_addr(&self) -> Option<HealthAddr> {
-        Some(HealthAddr { addr: self.addr, tls: false })
+        Some(HealthAddr { addr: self.addr, tls: self.tls.tls_cert.is_some() })
     }
 }
 
@@ -40,6 +51,8 @@ impl Default for Config {
             database_url: Secret::from(DEFAULT_DATABASE_URL.to_owned()),
             manager_endpoint: DEFAULT_MANAGER_ENDPOINT.to_owned(),
             redis_url: None,
+            access: AccessConfig::default(),
+            tls: TlsConfig::default(),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! A running api.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
-use shardmeter_api::{Api, Config, events::Events};
+use shardmeter_api::{AccessConfig, Api, Config, events::Events};
 use shardmeter_process::Secret;
 use tokio::{
     sync::oneshot,
@@ -27,7 +27,7 @@ pub(crate) struct Server {
     /// Of its own, if it was started with one.
     pub(crate) database: Option<Database>,
     stop: oneshot::Sender<()>,
-    running: JoinHandle<std::io::Result<()>>,
+    running: JoinHandle<()>,
 }
 
 impl Server {
@@ -38,7 +38,7 @@ impl Server {
 
     /// The same, with a manager.
     pub(crate) async fn start_beside(backend: Backend, manager: &Manager) -> Self {
-        let config = Config { manager_endpoint: manager.endpoint(), ..Config::default() };
+        let config = Config { manager_endpoint: manager.endpoint(), ..config() };
         Self::start_as(backend, config).await
     }
 
@@ -71,7 +71,7 @@ impl Server {
     /// Stops it, and fails if that takes long.
     pub(crate) async fn stop(self) {
         let _ = self.stop.send(());
-        timeout(PROMPT, self.running).await.expect("the api does not stop").unwrap().unwrap();
+        timeout(PROMPT, self.running).await.expect("the api does not stop").unwrap();
     }
 
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
@@ -132,7 +132,14 @@ pub(crate) async fn problem(answer: Response, status: u16, error_type: &str) -> 
     document["detail"].as_str().unwrap().to_owned()
 }
 
+/// All tests come from one address, and some ask for much at once.
+fn config() -> Config {
+    let requests_per_second = NonZeroU32::MAX;
+    let access = AccessConfig { requests_per_second, ..AccessConfig::default() };
+    Config { access, ..Config::default() }
+}
+
 /// Nobody is where the manager should be.
 fn no_manager() -> Config {
-    Config { manager_endpoint: "http://127.0.0.1:9".to_owned(), ..Config::default() }
+    Config { manager_endpoint: "http://127.0.0.1:9".to_owned(), ..config() }
 }
