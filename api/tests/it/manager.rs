@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use shardmeter_proto::v1::{
@@ -13,7 +14,7 @@ use shardmeter_proto::v1::{
     WatchShardsRequest, WatchShardsResponse,
     fleet_service_server::{FleetService, FleetServiceServer},
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::sleep};
 use tokio_stream::{Pending, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, transport};
 
@@ -99,6 +100,8 @@ impl FleetService for Says {
         _: Request<ListShardsRequest>,
     ) -> Result<Response<ListShardsResponse>, Status> {
         self.asked.fetch_add(1, Ordering::Relaxed);
+        // So that others come meanwhile.
+        sleep(Duration::from_millis(100)).await;
         let shards = (0..self.shard_count).map(shard).collect();
         let list =
             ListShardsResponse { shards, shard_count: self.shard_count, time: timestamp(61) };
