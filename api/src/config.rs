@@ -1,6 +1,6 @@
 //! The api's configuration, from flags and environment.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use shardmeter_process::{HealthAddr, Secret};
 
@@ -22,6 +22,12 @@ pub struct Config {
     /// Where the manager answers, by gRPC
     #[arg(long, env = "MANAGER_ENDPOINT", value_name = "URL", default_value = DEFAULT_MANAGER_ENDPOINT)]
     pub manager_endpoint: String,
+    /// File with the manager's view token; read again for every call
+    #[arg(long, env = "MANAGER_TOKEN_FILE", value_name = "FILE")]
+    pub manager_token_file: Option<PathBuf>,
+    /// Who signed the manager's certificate (PEM), for an https:// endpoint; without it, those that browsers trust
+    #[arg(long, env = "MANAGER_CA_CERT", value_name = "FILE")]
+    pub manager_ca_cert: Option<PathBuf>,
     /// Redis that bots publish on; without it, events stay within this process
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<Secret>,
@@ -39,6 +45,8 @@ impl Default for Config {
             addr: SocketAddr::from(([127, 0, 0, 1], 3000)),
             database_url: Secret::from(DEFAULT_DATABASE_URL.to_owned()),
             manager_endpoint: DEFAULT_MANAGER_ENDPOINT.to_owned(),
+            manager_token_file: None,
+            manager_ca_cert: None,
             redis_url: None,
         }
     }

@@ -21,11 +21,12 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
+pub use fleet::ManagerError;
 
 use events::{EventTasks, Events, redis::StartError};
 use fleet::Fleet;
 use http::{Http, ListPage, Listeners};
-use metrics::{Metrics, RecorderMetrics};
+use metrics::{FleetMetrics, Metrics, RecorderMetrics};
 use store::{DatabaseUrlError, Store};
 
 /// An api whose socket is bound.
@@ -38,6 +39,7 @@ pub struct Api {
     events: Events,
     _events: EventTasks,
     recorder: JoinHandle<()>,
+    following: JoinHandle<()>,
     store: JoinHandle<()>,
 }
 
@@ -55,14 +57,9 @@ pub enum BuildError {
     /// The database's URL is none.
     #[error(transparent)]
     Database(#[from] DatabaseUrlError),
-    /// The manager's address is none.
-    #[error("MANAGER_ENDPOINT {endpoint}: {error}")]
-    Manager {
-        /// As configured.
-        endpoint: String,
-        /// What is wrong with it.
-        error: tonic::transport::Error,
-    },
+    /// The manager cannot be asked.
+    #[error(transparent)]
+    Manager(#[from] ManagerError),
     /// `REDIS_URL` is none.
     #[error(transparent)]
     Events(#[from] StartError),
@@ -75,10 +72,7 @@ impl BuildError {
     /// Whether starting again with the same configuration changes nothing.
     #[must_use]
     pub fn is_config(&self) -> bool {
-        matches!(
-            self,
-            Self::Database(_) | Self::Manager { .. } | Self::Events(StartError::Redis(_))
-        )
+        matches!(self, Self::Database(_) | Self::Manager(_) | Self::Events(StartError::Redis(_)))
     }
 }
 
@@ -91,10 +85,7 @@ impl Api {
         let shutdown = CancellationToken::new();
         let (store, keeping) = Store::open(&config.database_url, shutdown.clone())?;
         let metrics = Metrics::new(store.clone())?;
-        let fleet = Fleet::new(&config.manager_endpoint).map_err(|error| BuildError::Manager {
-            endpoint: config.manager_endpoint.clone(),
-            error,
-        })?;
+        let fleet = Fleet::new(&config)?;
         let redis_url = config.redis_url.as_ref().map(Secret::expose);
         let registry = &metrics.registry;
         let listeners = Listeners::new(registry)?;
@@ -102,6 +93,13 @@ impl Api {
             events::redis::start(redis_url, store.clone(), registry, shutdown.clone())?;
         let lost = RecorderMetrics::register(registry)?;
         let recorder = recorder::start(&events, store.clone(), lost);
+        let following = fleet::follow::start(
+            fleet.manager(),
+            store.clone(),
+            events.clone(),
+            FleetMetrics::register(registry)?,
+            shutdown.clone(),
+        );
         let bind = |error| BuildError::Bind { addr: config.addr, error };
         let http = TcpListener::bind(config.addr).await.map_err(bind)?;
         let addr = http.local_addr().map_err(bind)?;
@@ -123,6 +121,7 @@ impl Api {
             events,
             _events: event_tasks,
             recorder,
+            following,
             store: keeping,
         })
     }
@@ -155,7 +154,7 @@ impl Api {
         let served = axum::serve(self.http, self.router).with_graceful_shutdown(shutdown).await;
         self.shutdown.cancel();
         // They end with the token; a panic in one was reported where it was.
-        let _ended = tokio::join!(self.recorder, self.store);
+        let _ended = tokio::join!(self.recorder, self.following, self.store);
         served
     }
 }

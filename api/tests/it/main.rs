@@ -8,6 +8,7 @@
 
 mod backend;
 mod events;
+mod incidents;
 mod manager;
 mod outages;
 mod recorder;

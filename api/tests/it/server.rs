@@ -42,7 +42,7 @@ impl Server {
         Self::start_as(backend, config).await
     }
 
-    async fn start_as(backend: Backend, config: Config) -> Self {
+    pub(crate) async fn start_as(backend: Backend, config: Config) -> Self {
         let database = Database::start(backend).await;
         let config = Config { database_url: database.url(), ..config };
         let server = Self { database: Some(database), ..Self::start_with(config).await };
