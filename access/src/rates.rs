@@ -8,6 +8,9 @@ use tokio::time::Instant;
 /// Seconds' worth of turns that may be taken at once: a shard that catches up, a page that loads.
 const BURST: u32 = 5;
 
+/// Buckets at most: some 20 MB. Beyond, newcomers share one with somebody else.
+const MOST: usize = 1 << 18;
+
 /// The buckets of all that may.
 #[derive(Debug)]
 pub struct Rates<Who> {
@@ -45,6 +48,12 @@ impl<Who: Copy + Eq + Hash> Rates<Who> {
     /// The bucket of one.
     pub fn of(&self, who: Who) -> Arc<Rate<Who>> {
         let mut buckets = self.buckets.lock();
+        if buckets.len() >= MOST
+            && !buckets.contains_key(&who)
+            && let Some(shared) = buckets.values().next()
+        {
+            return Arc::clone(shared);
+        }
         let rate = buckets.entry(who).or_insert_with(|| {
             let full_at = Mutex::new(Instant::now());
             Arc::new(Rate { who, per_second: self.per_second, full_at })
@@ -108,6 +117,18 @@ mod tests {
             advance(Duration::from_millis(100)).await;
             rate.take().and_then(|()| rate.take()).unwrap();
         }
+    }
+
+    #[test]
+    fn strangers_make_no_endless_buckets() {
+        let rates = Rates::new(NonZeroU32::MIN);
+        let known = rates.of(7);
+        for who in 0..MOST + 10 {
+            rates.of(who);
+        }
+        assert_eq!(rates.buckets.lock().len(), MOST);
+        assert!(Arc::ptr_eq(&known, &rates.of(7)));
+        assert!(rates.of(MOST).take().is_ok(), "newcomers are let in all the same");
     }
 
     #[tokio::test(start_paused = true)]

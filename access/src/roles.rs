@@ -17,6 +17,9 @@ use authorization::Presented;
 pub use tokens::TokenError;
 use tokens::TokenFile;
 
+/// How a request may say who sends it, for `WWW-Authenticate` beside 401.
+pub const CHALLENGES: [&str; 2] = ["Bearer realm=\"shardmeter\"", "Basic realm=\"shardmeter\""];
+
 /// What a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

@@ -26,7 +26,7 @@ use crate::tls::{self, Protocol, Tls};
 pub use connection::{Connection, Peer};
 pub use patience::HangUp;
 pub(crate) use patience::{Patience, Turn};
-pub use places::{Full, Place, Places};
+pub use places::{Full, Place, Places, network};
 pub use socket::Socket;
 
 /// Pause after a connection could not be accepted: without descriptors the next attempt fails at once too.

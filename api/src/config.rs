@@ -1,8 +1,13 @@
 //! The api's configuration, from flags and environment.
 
+mod access;
+
 use std::{net::SocketAddr, path::PathBuf};
 
+use shardmeter_access::TlsConfig;
 use shardmeter_process::{HealthAddr, Secret};
+
+pub use access::{AccessConfig, ConfigError};
 
 /// Where the data are kept by default.
 const DEFAULT_DATABASE_URL: &str = "sqlite://shardmeter.db";
@@ -31,11 +36,17 @@ pub struct Config {
     /// Redis that bots publish on; without it, events stay within this process
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<Secret>,
+    /// Who may do what.
+    #[command(flatten)]
+    pub access: AccessConfig,
+    /// How connections are secured.
+    #[command(flatten)]
+    pub tls: TlsConfig,
 }
 
 impl shardmeter_process::Configuration for Config {
     fn health_addr(&self) -> Option<HealthAddr> {
-        Some(HealthAddr { addr: self.addr, tls: false })
+        Some(HealthAddr { addr: self.addr, tls: self.tls.tls_cert.is_some() })
     }
 }
 
@@ -48,6 +59,8 @@ impl Default for Config {
             manager_token_file: None,
             manager_ca_cert: None,
             redis_url: None,
+            access: AccessConfig::default(),
+            tls: TlsConfig::default(),
         }
     }
 }

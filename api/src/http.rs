@@ -7,6 +7,7 @@ mod extract;
 mod health;
 mod openapi;
 mod problem;
+mod request_id;
 mod settings;
 mod shards;
 
@@ -15,19 +16,28 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
-    http::header,
+    http::{HeaderName, HeaderValue, Method, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
+use shardmeter_access::Role;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tower_http::cors::CorsLayer;
+use tracing::Instrument as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{events::Events, fleet::Fleet, metrics::Metrics, store::Store};
+use crate::{
+    events::Events,
+    fleet::Fleet,
+    gate::{Gate, admit},
+    metrics::Metrics,
+    store::Store,
+};
 pub(crate) use events::Listeners;
-pub(crate) use problem::ErrorType;
-use problem::Problem;
+pub(crate) use problem::{ErrorType, MEDIA_TYPE, Problem};
+use request_id::RequestId;
 pub(crate) use shards::ListPage;
 
 /// Longest body, bytes: settings with all that is allowed in them take a tenth of it.
@@ -48,25 +58,53 @@ pub(crate) struct Http {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// All routes.
-pub(crate) fn routes(http: Http) -> Router {
-    let (view, document) = OpenApiRouter::with_openapi(openapi::description())
+/// How long a browser may remember that a page of another origin may ask.
+const CORS_FOR: Duration = Duration::from_secs(3600);
+
+/// All routes. Each is in the group of those that may use it; pages of these origins may ask too.
+pub(crate) fn routes(http: Http, gate: &Arc<Gate>, origins: Vec<HeaderValue>) -> Router {
+    let only = |role| from_fn_with_state((Arc::clone(gate), role), admit);
+    let anybody = OpenApiRouter::with_openapi(openapi::description())
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready));
+    let view = OpenApiRouter::new()
         .routes(routes!(shards::list))
         .routes(routes!(shards::one))
         .routes(routes!(shards::history))
         .routes(routes!(shards::guild))
-        .routes(routes!(settings::read, settings::change))
+        .routes(routes!(settings::read))
         .routes(routes!(commands::top))
-        .routes(routes!(events::listen))
-        .routes(routes!(health::live))
-        .routes(routes!(health::ready))
+        .routes(routes!(events::listen));
+    let admin = OpenApiRouter::new().routes(routes!(settings::change));
+    let (routes, document) = anybody
+        .merge(view.route_layer(only(Role::View)))
+        .merge(admin.route_layer(only(Role::Admin)))
         .split_for_parts();
-    view.route("/metrics", get(scrape))
-        .merge(openapi::pages(document))
+    let pages = openapi::pages(document).route("/metrics", get(scrape));
+    let routes = routes
+        .merge(pages.route_layer(only(Role::View)))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(from_fn(in_time))
-        .layer(from_fn_with_state(http.clone(), finish))
-        .with_state(http)
+        .layer(from_fn(in_time));
+    let routes = if origins.is_empty() { routes } else { routes.layer(cors(origins)) };
+    routes.layer(from_fn_with_state(http.clone(), finish)).with_state(http)
+}
+
+/// What pages of other origins may ask, and read of the answer.
+fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
+    const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::PUT])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_MATCH,
+            header::IF_NONE_MATCH,
+            LAST_EVENT,
+            request_id::HEADER,
+        ])
+        .expose_headers([header::ETAG, header::RETRY_AFTER, request_id::HEADER])
+        .max_age(CORS_FOR)
 }
 
 /// An answer that takes too long is given up.
@@ -76,14 +114,18 @@ async fn in_time(request: Request, next: Next) -> Response {
     })
 }
 
-/// What happens to every answer: refusals become problem documents, and it is counted, by the route that was matched.
+/// What happens to every answer: refusals become problem documents, it says which request it is of, and is counted, by the
+/// route that was matched.
 async fn finish(State(http): State<Http>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = next.run(request).await;
-    let error = Problem::render(&mut response, &path);
+    let id = RequestId::of(request.headers());
+    let span = tracing::info_span!("request", %id);
+    let mut response = next.run(request).instrument(span).await;
+    let error = Problem::render(&mut response, &path, &id);
+    response.headers_mut().insert(request_id::HEADER, id.into());
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     http.metrics.http.count(&method, route, response.status(), began.elapsed(), error);
     response

@@ -8,26 +8,34 @@
 mod config;
 pub mod events;
 mod fleet;
+mod gate;
 mod http;
 mod metrics;
 mod recorder;
 pub mod store;
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc};
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
+use shardmeter_access::{accept, serve_http};
 use shardmeter_process::Secret;
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-pub use config::Config;
+pub use config::{AccessConfig, Config, ConfigError};
 pub use fleet::ManagerError;
+pub use gate::GateError;
+pub use shardmeter_access::TlsConfig;
 
 use events::{EventTasks, Events, redis::StartError};
 use fleet::Fleet;
+use gate::Gate;
 use http::{Http, ListPage, Listeners};
 use metrics::{FleetMetrics, Metrics, RecorderMetrics};
 use store::{DatabaseUrlError, Store};
+
+/// How long requests in flight may take after a shutdown began; `docker stop` kills after 10 s.
+const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// An api whose socket is bound.
 #[derive(Debug)]
@@ -35,6 +43,7 @@ pub struct Api {
     http: TcpListener,
     addr: SocketAddr,
     router: Router,
+    gate: Arc<Gate>,
     shutdown: CancellationToken,
     events: Events,
     _events: EventTasks,
@@ -63,6 +72,12 @@ pub enum BuildError {
     /// `REDIS_URL` is none.
     #[error(transparent)]
     Events(#[from] StartError),
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Tokens or certificates cannot be used.
+    #[error(transparent)]
+    Gate(#[from] GateError),
     /// A mistake of this crate.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -72,7 +87,14 @@ impl BuildError {
     /// Whether starting again with the same configuration changes nothing.
     #[must_use]
     pub fn is_config(&self) -> bool {
-        matches!(self, Self::Database(_) | Self::Manager(_) | Self::Events(StartError::Redis(_)))
+        matches!(
+            self,
+            Self::Config(_)
+                | Self::Gate(_)
+                | Self::Database(_)
+                | Self::Manager(_)
+                | Self::Events(StartError::Redis(_))
+        )
     }
 }
 
@@ -82,12 +104,14 @@ impl Api {
     /// # Errors
     /// If the address cannot be bound, or the database's URL is none.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
+        config.access.check(config.addr, &config.tls)?;
         let shutdown = CancellationToken::new();
         let (store, keeping) = Store::open(&config.database_url, shutdown.clone())?;
         let metrics = Metrics::new(store.clone())?;
         let fleet = Fleet::new(&config)?;
         let redis_url = config.redis_url.as_ref().map(Secret::expose);
         let registry = &metrics.registry;
+        let gate = Arc::new(Gate::open(&config.access, &config.tls, registry)?);
         let listeners = Listeners::new(registry)?;
         let (events, event_tasks) =
             events::redis::start(redis_url, store.clone(), registry, shutdown.clone())?;
@@ -104,7 +128,7 @@ impl Api {
         let http = TcpListener::bind(config.addr).await.map_err(bind)?;
         let addr = http.local_addr().map_err(bind)?;
         tracing::info!(%addr, "http");
-        let router = http::routes(Http {
+        let parts = Http {
             store,
             fleet: Arc::new(fleet),
             metrics,
@@ -112,11 +136,13 @@ impl Api {
             events: events.clone(),
             listeners,
             shutdown: shutdown.clone(),
-        });
+        };
+        let router = http::routes(parts, &gate, config.access.cors_origin);
         Ok(Self {
             http,
             addr,
             router,
+            gate,
             shutdown,
             events,
             _events: event_tasks,
@@ -138,23 +164,22 @@ impl Api {
         self.events.clone()
     }
 
-    /// Serves until `shutdown`.
-    ///
-    /// # Errors
-    /// If the socket fails.
-    pub async fn run(
-        self,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), io::Error> {
-        let stopping = self.shutdown.clone();
-        let shutdown = async move {
-            shutdown.await;
-            stopping.cancel();
-        };
-        let served = axum::serve(self.http, self.router).with_graceful_shutdown(shutdown).await;
+    /// Serves until `shutdown`, then ends what has no end and lets requests in flight finish.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) {
+        let connections = accept(self.http, self.gate.door());
+        let looking = AbortOnDropHandle::new(self.gate.look_after());
+        let mut serving = pin!(serve_http(connections, self.router, self.shutdown.clone()));
+        tokio::select! {
+            () = &mut serving => {}
+            () = shutdown => {
+                self.shutdown.cancel();
+                // A client that does not come to an end must not keep the api up.
+                let _ = timeout(DRAIN_WITHIN, serving).await;
+            }
+        }
         self.shutdown.cancel();
+        drop(looking);
         // They end with the token; a panic in one was reported where it was.
         let _ended = tokio::join!(self.recorder, self.following, self.store);
-        served
     }
 }

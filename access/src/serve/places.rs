@@ -85,8 +85,9 @@ impl Places {
     }
 }
 
-/// What counts as one address.
-fn network(addr: IpAddr) -> IpAddr {
+/// What counts as one address: of IPv6, a whole network (/64).
+#[must_use]
+pub fn network(addr: IpAddr) -> IpAddr {
     match addr.to_canonical() {
         IpAddr::V6(addr) => Ipv6Addr::from_bits(addr.to_bits() & IPV6_NETWORK).into(),
         v4 => v4,

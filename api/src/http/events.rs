@@ -3,6 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     http::{HeaderMap, HeaderName, header},
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use prometheus::Registry;
 use serde::Deserialize;
+use shardmeter_access::Endless;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::IntoParams;
 
@@ -129,7 +131,7 @@ pub(super) async fn listen(
         // Proxies that collect answers would hold back what is live.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    Ok((headers, Body::from_stream(client.texts())).into_response())
+    Ok((headers, Extension(Endless), Body::from_stream(client.texts())).into_response())
 }
 
 /// One who listens over HTTP.

@@ -7,12 +7,13 @@ use utoipa::{
         Content, OpenApi as Description, Ref, RefOr, Response, ResponseBuilder, Schema, Type,
         path::{Operation, Parameter},
         schema::SchemaType,
+        security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
     },
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    Http,
+    Http as State,
     problem::{Document, MEDIA_TYPE},
 };
 
@@ -40,13 +41,22 @@ pub(super) fn description() -> Description {
 }
 
 /// Where the document is, and the page.
-pub(super) fn pages(mut document: Description) -> Router<Http> {
+pub(super) fn pages(mut document: Description) -> Router<State> {
     for path in document.paths.paths.values_mut() {
-        let operations = [&mut path.get, &mut path.put];
-        for operation in operations.into_iter().flatten() {
-            add_common_answers(operation);
+        path.put.iter_mut().for_each(|change| add_answers(change, &OF_CHANGES));
+        for operation in [&mut path.get, &mut path.put].into_iter().flatten() {
             no_nulls(operation);
+            add_answers(operation, &OF_ALL);
+            if !is_for_anybody(operation) {
+                add_answers(operation, &OF_THOSE_WITH_TOKENS);
+                let either = SCHEMES.map(|(name, _)| SecurityRequirement::new(name, NO_SCOPES));
+                operation.security = Some(either.into());
+            }
         }
+    }
+    let components = document.components.get_or_insert_default();
+    for (name, scheme) in SCHEMES {
+        components.add_security_scheme(name, SecurityScheme::Http(Http::new(scheme)));
     }
     // Made of texts alone: this cannot fail.
     let document = document.to_json().unwrap_or_default();
@@ -89,15 +99,36 @@ fn no_null(schema: &mut RefOr<Schema>) {
 }
 
 /// What any route may answer.
-fn add_common_answers(operation: &mut Operation) {
-    const ANY: [(&str, &str); 3] = [
-        ("400", "The request is not valid"),
-        ("500", "A mistake of ours; the log has more"),
-        ("503", "The database or the manager is away, or the answer took too long"),
-    ];
-    for (status, description) in ANY {
+const OF_ALL: [(&str, &str); 3] = [
+    ("400", "The request is not valid"),
+    ("500", "A mistake of ours; the log has more"),
+    ("503", "The database or the manager is away, or the answer took too long"),
+];
+
+/// What one may answer that is not for anybody.
+const OF_THOSE_WITH_TOKENS: [(&str, &str); 2] = [
+    ("401", "A token is needed, and none came or none that is valid"),
+    ("429", "This address asks too often; Retry-After says when it may again"),
+];
+
+/// And one that is for admins.
+const OF_CHANGES: [(&str, &str); 1] =
+    [("403", "The token of another role came, or nobody may do this here")];
+
+/// How to say who one is: `Authorization: Bearer TOKEN`, or Basic with the token as password.
+const SCHEMES: [(&str, HttpAuthScheme); 2] =
+    [("bearer", HttpAuthScheme::Bearer), ("basic", HttpAuthScheme::Basic)];
+
+const NO_SCOPES: [&str; 0] = [];
+
+fn is_for_anybody(operation: &Operation) -> bool {
+    operation.tags.iter().flatten().any(|tag| tag == "health")
+}
+
+fn add_answers(operation: &mut Operation, answers: &[(&str, &str)]) {
+    for (status, description) in answers {
         let answer = || RefOr::T(problem(description));
-        operation.responses.responses.entry(status.to_owned()).or_insert_with(answer);
+        operation.responses.responses.entry((*status).to_owned()).or_insert_with(answer);
     }
 }
 

@@ -6,8 +6,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use shardmeter_access::CHALLENGES;
 use utoipa::ToSchema;
 
+use super::request_id::RequestId;
 use crate::store::StoreError;
 
 /// The media type of a problem document.
@@ -18,7 +20,6 @@ const RETRY_AFTER: u32 = 1;
 
 /// What is wrong: the end of the document's `type`, and a label value of `http_request_errors_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "what access, the fleet and live events refuse comes with them")]
 pub(crate) enum ErrorType {
     /// The request is not as it must be: its path, its query, its headers, its body.
     Invalid,
@@ -133,7 +134,6 @@ impl Problem {
         Self { error_type, detail: detail.into(), retry_after }
     }
 
-    #[allow(dead_code, reason = "comes with rates")]
     /// Says when to try again, in seconds.
     #[must_use]
     pub(crate) fn retry_after(self, seconds: u32) -> Self {
@@ -157,7 +157,7 @@ impl Problem {
 
     /// Makes a problem document of any response that says no, and tells what was wrong. An answer in JSON of its own, as
     /// readiness is, stays what it is.
-    pub(crate) fn render(response: &mut Response, path: &str) -> Option<ErrorType> {
+    pub(crate) fn render(response: &mut Response, path: &str, id: &RequestId) -> Option<ErrorType> {
         let status = response.status();
         if !status.is_client_error() && !status.is_server_error() {
             return None;
@@ -167,14 +167,8 @@ impl Problem {
             return None;
         }
         let problem = response.extensions_mut().remove().unwrap_or_else(|| Self::of(status));
-        let Self { error_type, detail, .. } = problem;
-        let document = Document {
-            kind: format!("urn:shardmeter:problem:{}", error_type.as_str()),
-            title: error_type.title().to_owned(),
-            status: status.as_u16(),
-            detail,
-            instance: path.to_owned(),
-        };
+        let error_type = problem.error_type;
+        let document = Document { status: status.as_u16(), ..problem.document(path, Some(id)) };
         // Texts and a number: this cannot fail.
         let body = serde_json::to_vec(&document).unwrap_or_default();
         *response.body_mut() = body.into();
@@ -185,11 +179,31 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// What it says about the request of this path and name.
+    pub(crate) fn document(self, path: &str, id: Option<&RequestId>) -> Document {
+        let Self { error_type, detail, .. } = self;
+        Document {
+            kind: format!("urn:shardmeter:problem:{}", error_type.as_str()),
+            title: error_type.title().to_owned(),
+            status: error_type.status().as_u16(),
+            detail,
+            instance: path.to_owned(),
+            request_id: id.map(ToString::to_string),
+        }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.error_type.status().into_response();
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.error_type == ErrorType::Unauthorized {
+            for how in CHALLENGES.map(HeaderValue::from_static) {
+                response.headers_mut().append(header::WWW_AUTHENTICATE, how);
+            }
         }
         response.extensions_mut().insert(self);
         response
@@ -204,6 +218,7 @@ impl IntoResponse for Problem {
     "status": 404,
     "detail": "the fleet has no shard 99",
     "instance": "/api/v1/shards/99",
+    "request_id": "5f3a9c01d2e4b687",
 }))]
 pub(crate) struct Document {
     /// What kind of problem it is; stable.
@@ -217,6 +232,9 @@ pub(crate) struct Document {
     detail: String,
     /// The path that was asked for.
     instance: String,
+    /// What the api's log calls the request: its `X-Request-Id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
 }
 
 impl From<StoreError> for Problem {

@@ -1,8 +1,10 @@
 //! What the api runs on: a PostgreSQL server of the test's own, or an SQLite file.
 
 use std::{
+    fs::Permissions,
+    iter,
     net::{Ipv4Addr, TcpListener},
-    os::unix::fs::chown,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -90,20 +92,34 @@ impl Postgres {
 
     /// A server that is not started yet.
     pub(crate) async fn prepare() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        if Uid::effective().is_root() {
-            chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-        }
-        let mut initdb = program("initdb", folder.path());
-        initdb.args(["--auth=trust", "--username=shardmeter", "--encoding=UTF8", "--locale=C"]);
-        initdb.args(["--no-sync", "--no-instructions", "--pgdata"]).arg(folder.path().join("data"));
-        let made = initdb.output().await.unwrap();
-        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        Self { folder, port: free_port(), running: None }
+        let folder = private_folder();
+        copy(&template().await, &folder.path().join("data")).await;
+        Self { folder, port: lasting_port(), running: None }
     }
 
     pub(crate) fn url(&self) -> String {
         format!("postgres://shardmeter@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Has it take TLS, and nothing else. Returns who signed its certificate.
+    pub(crate) fn require_tls(&self) -> PathBuf {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let data = self.folder.path().join("data");
+        let file = |name: &str, content: &str| {
+            let path = data.join(name);
+            std::fs::write(&path, content).unwrap();
+            // PostgreSQL uses no key that others may read.
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            if Uid::effective().is_root() {
+                chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+            path
+        };
+        file("server.key", &signing_key.serialize_pem());
+        file("pg_hba.conf", "hostssl all all 127.0.0.1/32 trust\n");
+        file("postgresql.auto.conf", "ssl = on\n");
+        file("server.crt", &cert.pem())
     }
 
     /// Starts it on the port it always had.
@@ -168,21 +184,60 @@ impl Postgres {
     }
 }
 
+/// A folder that PostgreSQL may use.
+fn private_folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    if Uid::effective().is_root() {
+        chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    folder
+}
+
+/// The files of a new server. To make them takes seconds, so they are made once for all tests.
+async fn template() -> PathBuf {
+    let bin = programs();
+    let version = bin.iter().rev().nth(1).unwrap().to_string_lossy();
+    let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("postgres-{version}"));
+    if made.exists() {
+        return made;
+    }
+    let folder = private_folder();
+    let data = folder.path().join("data");
+    let mut initdb = program("initdb", folder.path());
+    initdb.args(["--auth=trust", "--username=shardmeter", "--encoding=UTF8", "--locale=C"]);
+    initdb.args(["--no-sync", "--no-instructions", "--pgdata"]).arg(&data);
+    let initialized = initdb.output().await.unwrap();
+    let said = String::from_utf8_lossy(&initialized.stderr);
+    assert!(initialized.status.success(), "initdb: {said}");
+    // Tests may make it at the same time: one's is used.
+    let mine = made.with_extension(std::process::id().to_string());
+    copy(&data, &mine).await;
+    if std::fs::rename(&mine, &made).is_err() {
+        std::fs::remove_dir_all(&mine).unwrap();
+    }
+    made
+}
+
+async fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().await.unwrap();
+    assert!(copied.success(), "{} to {}", from.display(), to.display());
+}
+
 fn signal(child: &Child, signal: Signal) {
     let pid = child.id().expect("it ended").try_into().unwrap();
     kill(Pid::from_raw(pid), signal).unwrap();
 }
 
-/// A program of PostgreSQL, which Debian keeps out of the path.
+/// The newest PostgreSQL's programs, which Debian keeps out of the path.
+fn programs() -> PathBuf {
+    let missing = "no PostgreSQL: scripts/setup installs it";
+    let installed = std::fs::read_dir("/usr/lib/postgresql").expect(missing);
+    let folders = installed.map(|version| version.unwrap().path().join("bin"));
+    folders.filter(|bin| bin.join("initdb").exists()).max().expect(missing)
+}
+
 fn program(name: &str, folder: &Path) -> Command {
-    let installed =
-        std::fs::read_dir("/usr/lib/postgresql").expect("no PostgreSQL: scripts/setup installs it");
-    let mut found: Vec<PathBuf> = installed
-        .map(|version| version.unwrap().path().join("bin").join(name))
-        .filter(|p| p.exists())
-        .collect();
-    found.sort();
-    let mut program = Command::new(found.pop().expect("no PostgreSQL: scripts/setup installs it"));
+    let mut program = Command::new(programs().join(name));
     if Uid::effective().is_root() {
         program.uid(NOBODY).gid(NOBODY);
     }
@@ -190,7 +245,8 @@ fn program(name: &str, folder: &Path) -> Command {
     program
 }
 
-/// A port that nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+/// A port for a server that comes back on it: below the range from which the system gives ports to others meanwhile.
+fn lasting_port() -> u16 {
+    let mut ports = iter::repeat_with(|| fastrand::u16(10_000..30_000)).take(1_000);
+    ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("a free port")
 }

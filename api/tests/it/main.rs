@@ -6,6 +6,7 @@
     reason = "what helpers of tests do"
 )]
 
+mod access;
 mod backend;
 mod events;
 mod incidents;

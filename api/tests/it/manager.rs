@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use shardmeter_proto::v1::{
@@ -18,6 +19,7 @@ use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
     task::JoinHandle,
+    time::sleep,
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
@@ -196,6 +198,8 @@ impl FleetService for Says {
         _: Request<ListShardsRequest>,
     ) -> Result<Response<ListShardsResponse>, Status> {
         self.asked.fetch_add(1, Ordering::Relaxed);
+        // So that others come meanwhile.
+        sleep(Duration::from_millis(100)).await;
         let shards = (0..self.shard_count).map(shard).collect();
         let list =
             ListShardsResponse { shards, shard_count: self.shard_count, time: timestamp(61) };

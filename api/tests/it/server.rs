@@ -1,11 +1,12 @@
 //! A running api.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
-use shardmeter_api::{Api, Config, events::Events};
+use shardmeter_api::{AccessConfig, Api, Config, events::Events};
 use shardmeter_process::Secret;
+use shardmeter_pubsub::testing::RedisServer;
 use tokio::{
     sync::oneshot,
     task::JoinHandle,
@@ -26,26 +27,34 @@ pub(crate) struct Server {
     pub(crate) events: Events,
     /// Of its own, if it was started with one.
     pub(crate) database: Option<Database>,
+    /// The same; on PostgreSQL, as in production.
+    pub(crate) redis: Option<RedisServer>,
     stop: oneshot::Sender<()>,
-    running: JoinHandle<std::io::Result<()>>,
+    running: JoinHandle<()>,
 }
 
 impl Server {
-    /// On a database of its own, which is there, without a manager.
+    /// On a database of its own, which is there, and on PostgreSQL with a Redis of its own; without a manager.
     pub(crate) async fn start(backend: Backend) -> Self {
         Self::start_as(backend, no_manager()).await
     }
 
     /// The same, with a manager.
     pub(crate) async fn start_beside(backend: Backend, manager: &Manager) -> Self {
-        let config = Config { manager_endpoint: manager.endpoint(), ..Config::default() };
+        let config = Config { manager_endpoint: manager.endpoint(), ..config() };
         Self::start_as(backend, config).await
     }
 
+    /// The same, as configured.
     pub(crate) async fn start_as(backend: Backend, config: Config) -> Self {
         let database = Database::start(backend).await;
-        let config = Config { database_url: database.url(), ..config };
-        let server = Self { database: Some(database), ..Self::start_with(config).await };
+        let redis = match backend {
+            Backend::Postgres => Some(RedisServer::start().await),
+            Backend::Sqlite => None,
+        };
+        let redis_url = redis.as_ref().map(|redis| redis.url().into());
+        let config = Config { database_url: database.url(), redis_url, ..config };
+        let server = Self { database: Some(database), redis, ..Self::start_with(config).await };
         server.wait_until_ready().await;
         server
     }
@@ -65,13 +74,13 @@ impl Server {
         let running = tokio::spawn(api.run(async {
             let _ = stopped.await;
         }));
-        Self { url, client: Client::new(), events, database: None, stop, running }
+        Self { url, client: Client::new(), events, database: None, redis: None, stop, running }
     }
 
     /// Stops it, and fails if that takes long.
     pub(crate) async fn stop(self) {
         let _ = self.stop.send(());
-        timeout(PROMPT, self.running).await.expect("the api does not stop").unwrap().unwrap();
+        timeout(PROMPT, self.running).await.expect("the api does not stop").unwrap();
     }
 
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
@@ -132,7 +141,14 @@ pub(crate) async fn problem(answer: Response, status: u16, error_type: &str) -> 
     document["detail"].as_str().unwrap().to_owned()
 }
 
+/// All tests come from one address, and some ask for much at once.
+pub(crate) fn config() -> Config {
+    let requests_per_second = NonZeroU32::MAX;
+    let access = AccessConfig { requests_per_second, ..AccessConfig::default() };
+    Config { access, ..Config::default() }
+}
+
 /// Nobody is where the manager should be.
 fn no_manager() -> Config {
-    Config { manager_endpoint: "http://127.0.0.1:9".to_owned(), ..Config::default() }
+    Config { manager_endpoint: "http://127.0.0.1:9".to_owned(), ..config() }
 }

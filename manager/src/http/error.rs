@@ -9,7 +9,7 @@ use axum::{
 use mediatype::MediaType;
 use serde::Deserialize;
 
-use shardmeter_access::{BodyError, Denied, Farewell, Full, cause};
+use shardmeter_access::{BodyError, CHALLENGES, Denied, Farewell, Full, cause};
 
 use super::{MAX_BODY_BYTES, received::NoRoom};
 use crate::{
@@ -21,9 +21,6 @@ use crate::{
 
 /// Seconds after which a request that was too much may be tried again: by then a silent instance no longer counts.
 const RETRY_AFTER: u64 = 30;
-
-/// How to say who one is.
-const CHALLENGES: [&str; 2] = ["Bearer realm=\"shardmeter\"", "Basic realm=\"shardmeter\""];
 
 /// A refused request. Rendered as `{"error": "..."}`; nothing of the request was applied.
 #[derive(Debug)]

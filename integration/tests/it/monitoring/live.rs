@@ -176,6 +176,7 @@ async fn start_api(
         database_url: format!("postgres://shardmeter@{}/postgres", postgres.addr).into(),
         manager_endpoint: format!("http://{}", manager.grpc),
         redis_url: Some(redis.url().into()),
+        ..shardmeter_api::Config::default()
     });
     let api = api.await.unwrap();
     let addr = api.addr();
@@ -189,7 +190,7 @@ async fn start_api(
     };
     let running = async move {
         tokio::select! {
-            ended = api.run(std::future::pending()) => ended.unwrap(),
+            () = api.run(std::future::pending()) => {}
             () = visiting => {}
         }
     };
