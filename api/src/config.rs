@@ -9,6 +9,8 @@ use shardmeter_process::{HealthAddr, Secret};
 
 pub use access::{AccessConfig, ConfigError};
 
+use crate::manager::ManagerAccess;
+
 /// Where the data are kept by default.
 const DEFAULT_DATABASE_URL: &str = "sqlite://shardmeter.db";
 
@@ -27,6 +29,9 @@ pub struct Config {
     /// Where the manager answers, by gRPC
     #[arg(long, env = "MANAGER_ENDPOINT", value_name = "URL", default_value = DEFAULT_MANAGER_ENDPOINT)]
     pub manager_endpoint: String,
+    /// Who the api is to the manager.
+    #[command(flatten)]
+    pub manager: ManagerAccess,
     /// Redis that bots publish on; without it, events stay within this process
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<Secret>,
@@ -50,6 +55,7 @@ impl Default for Config {
             addr: SocketAddr::from(([127, 0, 0, 1], 3000)),
             database_url: Secret::from(DEFAULT_DATABASE_URL.to_owned()),
             manager_endpoint: DEFAULT_MANAGER_ENDPOINT.to_owned(),
+            manager: ManagerAccess::default(),
             redis_url: None,
             access: AccessConfig::default(),
             tls: TlsConfig::default(),

@@ -5,13 +5,14 @@ use std::{sync::Arc, time::SystemTime};
 use parking_lot::Mutex;
 use shardmeter_proto::v1::{self, ListShardsRequest, fleet_service_client::FleetServiceClient};
 use tokio::time::{Duration, Instant, timeout};
-use tonic::transport::{Channel, Endpoint};
+
+use crate::manager::ManagerChannel;
 
 /// How old what is shown may be. However many ask, the manager is asked no more often.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// A manager that takes longer to answer is away.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Longest list, bytes: some 16,000 shards with several instances each.
 const MAX_LIST_BYTES: usize = 64 << 20;
@@ -72,7 +73,7 @@ impl Shards {
 /// The manager, asked when somebody wants to know.
 #[derive(Debug)]
 pub(crate) struct Fleet {
-    manager: FleetServiceClient<Channel>,
+    manager: FleetServiceClient<ManagerChannel>,
     /// Held while the manager is asked: who comes meanwhile shares the answer.
     asking: tokio::sync::Mutex<()>,
     last: Mutex<Last>,
@@ -96,15 +97,10 @@ impl Last {
 }
 
 impl Fleet {
-    /// The fleet of the manager at `endpoint`, which need not be there yet.
-    ///
-    /// # Errors
-    /// If the endpoint is no URL.
-    pub(crate) fn new(endpoint: &str) -> Result<Self, tonic::transport::Error> {
-        let channel =
-            Endpoint::from_shared(endpoint.to_owned())?.connect_timeout(PATIENCE).connect_lazy();
+    /// The fleet of a manager, which need not be there yet.
+    pub(crate) fn new(channel: ManagerChannel) -> Self {
         let manager = FleetServiceClient::new(channel).max_decoding_message_size(MAX_LIST_BYTES);
-        Ok(Self { manager, asking: tokio::sync::Mutex::default(), last: Mutex::default() })
+        Self { manager, asking: tokio::sync::Mutex::default(), last: Mutex::default() }
     }
 
     /// All shards, as of a second ago at most; or as they were last known, while the manager is away. `None` if they never

@@ -10,6 +10,7 @@ pub mod events;
 mod fleet;
 mod gate;
 mod http;
+mod manager;
 mod metrics;
 mod recorder;
 pub mod store;
@@ -24,6 +25,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 pub use config::{AccessConfig, Config, ConfigError};
 pub use gate::GateError;
+pub use manager::{ManagerAccess, ManagerError};
 pub use shardmeter_access::TlsConfig;
 
 use events::{EventTasks, Events, redis::StartError};
@@ -64,14 +66,9 @@ pub enum BuildError {
     /// The database's URL is none.
     #[error(transparent)]
     Database(#[from] DatabaseUrlError),
-    /// The manager's address is none.
-    #[error("MANAGER_ENDPOINT {endpoint}: {error}")]
-    Manager {
-        /// As configured.
-        endpoint: String,
-        /// What is wrong with it.
-        error: tonic::transport::Error,
-    },
+    /// The manager cannot be called.
+    #[error(transparent)]
+    Manager(#[from] ManagerError),
     /// `REDIS_URL` is none.
     #[error(transparent)]
     Events(#[from] StartError),
@@ -95,7 +92,7 @@ impl BuildError {
             Self::Config(_)
                 | Self::Gate(_)
                 | Self::Database(_)
-                | Self::Manager { .. }
+                | Self::Manager(_)
                 | Self::Events(StartError::Redis(_))
         )
     }
@@ -111,10 +108,8 @@ impl Api {
         let shutdown = CancellationToken::new();
         let (store, keeping) = Store::open(&config.database_url, shutdown.clone())?;
         let metrics = Metrics::new(store.clone())?;
-        let fleet = Fleet::new(&config.manager_endpoint).map_err(|error| BuildError::Manager {
-            endpoint: config.manager_endpoint.clone(),
-            error,
-        })?;
+        let manager = config.manager.channel(&config.manager_endpoint, fleet::PATIENCE)?;
+        let fleet = Fleet::new(manager);
         let redis_url = config.redis_url.as_ref().map(Secret::expose);
         let registry = &metrics.registry;
         let gate = Arc::new(Gate::open(&config.access, &config.tls, registry)?);
