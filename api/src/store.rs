@@ -17,7 +17,7 @@ use std::{
 };
 
 use sqlx::{
-    Any, AnyConnection, AnyPool, Transaction,
+    AnyConnection, AnyPool,
     any::{AnyConnectOptions, install_default_drivers},
     migrate::{MigrateError, Migrator},
 };
@@ -264,4 +264,44 @@ fn to_db(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-type Connection<'c> = Transaction<'c, Any>;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(url: &str) -> String {
+        Database::parse(url).unwrap_or_else(|error| panic!("{url}: {error}")).place()
+    }
+
+    #[test]
+    fn what_is_said_of_a_database_has_no_password() {
+        let url = "postgres://shardmeter:hunter2@db.example:5433/platform?sslmode=require";
+        assert_eq!(place(url), "PostgreSQL db.example/platform");
+        assert_eq!(place("sqlite://data/api.db"), "SQLite file data/api.db");
+        assert_eq!(place("sqlite:///var/lib/api.db?mode=rw"), "SQLite file /var/lib/api.db");
+        let error = Database::parse("postgres://me:hunter2@db.example:port/").err().unwrap();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn other_urls_are_refused() {
+        for url in ["", "shardmeter.db", "mysql://db/platform", "http://db"] {
+            assert!(matches!(Database::parse(url), Err(DatabaseUrlError::Scheme)), "{url}");
+        }
+        for url in ["sqlite::memory:", "sqlite://x.db?mode=memory"] {
+            assert!(matches!(Database::parse(url), Err(DatabaseUrlError::Memory)), "{url}");
+        }
+        for url in ["sqlite://x.db?mode=odd", "postgres://db/platform?sslmode=odd"] {
+            assert!(matches!(Database::parse(url), Err(DatabaseUrlError::Invalid(_))), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_sqlite_file_is_created_unless_the_url_says_otherwise() {
+        let mode = |url: &str| {
+            let url = Database::parse(url).unwrap().options.database_url;
+            url.query_pairs().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>()
+        };
+        assert_eq!(mode("sqlite://x.db"), ["mode=rwc"]);
+        assert_eq!(mode("sqlite://x.db?mode=rw"), ["mode=rw"]);
+    }
+}

@@ -20,7 +20,6 @@ const RETRY_AFTER: u32 = 1;
 
 /// What is wrong: the end of the document's `type`, and a label value of `http_request_errors_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "what access, the fleet and live events refuse comes with them")]
 pub(crate) enum ErrorType {
     /// The request is not as it must be: its path, its query, its headers, its body.
     Invalid,

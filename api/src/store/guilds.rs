@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
-use sqlx::{FromRow, query, query_as};
+use sqlx::{AnyConnection, FromRow, query, query_as};
 
-use super::{Connection, Store, StoreError, from_millis, in_time, to_db, to_millis};
+use super::{Store, StoreError, from_millis, in_time, to_db, to_millis};
 
 /// What is known of a guild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,14 +58,14 @@ impl Store {
 
 /// Notes that the bot joined or left.
 pub(super) async fn note(
-    transaction: &mut Connection<'_>,
+    transaction: &mut AnyConnection,
     presence: &Presence,
 ) -> Result<(), sqlx::Error> {
     query(if presence.joined { JOINED } else { LEFT })
         .bind(to_db(presence.guild_id))
         .bind(i64::from(presence.shard_id))
         .bind(to_millis(presence.at))
-        .execute(&mut **transaction)
+        .execute(transaction)
         .await
         .map(drop)
 }

@@ -95,9 +95,12 @@ const MOVE: &str = "INSERT INTO position (one, epoch, revision) VALUES (1, $1, $
      SET epoch = excluded.epoch, revision = excluded.revision \
      WHERE position.epoch <> excluded.epoch OR position.revision < excluded.revision";
 
-/// A gap concerns every shard.
-const HISTORY: &str = "SELECT id, epoch, revision, at, shard_id, kind, instance, reason, count FROM incidents \
-     WHERE (shard_id = $1 OR shard_id IS NULL) AND id < $2 AND at >= $3 ORDER BY id DESC LIMIT $4";
+/// The shard's own, and gaps, which concern every shard: each read by the index, in order, as far as they are needed.
+const HISTORY: &str = "SELECT * FROM (SELECT * FROM incidents WHERE shard_id = $1 AND id < $2 AND at >= $3 \
+         ORDER BY id DESC LIMIT $4) AS own \
+     UNION ALL SELECT * FROM (SELECT * FROM incidents WHERE shard_id IS NULL AND id < $2 AND at >= $3 \
+         ORDER BY id DESC LIMIT $4) AS gaps \
+     ORDER BY id DESC LIMIT $4";
 
 impl Store {
     /// Stores incidents, each once however often it is given, and the position after them: all or nothing.

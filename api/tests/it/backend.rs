@@ -1,8 +1,9 @@
 //! What the api runs on: a PostgreSQL server of the test's own, or an SQLite file.
 
 use std::{
+    fs::Permissions,
     net::{Ipv4Addr, TcpListener},
-    os::unix::fs::chown,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -97,6 +98,27 @@ impl Postgres {
 
     pub(crate) fn url(&self) -> String {
         format!("postgres://shardmeter@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Has it take TLS, and nothing else. Returns who signed its certificate.
+    pub(crate) fn require_tls(&self) -> PathBuf {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let data = self.folder.path().join("data");
+        let file = |name: &str, content: &str| {
+            let path = data.join(name);
+            std::fs::write(&path, content).unwrap();
+            // PostgreSQL uses no key that others may read.
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            if Uid::effective().is_root() {
+                chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+            path
+        };
+        file("server.key", &signing_key.serialize_pem());
+        file("pg_hba.conf", "hostssl all all 127.0.0.1/32 trust\n");
+        file("postgresql.auto.conf", "ssl = on\n");
+        file("server.crt", &cert.pem())
     }
 
     /// Starts it on the port it always had.

@@ -64,6 +64,24 @@ async fn a_postgresql_that_hangs_is_away_too() {
     server.stop().await;
 }
 
+/// As a database elsewhere has it.
+#[tokio::test]
+async fn postgresql_is_reached_over_tls() {
+    let mut postgres = Postgres::prepare().await;
+    let signer = postgres.require_tls();
+    postgres.resume().await;
+    let url = postgres.url().replace("127.0.0.1", "localhost");
+    let plain = Server::start_on(format!("{url}?sslmode=disable").into()).await;
+    let secured = format!("{url}?sslmode=verify-full&sslrootcert={}", signer.display());
+    let server = Server::start_on(secured.into()).await;
+    server.wait_until_ready().await;
+    assert_eq!(server.json(SETTINGS).await["revision"], 0);
+    let refused = plain.get("/readyz").send().await.unwrap();
+    assert_eq!(refused.status(), 503, "it takes nothing else");
+    plain.stop().await;
+    server.stop().await;
+}
+
 on_both!(who_waits_for_a_lock_gives_up);
 
 /// What somebody does by hand to the database, say.

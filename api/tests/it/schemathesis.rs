@@ -2,12 +2,13 @@
 
 use std::{path::Path, process::Stdio};
 
+use shardmeter_api::{AccessConfig, Config};
 use tokio::process::Command;
 
 use crate::{
     backend::{Backend, on_both},
     manager::Manager,
-    server::Server,
+    server::{Server, config},
 };
 
 /// Requests made up for each operation, in each of its phases.
@@ -17,14 +18,24 @@ on_both!(no_answer_is_undocumented);
 
 async fn no_answer_is_undocumented(backend: Backend) {
     let manager = Manager::start(3).await;
-    let server = Server::start_beside(backend, &manager).await;
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/schemathesis");
     let folder = tempfile::tempdir().unwrap();
+    let tokens = folder.path().join("tokens");
+    std::fs::write(&tokens, "the-admins\n").unwrap();
+    let access = AccessConfig {
+        // Who sends none, or another, has to be refused, also where looking is all they want.
+        view_token_file: Some(tokens.clone()),
+        admin_token_file: Some(tokens),
+        ..config().access
+    };
+    let config = Config { manager_endpoint: manager.endpoint(), access, ..config() };
+    let server = Server::start_as(backend, config).await;
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/schemathesis");
     let run = Command::new(program)
         .arg("--config-file")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemathesis.toml"))
         .arg("run")
         .arg(format!("{}/openapi.json", server.url))
+        .args(["--header", "Authorization: Bearer the-admins"])
         .args(["--checks", "all", "--max-examples", EXAMPLES, "--seed", "1"])
         // Its answer does not end.
         .args(["--exclude-path", "/api/v1/events", "--request-timeout", "10", "--no-color"])

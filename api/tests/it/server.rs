@@ -42,7 +42,8 @@ impl Server {
         Self::start_as(backend, config).await
     }
 
-    async fn start_as(backend: Backend, config: Config) -> Self {
+    /// The same, as configured.
+    pub(crate) async fn start_as(backend: Backend, config: Config) -> Self {
         let database = Database::start(backend).await;
         let config = Config { database_url: database.url(), ..config };
         let server = Self { database: Some(database), ..Self::start_with(config).await };
@@ -133,7 +134,7 @@ pub(crate) async fn problem(answer: Response, status: u16, error_type: &str) -> 
 }
 
 /// All tests come from one address, and some ask for much at once.
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let requests_per_second = NonZeroU32::MAX;
     let access = AccessConfig { requests_per_second, ..AccessConfig::default() };
     Config { access, ..Config::default() }
