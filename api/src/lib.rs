@@ -10,7 +10,6 @@ pub mod events;
 mod fleet;
 mod gate;
 mod http;
-mod manager;
 mod metrics;
 mod recorder;
 pub mod store;
@@ -24,15 +23,15 @@ use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 pub use config::{AccessConfig, Config, ConfigError};
+pub use fleet::ManagerError;
 pub use gate::GateError;
-pub use manager::{ManagerAccess, ManagerError};
 pub use shardmeter_access::TlsConfig;
 
 use events::{EventTasks, Events, redis::StartError};
 use fleet::Fleet;
 use gate::Gate;
 use http::{Http, ListPage, Listeners};
-use metrics::{Metrics, RecorderMetrics};
+use metrics::{FleetMetrics, Metrics, RecorderMetrics};
 use store::{DatabaseUrlError, Store};
 
 /// How long requests in flight may take after a shutdown began; `docker stop` kills after 10 s.
@@ -49,6 +48,7 @@ pub struct Api {
     events: Events,
     _events: EventTasks,
     recorder: JoinHandle<()>,
+    following: JoinHandle<()>,
     store: JoinHandle<()>,
 }
 
@@ -66,7 +66,7 @@ pub enum BuildError {
     /// The database's URL is none.
     #[error(transparent)]
     Database(#[from] DatabaseUrlError),
-    /// The manager cannot be called.
+    /// The manager cannot be asked.
     #[error(transparent)]
     Manager(#[from] ManagerError),
     /// `REDIS_URL` is none.
@@ -108,8 +108,7 @@ impl Api {
         let shutdown = CancellationToken::new();
         let (store, keeping) = Store::open(&config.database_url, shutdown.clone())?;
         let metrics = Metrics::new(store.clone())?;
-        let manager = config.manager.channel(&config.manager_endpoint, fleet::PATIENCE)?;
-        let fleet = Fleet::new(manager);
+        let fleet = Fleet::new(&config)?;
         let redis_url = config.redis_url.as_ref().map(Secret::expose);
         let registry = &metrics.registry;
         let gate = Arc::new(Gate::open(&config.access, &config.tls, registry)?);
@@ -118,6 +117,13 @@ impl Api {
             events::redis::start(redis_url, store.clone(), registry, shutdown.clone())?;
         let lost = RecorderMetrics::register(registry)?;
         let recorder = recorder::start(&events, store.clone(), lost);
+        let following = fleet::follow::start(
+            fleet.manager(),
+            store.clone(),
+            events.clone(),
+            FleetMetrics::register(registry)?,
+            shutdown.clone(),
+        );
         let bind = |error| BuildError::Bind { addr: config.addr, error };
         let http = TcpListener::bind(config.addr).await.map_err(bind)?;
         let addr = http.local_addr().map_err(bind)?;
@@ -141,6 +147,7 @@ impl Api {
             events,
             _events: event_tasks,
             recorder,
+            following,
             store: keeping,
         })
     }
@@ -173,6 +180,6 @@ impl Api {
         self.shutdown.cancel();
         drop(looking);
         // They end with the token; a panic in one was reported where it was.
-        let _ended = tokio::join!(self.recorder, self.store);
+        let _ended = tokio::join!(self.recorder, self.following, self.store);
     }
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde_json::{Value, json};
 use shardmeter_api::{Config, events::Events};
-use shardmeter_proto::events::{EVENTS_CHANNEL, Event, GuildId, SETTINGS_KEY};
+use shardmeter_proto::events::{EVENTS_CHANNEL, Event, GuildId, GuildSettings, SETTINGS_KEY};
 use shardmeter_pubsub::testing::RedisServer;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -14,6 +14,7 @@ use tokio::{
 
 use crate::{
     backend::{Backend, Database, on_both},
+    manager::Manager,
     server::{PROMPT, Server, problem},
 };
 
@@ -61,12 +62,16 @@ impl Client {
 
     /// What comes before this, and this; nothing if the connection ends first.
     async fn until(&mut self, end: &[u8]) -> Option<String> {
+        let mut looked = 0;
         loop {
-            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
-                let rest = self.buffer.split_off(at + end.len());
+            let mut new = self.buffer.windows(end.len()).skip(looked);
+            if let Some(at) = new.position(|window| window == end) {
+                let rest = self.buffer.split_off(looked + at + end.len());
                 let found = std::mem::replace(&mut self.buffer, rest);
                 return Some(String::from_utf8(found).unwrap());
             }
+            looked = (self.buffer.len() + 1).saturating_sub(end.len());
+            self.buffer.reserve(16 << 10);
             if self.socket.read_buf(&mut self.buffer).await.unwrap_or(0) == 0 {
                 return None;
             }
@@ -265,19 +270,28 @@ async fn a_client_that_does_not_read_is_cut_and_others_get_all_in_order() {
     let slow = Client::connected(&server, "", None).await;
     let mut fast = Client::connected(&server, "", None).await;
     // More than the connection, the kernel and the ring hold together; no faster than the fast one reads.
-    let total = 200_000_u64;
-    for some in 0..total / 10_000 {
-        let guilds = some * 10_000 + 1..=(some + 1) * 10_000;
-        guilds.clone().for_each(|guild| server.events.publish(joined(guild)));
-        for guild in guilds {
-            assert_eq!(fast.next().await.expect("the fast one is not cut").guild(), guild);
+    let long = |revision| GuildSettings {
+        guild_id: GuildId::new(1).unwrap(),
+        revision,
+        disabled_commands: vec!["x".repeat(10_000)],
+        command_prefix: None,
+    };
+    let (total, at_once) = (4_000_u64, 500);
+    for some in 0..total / at_once {
+        let revisions = some * at_once + 1..=(some + 1) * at_once;
+        for revision in revisions.clone() {
+            server.events.publish(Event::GuildSettingsUpdated(long(revision)));
+        }
+        for revision in revisions {
+            let event = fast.next().await.expect("the fast one is not cut");
+            assert_eq!(event.data["revision"], revision);
         }
     }
     let mut slow = slow;
     let mut read = 0;
     while let Some(event) = slow.next().await {
         read += 1;
-        assert_eq!(event.guild(), read);
+        assert_eq!(event.data["revision"], read);
     }
     assert!(read < total, "it was cut");
     eventually(&server, "sse_clients_cut_total{reason=\"behind\"}", 1.0).await;
@@ -413,4 +427,27 @@ async fn a_bus_can_be_listened_to_within_the_process() {
     let heard = timeout(PROMPT, subscription.next()).await.unwrap().unwrap();
     assert!(matches!(heard, shardmeter_api::events::Heard::Events(_)));
     server.stop().await;
+}
+
+#[tokio::test]
+async fn what_happens_to_shards_is_told_live() {
+    let manager = Manager::start(1).await;
+    let server = Server::start_beside(Backend::Sqlite, &manager).await;
+    let mut all = Client::connected(&server, "", None).await;
+    let deadline = Instant::now() + PROMPT;
+    while manager.log.kept().asked.is_empty() {
+        assert!(Instant::now() < deadline, "it is not followed");
+        sleep(Duration::from_millis(10)).await;
+    }
+    manager.log.happens(1);
+    let received = all.next().await.expect("an event");
+    assert_eq!(received.name, "shard_event");
+    let expected = json!({
+        "type": "shard_event", "shard_id": 0, "kind": "disconnected", "instance": "00ff",
+        "reason": "stream_broke", "count": 1, "state": "up", "at": "2023-11-14T22:13:21Z",
+        "epoch": "first", "revision": 1,
+    });
+    assert_eq!(received.data, expected);
+    server.stop().await;
+    manager.stop().await;
 }

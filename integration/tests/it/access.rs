@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use prometheus::{IntCounter, Registry};
 use shardmeter_access::testing::{Authority, Files, Pair};
-use shardmeter_api::{Api, ManagerAccess};
+use shardmeter_api::Api;
 use shardmeter_manager::{AccessConfig, Config};
 use shardmeter_telemetry::{Connection, Reporter, Shard};
 use tokio::{
@@ -104,12 +104,10 @@ async fn the_api_shows_a_token_and_a_certificate() {
         addr: ([127, 0, 0, 1], 0).into(),
         database_url: format!("sqlite://{}", files.path("api.db").display()).into(),
         manager_endpoint: format!("https://{}", manager.grpc),
-        manager: ManagerAccess {
-            manager_token_file: Some(token),
-            manager_ca_cert: Some(files.path("client-ca.pem")),
-            manager_client_cert: Some(files.put("api.pem", &cert)),
-            manager_client_key: Some(files.put("api-key.pem", &key)),
-        },
+        manager_token_file: Some(token),
+        manager_ca_cert: Some(files.path("client-ca.pem")),
+        manager_client_cert: Some(files.put("api.pem", &cert)),
+        manager_client_key: Some(files.put("api-key.pem", &key)),
         ..shardmeter_api::Config::default()
     });
     let api = api.await.unwrap();
