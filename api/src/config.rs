@@ -33,6 +33,12 @@ pub struct Config {
     /// Who signed the manager's certificate (PEM), for an https:// endpoint; without it, those that browsers trust
     #[arg(long, env = "MANAGER_CA_CERT", value_name = "FILE")]
     pub manager_ca_cert: Option<PathBuf>,
+    /// The api's own certificate (PEM), for a manager that asks for one
+    #[arg(long, env = "MANAGER_CLIENT_CERT", value_name = "FILE", requires = "manager_client_key")]
+    pub manager_client_cert: Option<PathBuf>,
+    /// The private key of MANAGER_CLIENT_CERT (PEM)
+    #[arg(long, env = "MANAGER_CLIENT_KEY", value_name = "FILE", requires = "manager_client_cert")]
+    pub manager_client_key: Option<PathBuf>,
     /// Redis that bots publish on; without it, events stay within this process
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<Secret>,
@@ -58,6 +64,8 @@ impl Default for Config {
             manager_endpoint: DEFAULT_MANAGER_ENDPOINT.to_owned(),
             manager_token_file: None,
             manager_ca_cert: None,
+            manager_client_cert: None,
+            manager_client_key: None,
             redis_url: None,
             access: AccessConfig::default(),
             tls: TlsConfig::default(),

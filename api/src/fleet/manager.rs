@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use shardmeter_proto::v1::fleet_service_client::FleetServiceClient;
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
 use crate::Config;
@@ -50,9 +50,11 @@ pub enum ManagerError {
         /// The system's word, or what is wrong with it.
         error: io::Error,
     },
-    /// The certificate cannot be used.
-    #[error("MANAGER_CA_CERT {}: {error}", path.display())]
-    CaCert {
+    /// A certificate or its key cannot be used.
+    #[error("{variable} {}: {error}", path.display())]
+    Certificate {
+        /// What names it.
+        variable: &'static str,
         /// As configured.
         path: PathBuf,
         /// The system's word, or what is wrong with it.
@@ -113,14 +115,22 @@ fn endpoint(config: &Config) -> Result<Endpoint, ManagerError> {
         }
         _ => return Err(refused("it is not http://HOST[:PORT] or https://HOST[:PORT]".into())),
     }
-    let tls = match &config.manager_ca_cert {
+    let pem = |variable, path: &PathBuf, read: fn(&Path) -> io::Result<Vec<u8>>| {
+        let refuse = |error| ManagerError::Certificate { variable, path: path.clone(), error };
+        read(path).map_err(refuse)
+    };
+    let mut tls = match &config.manager_ca_cert {
         None => ClientTlsConfig::new().with_webpki_roots(),
         Some(path) => {
-            let pem = certificates(path);
-            let pem = pem.map_err(|error| ManagerError::CaCert { path: path.clone(), error })?;
+            let pem = pem("MANAGER_CA_CERT", path, certificates)?;
             ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
         }
     };
+    if let (Some(cert), Some(key)) = (&config.manager_client_cert, &config.manager_client_key) {
+        let cert = pem("MANAGER_CLIENT_CERT", cert, certificates)?;
+        let key = pem("MANAGER_CLIENT_KEY", key, private_key)?;
+        tls = tls.identity(Identity::from_pem(cert, key));
+    }
     endpoint.tls_config(tls).map_err(|error| refused(error.to_string()))
 }
 
@@ -131,6 +141,14 @@ fn certificates(path: &Path) -> io::Result<Vec<u8>> {
     match found {
         Ok(found) if !found.is_empty() => Ok(pem),
         _ => Err(io::Error::other("it has no certificate in PEM")),
+    }
+}
+
+fn private_key(path: &Path) -> io::Result<Vec<u8>> {
+    let pem = fs::read(path)?;
+    match PrivateKeyDer::from_pem_slice(&pem) {
+        Ok(_) => Ok(pem),
+        Err(_) => Err(io::Error::other("it has no private key in PEM")),
     }
 }
 
@@ -182,6 +200,13 @@ mod tests {
         assert!(error(&ca("http://manager:1", "")).ends_with("is for https://"));
         assert!(error(&ca("https://manager:1", "none")).ends_with("no certificate in PEM"));
         connect(&endpoint("https://manager:1")).unwrap();
+        let manager_client_cert = file("none");
+        let identity = Config {
+            manager_client_key: manager_client_cert.clone(),
+            manager_client_cert,
+            ..endpoint("https://manager:1")
+        };
+        assert!(error(&identity).starts_with("MANAGER_CLIENT_CERT "));
         let gone = Some(folder.path().join("gone"));
         let gone = Config { manager_token_file: gone, ..Config::default() };
         assert!(error(&gone).contains("gone: No such file"));
