@@ -6,9 +6,11 @@ mod manager;
 use std::{sync::Arc, time::SystemTime};
 
 use parking_lot::Mutex;
+use prometheus::IntGauge;
 use serde::Serialize;
 use shardmeter_proto::v1::{self, ListShardsRequest};
 use tokio::time::{Duration, Instant, timeout};
+use tonic::Status;
 
 use crate::Config;
 use manager::Manager;
@@ -81,6 +83,7 @@ pub(crate) struct Fleet {
     /// Held while the manager is asked: who comes meanwhile shares the answer.
     asking: tokio::sync::Mutex<()>,
     last: Mutex<Last>,
+    status: IntGauge,
 }
 
 /// What came of asking.
@@ -105,9 +108,10 @@ impl Fleet {
     ///
     /// # Errors
     /// If it cannot be asked with this configuration.
-    pub(crate) fn new(config: &Config) -> Result<Self, ManagerError> {
+    pub(crate) fn new(config: &Config, status: IntGauge) -> Result<Self, ManagerError> {
         let manager = manager::connect(config)?;
-        Ok(Self { manager, asking: tokio::sync::Mutex::default(), last: Mutex::default() })
+        let asking = tokio::sync::Mutex::default();
+        Ok(Self { manager, asking, last: Mutex::default(), status })
     }
 
     /// The manager, to be followed.
@@ -137,17 +141,24 @@ impl Fleet {
             return last;
         }
         let mut manager = self.manager.clone();
-        let (answered, shards) =
-            match timeout(PATIENCE, manager.list_shards(ListShardsRequest {})).await {
-                Ok(Ok(list)) => (true, Some(Arc::new(Shards::from(list.into_inner())))),
-                Ok(Err(status)) => {
-                    if last.answered || last.asked.is_none() {
-                        tracing::warn!(%status, "the manager does not answer");
-                    }
-                    (false, last.shards.take())
+        let list = timeout(PATIENCE, manager.list_shards(ListShardsRequest {})).await;
+        let late = |_| Err(Status::deadline_exceeded("it took too long"));
+        let is_first = last.asked.is_none();
+        let (answered, shards) = match list.unwrap_or_else(late) {
+            Ok(list) => {
+                if !last.answered && !is_first {
+                    tracing::info!("the manager answers again");
                 }
-                Err(_) => (false, last.shards.take()),
-            };
+                (true, Some(Arc::new(Shards::from(list.into_inner()))))
+            }
+            Err(status) => {
+                if last.answered || is_first {
+                    tracing::warn!(%status, "the manager does not answer");
+                }
+                (false, last.shards.take())
+            }
+        };
+        self.status.set(answered.into());
         let now = Last { asked: Some(Instant::now()), answered, shards };
         self.last.lock().clone_from(&now);
         now

@@ -108,9 +108,10 @@ impl Api {
         let shutdown = CancellationToken::new();
         let (store, keeping) = Store::open(&config.database_url, shutdown.clone())?;
         let metrics = Metrics::new(store.clone())?;
-        let fleet = Fleet::new(&config)?;
         let redis_url = config.redis_url.as_ref().map(Secret::expose);
         let registry = &metrics.registry;
+        let fleet_metrics = FleetMetrics::register(registry)?;
+        let fleet = Fleet::new(&config, fleet_metrics.manager_connection_status.clone())?;
         let gate = Arc::new(Gate::open(&config.access, &config.tls, registry)?);
         let listeners = Listeners::new(registry)?;
         let (events, event_tasks) =
@@ -121,7 +122,7 @@ impl Api {
             fleet.manager(),
             store.clone(),
             events.clone(),
-            FleetMetrics::register(registry)?,
+            fleet_metrics,
             shutdown.clone(),
         );
         let bind = |error| BuildError::Bind { addr: config.addr, error };

@@ -81,8 +81,11 @@ families! {
 families! {
     /// What the manager tells of shards.
     pub(crate) struct FleetMetrics {
-        /// Incidents of shards that are not in the database: the manager no longer had them, or the database refused them.
+        /// Incidents of shards that are not in the database: the manager no longer had them, or the database refused them. At
+        /// least: where it is not known how many, 1.
         api_incidents_lost_total: IntCounter,
+        /// 1 while the manager answers, else 0.
+        manager_connection_status: IntGauge,
     }
 }
 

@@ -28,7 +28,7 @@ use self::keeper::{Keeper, Up};
 pub use self::{
     commands::{CommandCount, Executed, HOUR, hour_of},
     guilds::{Guild, Presence},
-    incidents::{HistoryQuery, Incident, Position, Recorded},
+    incidents::{GAP, HistoryQuery, Incident, Position, Recorded},
     settings::{Expected, Settings, SettingsChange},
 };
 use shardmeter_process::Secret;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use shardmeter_proto::v1::{
-    self, FleetState, ShardEventKind, ShardEventReason, WatchShardsRequest,
+    self, FleetState, ShardEventKind, ShardEventReason, WatchShardsRequest, WatchShardsResponse,
     watch_shards_response::Message,
 };
 use tokio::{
@@ -19,13 +19,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Status, Streaming};
 
 use super::{Manager, time};
 use crate::{
     events::{self, Events},
     metrics::FleetMetrics,
-    store::{Incident, Position, Store, StoreError},
+    store::{GAP, Incident, Position, Store, StoreError},
 };
 
 /// Incidents that wait for the database.
@@ -94,20 +94,32 @@ impl Follower {
         }
     }
 
-    /// Takes what the manager tells from `position` on, until that ends.
-    async fn watch(&mut self, position: &mut Position) -> Result<Infallible, Status> {
+    /// Asks the manager what happened since `position`.
+    async fn ask(&mut self, position: &Position) -> Result<Streaming<WatchShardsResponse>, Status> {
         let Position { epoch, revision } = position.clone();
         tracing::debug!(epoch, revision, "asking the manager what happened since");
         let request = WatchShardsRequest { epoch, revision };
         let answer = timeout(ANSWER_WITHIN, self.manager.watch_shards(request));
         let late = |_| Status::deadline_exceeded("the manager does not answer");
-        let mut stream = answer.await.map_err(late)??.into_inner();
+        let stream = answer.await.map_err(late)??.into_inner();
         tracing::info!(revision, "follows what happens to shards");
         self.failures = 0;
+        Ok(stream)
+    }
+
+    /// Takes what the manager tells from `position` on, until that ends.
+    async fn watch(&mut self, position: &mut Position) -> Result<Infallible, Status> {
+        let mut stream = self.ask(position).await?;
         loop {
             let said = stream.message().await?;
             let said = said.ok_or_else(|| Status::unavailable("the manager ended its answer"))?;
             let told = match said.message {
+                // Nothing is stored yet: what the manager still has is where the history begins.
+                Some(Message::State(state)) if begins_earlier(position, &state) => {
+                    *position = Position { epoch: state.epoch, revision: state.kept_after };
+                    stream = self.ask(position).await?;
+                    continue;
+                }
                 Some(Message::State(state)) => self.state(position, state),
                 Some(Message::Event(event)) => self.event(position, event),
                 None => continue, // of a later version
@@ -125,8 +137,9 @@ impl Follower {
         if !state.gap {
             return Told { incident: None, position };
         }
+        // Of another epoch it is not known how many.
         let same = before.epoch == position.epoch;
-        let lost = position.revision.saturating_sub(if same { before.revision } else { 0 });
+        let lost = if same { position.revision.saturating_sub(before.revision) } else { 1 }.max(1);
         tracing::error!(lost, "what happened to shards meanwhile is not known");
         self.metrics.api_incidents_lost_total.inc_by(lost);
         Told { incident: Some(gap(&position, lost)), position }
@@ -192,8 +205,9 @@ async fn keep(mut waiting: Receiver<Told>, store: &Store, metrics: &FleetMetrics
     }
 }
 
-/// The kind of what stands for incidents that are lost.
-const GAP: &str = "gap";
+fn begins_earlier(position: &Position, state: &FleetState) -> bool {
+    position.epoch.is_empty() && state.kept_after < state.revision
+}
 
 /// What happened before `position` is lost.
 fn gap(position: &Position, lost: u64) -> Incident {

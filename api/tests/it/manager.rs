@@ -142,11 +142,12 @@ impl Log {
         if *epoch == *kept.epoch && (kept.forgotten..=last).contains(&revision) {
             return kept.events[revision as usize..].iter().cloned().map(Message::Event).collect();
         }
-        let (epoch, gap) = (kept.epoch.clone(), !epoch.is_empty());
+        let (epoch, gap, kept_after) = (kept.epoch.clone(), !epoch.is_empty(), kept.forgotten);
         vec![Message::State(v1::FleetState {
             epoch,
             revision: last,
             gap,
+            kept_after,
             ..v1::FleetState::default()
         })]
     }

@@ -11,6 +11,7 @@ use shardmeter_api::{
     store::{Incident, Position, Presence},
 };
 use tokio::{
+    net::TcpListener,
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -23,6 +24,8 @@ use crate::{
 };
 
 on_both!(a_guild_is_found_with_its_shard, a_history_is_read_in_pages_over_http);
+
+const STATUS: &str = "manager_connection_status";
 
 #[tokio::test]
 async fn shards_are_as_the_manager_says() {
@@ -87,6 +90,7 @@ async fn without_a_manager_shards_are_as_they_were_last_known() {
     let manager = Manager::start(2).await;
     let addr = manager.addr;
     let server = Server::start_beside(Backend::Sqlite, &manager).await;
+    assert_eq!(server.value(STATUS).await, 1.0);
     manager.stop().await;
     // It was asked for readiness.
     let known = server.json("/api/v1/shards").await;
@@ -98,12 +102,19 @@ async fn without_a_manager_shards_are_as_they_were_last_known() {
         sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(server.json("/api/v1/shards").await, known);
+    assert_eq!(server.value(STATUS).await, 0.0);
+    // One that takes connections and says nothing.
+    let hung = TcpListener::bind(addr).await.unwrap();
+    sleep(Duration::from_secs(1)).await; // what was said before is older
+    assert_eq!(server.value(STATUS).await, 0.0);
+    drop(hung);
     let manager = Manager::start_on(addr, 5).await;
     while server.json("/api/v1/shards").await["shard_count"] != 5 {
         assert!(Instant::now() < deadline, "never back");
         sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(ready().await, "up");
+    assert_eq!(server.value(STATUS).await, 1.0);
     server.stop().await;
     manager.stop().await;
 }
