@@ -1,20 +1,24 @@
 //! What the manager knows of all shards.
 
+pub(crate) mod follow;
+mod manager;
+
 use std::{sync::Arc, time::SystemTime};
 
 use parking_lot::Mutex;
-use shardmeter_proto::v1::{self, ListShardsRequest, fleet_service_client::FleetServiceClient};
+use serde::Serialize;
+use shardmeter_proto::v1::{self, ListShardsRequest};
 use tokio::time::{Duration, Instant, timeout};
-use tonic::transport::{Channel, Endpoint};
+
+use crate::Config;
+use manager::Manager;
+pub use manager::ManagerError;
 
 /// How old what is shown may be. However many ask, the manager is asked no more often.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// A manager that takes longer to answer is away.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Longest list, bytes: some 16,000 shards with several instances each.
-const MAX_LIST_BYTES: usize = 64 << 20;
 
 /// All shards, as the manager knew them at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +44,8 @@ pub(crate) struct Shard {
 }
 
 /// Whether a shard reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum ShardState {
     Up,
     Stale,
@@ -72,7 +77,7 @@ impl Shards {
 /// The manager, asked when somebody wants to know.
 #[derive(Debug)]
 pub(crate) struct Fleet {
-    manager: FleetServiceClient<Channel>,
+    manager: Manager,
     /// Held while the manager is asked: who comes meanwhile shares the answer.
     asking: tokio::sync::Mutex<()>,
     last: Mutex<Last>,
@@ -96,15 +101,18 @@ impl Last {
 }
 
 impl Fleet {
-    /// The fleet of the manager at `endpoint`, which need not be there yet.
+    /// The fleet of the manager that is configured, which need not be there yet.
     ///
     /// # Errors
-    /// If the endpoint is no URL.
-    pub(crate) fn new(endpoint: &str) -> Result<Self, tonic::transport::Error> {
-        let channel =
-            Endpoint::from_shared(endpoint.to_owned())?.connect_timeout(PATIENCE).connect_lazy();
-        let manager = FleetServiceClient::new(channel).max_decoding_message_size(MAX_LIST_BYTES);
+    /// If it cannot be asked with this configuration.
+    pub(crate) fn new(config: &Config) -> Result<Self, ManagerError> {
+        let manager = manager::connect(config)?;
         Ok(Self { manager, asking: tokio::sync::Mutex::default(), last: Mutex::default() })
+    }
+
+    /// The manager, to be followed.
+    pub(crate) fn manager(&self) -> Manager {
+        self.manager.clone()
     }
 
     /// All shards, as of a second ago at most; or as they were last known, while the manager is away. `None` if they never

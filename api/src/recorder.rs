@@ -109,7 +109,7 @@ impl Recorder {
                     joined: false,
                 })
             }
-            Event::Platform(Platform::GuildSettingsUpdated(_)) => true,
+            Event::Platform(Platform::GuildSettingsUpdated(_)) | Event::Shard(_) => true,
             Event::Gap => false,
         };
         if !taken {

@@ -1,7 +1,7 @@
 //! The one place with SQL: PostgreSQL or SQLite, by `DATABASE_URL`.
 //!
 //! Both are spoken to in the same statements, through [`sqlx::Any`]: numbers, texts and `$1` are all that is needed, and the
-//! tests run every statement on both. A task of its own ([`keeper`]) holds a connection that tells whether the database is
+//! tests run every statement on both. A task of its own (`keeper`) holds a connection that tells whether the database is
 //! there, brings its tables up to date, and hands out a pool while it is; without one every question fails at once.
 
 mod commands;

@@ -2,6 +2,7 @@
 
 use std::{
     fs::Permissions,
+    iter,
     net::{Ipv4Addr, TcpListener},
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
@@ -93,7 +94,7 @@ impl Postgres {
     pub(crate) async fn prepare() -> Self {
         let folder = private_folder();
         copy(&template().await, &folder.path().join("data")).await;
-        Self { folder, port: free_port(), running: None }
+        Self { folder, port: lasting_port(), running: None }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -244,7 +245,8 @@ fn program(name: &str, folder: &Path) -> Command {
     program
 }
 
-/// A port that nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+/// A port for a server that comes back on it: below the range from which the system gives ports to others meanwhile.
+fn lasting_port() -> u16 {
+    let mut ports = iter::repeat_with(|| fastrand::u16(10_000..30_000)).take(1_000);
+    ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("a free port")
 }

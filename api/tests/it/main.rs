@@ -9,6 +9,7 @@
 mod access;
 mod backend;
 mod events;
+mod incidents;
 mod manager;
 mod outages;
 mod recorder;

@@ -6,6 +6,7 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use shardmeter_api::{AccessConfig, Api, Config, events::Events};
 use shardmeter_process::Secret;
+use shardmeter_pubsub::testing::RedisServer;
 use tokio::{
     sync::oneshot,
     task::JoinHandle,
@@ -26,12 +27,14 @@ pub(crate) struct Server {
     pub(crate) events: Events,
     /// Of its own, if it was started with one.
     pub(crate) database: Option<Database>,
+    /// The same; on PostgreSQL, as in production.
+    pub(crate) redis: Option<RedisServer>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<()>,
 }
 
 impl Server {
-    /// On a database of its own, which is there, without a manager.
+    /// On a database of its own, which is there, and on PostgreSQL with a Redis of its own; without a manager.
     pub(crate) async fn start(backend: Backend) -> Self {
         Self::start_as(backend, no_manager()).await
     }
@@ -45,8 +48,13 @@ impl Server {
     /// The same, as configured.
     pub(crate) async fn start_as(backend: Backend, config: Config) -> Self {
         let database = Database::start(backend).await;
-        let config = Config { database_url: database.url(), ..config };
-        let server = Self { database: Some(database), ..Self::start_with(config).await };
+        let redis = match backend {
+            Backend::Postgres => Some(RedisServer::start().await),
+            Backend::Sqlite => None,
+        };
+        let redis_url = redis.as_ref().map(|redis| redis.url().into());
+        let config = Config { database_url: database.url(), redis_url, ..config };
+        let server = Self { database: Some(database), redis, ..Self::start_with(config).await };
         server.wait_until_ready().await;
         server
     }
@@ -66,7 +74,7 @@ impl Server {
         let running = tokio::spawn(api.run(async {
             let _ = stopped.await;
         }));
-        Self { url, client: Client::new(), events, database: None, stop, running }
+        Self { url, client: Client::new(), events, database: None, redis: None, stop, running }
     }
 
     /// Stops it, and fails if that takes long.
