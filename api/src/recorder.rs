@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     events::{Ended, Event, Events, Heard, Subscription},
     metrics::RecorderMetrics,
-    store::{Executed, Presence, Store, StoreError, hour_of},
+    store::{Executed, Presence, Store, StoreError, hour_of, is_command_name},
 };
 
 /// How often what was heard is stored.
@@ -32,9 +32,6 @@ const MAX_COUNTS: usize = 10_000;
 
 /// Guilds joined or left that wait for it: a busy bot has hundreds a day.
 const MAX_PRESENCES: usize = 10_000;
-
-/// Characters of a command's name, as Discord has it.
-const MAX_NAME: usize = 32;
 
 /// Listens to the bus and stores what it hears, until the bus ends.
 pub(crate) fn start(events: &Events, store: Store, metrics: RecorderMetrics) -> JoinHandle<()> {
@@ -165,7 +162,7 @@ impl Waiting {
             *count += 1;
             return true;
         }
-        let fits = self.executed.len() < MAX_COUNTS && command_name.chars().count() <= MAX_NAME;
+        let fits = self.executed.len() < MAX_COUNTS && is_command_name(command_name);
         if fits {
             self.executed.insert(key, 1);
         }
