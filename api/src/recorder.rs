@@ -187,6 +187,16 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
+    /// PostgreSQL would refuse them, and all that came with them.
+    #[test]
+    fn what_is_no_name_is_not_kept() {
+        let mut waiting = Waiting::default();
+        for name in ["", "bad\0name", "two words", &"x".repeat(33)] {
+            assert!(!waiting.count(name, time(0)), "{name:?}");
+        }
+        assert!(waiting.count("größe-2", time(0)));
+    }
+
     #[test]
     fn commands_are_added_up_by_hour() {
         let mut waiting = Waiting::default();

@@ -225,11 +225,9 @@ fn is_away(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(error) => match error.code().as_deref() {
             // SQLSTATE classes: connection, transaction (one that was idle for too long, a server that only reads), rollback (a
             // deadlock, say), resources, limits, what is not ready or locked, the operator, the system, the server's mistakes.
-            Some(code) if code.len() == 5 => {
-                ["08", "25", "40", "53", "54", "55", "57", "58", "XX"]
-                    .iter()
-                    .any(|class| code.starts_with(class))
-            }
+            Some(code) if code.len() == 5 => ["08", "25", "40", "53", "54", "55", "57", "58", "XX"]
+                .iter()
+                .any(|class| code.starts_with(class)),
             // SQLite's primary code is the low byte: busy, locked, read-only, I/O, full, cannot open.
             Some(code) => code
                 .parse::<u32>()

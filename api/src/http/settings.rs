@@ -201,7 +201,9 @@ pub(super) async fn change(
         }
         stored
     });
-    let stored = changing.await.map_err(|_| Problem::new(ErrorType::Internal, "changing the settings failed"))?;
+    let stored = changing
+        .await
+        .map_err(|_| Problem::new(ErrorType::Internal, "changing the settings failed"))?;
     match stored? {
         Some(settings) => Ok(GuildSettings::from(settings).into_response()),
         // Between the look and the change.
