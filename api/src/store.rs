@@ -9,6 +9,7 @@ mod guilds;
 mod incidents;
 mod keeper;
 mod retention;
+mod rows;
 mod settings;
 
 use std::{
