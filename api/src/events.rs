@@ -200,6 +200,13 @@ impl Events {
         self.0.push(event);
     }
 
+    /// Settings may be others than bots were told: tells them all anew once they can be read. Never waits.
+    pub(crate) fn settings_unknown(&self) {
+        if let Some(redis) = &self.0.redis {
+            redis.settings_unknown();
+        }
+    }
+
     /// Listens to all events from now on, or to those of one guild; or on from the one after `last`.
     #[must_use]
     pub fn subscribe(&self, guild: Option<GuildId>, last: Option<Last>) -> Subscription {

@@ -211,6 +211,8 @@ impl From<v1::Instance> for Instance {
     }
 }
 
+/// A time that can be written as RFC 3339 has it: before the year 10000.
 fn time(time: Option<prost_types::Timestamp>) -> Option<SystemTime> {
-    time?.try_into().ok()
+    const YEAR_10000: i64 = 253_402_300_800;
+    time.filter(|time| time.seconds < YEAR_10000)?.try_into().ok()
 }

@@ -186,10 +186,18 @@ async fn keep(mut waiting: Receiver<Told>, store: &Store, metrics: &FleetMetrics
     while waiting.recv_many(&mut batch, AT_ONCE).await > 0 {
         let Some(position) = batch.last().map(|told| told.position.clone()) else { continue };
         let mut incidents: Vec<_> = batch.drain(..).filter_map(|told| told.incident).collect();
+        let mut failures = 0_u32;
         loop {
             match store.record_incidents(&incidents, &position).await {
                 Ok(()) => break,
-                Err(StoreError::Away(_)) => sleep(RETRY).await,
+                Err(StoreError::Away(reason)) => {
+                    failures = failures.saturating_add(1);
+                    // Once may be the moment at which the database went away, which its keeper tells.
+                    if failures == 2 {
+                        tracing::warn!(reason, "incidents cannot be stored; trying again");
+                    }
+                    sleep(RETRY).await;
+                }
                 // It would be refused again.
                 Err(StoreError::Failed(error)) => {
                     let lost = incidents.len() as u64;

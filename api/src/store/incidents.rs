@@ -4,7 +4,11 @@ use std::time::SystemTime;
 
 use sqlx::{AnyConnection, FromRow, query, query_as};
 
-use super::{Store, StoreError, from_db, from_millis, in_time, to_db, to_millis};
+use super::{
+    Store, StoreError, from_db, from_millis, in_time,
+    rows::{self, ROWS},
+    to_db, to_millis,
+};
 
 /// The kind of what stands for incidents that are lost.
 pub const GAP: &str = "gap";
@@ -90,8 +94,10 @@ impl From<Row> for Recorded {
     }
 }
 
-const INSERT: &str = "INSERT INTO incidents (epoch, revision, at, shard_id, kind, instance, reason, count) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (epoch, revision, kind) DO NOTHING";
+const INSERT: &str =
+    "INSERT INTO incidents (epoch, revision, at, shard_id, kind, instance, reason, count)";
+
+const UNLESS_THERE: &str = "ON CONFLICT (epoch, revision, kind) DO NOTHING";
 
 /// Of two apis that follow one manager the slower never takes the position back.
 const MOVE: &str = "INSERT INTO position (one, epoch, revision) VALUES (1, $1, $2) ON CONFLICT (one) DO UPDATE \
@@ -118,18 +124,20 @@ impl Store {
             // First what two apis would both write, so that one waits for the other, and neither for both.
             let incidents = uncovered(&mut transaction, incidents).await?;
             advance(&mut transaction, &position.epoch, position.revision).await?;
-            for incident in incidents {
-                query(INSERT)
-                    .bind(incident.epoch.as_str())
-                    .bind(to_db(incident.revision))
-                    .bind(to_millis(incident.at))
-                    .bind(incident.shard_id.map(i64::from))
-                    .bind(incident.kind.as_str())
-                    .bind(incident.instance.as_deref())
-                    .bind(incident.reason.as_deref())
-                    .bind(to_db(incident.count))
-                    .execute(&mut *transaction)
-                    .await?;
+            for incidents in incidents.chunks(ROWS) {
+                let statement = rows::insert(INSERT, 8, incidents.len(), UNLESS_THERE);
+                let statement = incidents.iter().fold(statement, |statement, incident| {
+                    statement
+                        .bind(incident.epoch.as_str())
+                        .bind(to_db(incident.revision))
+                        .bind(to_millis(incident.at))
+                        .bind(incident.shard_id.map(i64::from))
+                        .bind(incident.kind.as_str())
+                        .bind(incident.instance.as_deref())
+                        .bind(incident.reason.as_deref())
+                        .bind(to_db(incident.count))
+                });
+                statement.execute(&mut *transaction).await?;
             }
             transaction.commit().await
         })

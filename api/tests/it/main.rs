@@ -8,6 +8,7 @@
 
 mod access;
 mod backend;
+mod distance;
 mod events;
 mod incidents;
 mod manager;

@@ -31,7 +31,7 @@ pub(crate) async fn open(database: &Database) -> Store {
     store
 }
 
-async fn wait_until_up(store: &Store) {
+pub(crate) async fn wait_until_up(store: &Store) {
     let deadline = Instant::now() + PROMPT;
     while !store.is_up() {
         assert!(Instant::now() < deadline, "the database never came");
@@ -43,7 +43,7 @@ fn time(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
 }
 
-fn incident(revision: u64, shard_id: Option<u32>) -> Incident {
+pub(crate) fn incident(revision: u64, shard_id: Option<u32>) -> Incident {
     Incident {
         epoch: "e".into(),
         revision,
@@ -183,6 +183,12 @@ async fn guilds_come_and_go(backend: Backend) {
     store.record_activity(&[], &[presence(true, 3)]).await.unwrap();
     let guild = store.guild(7).await.unwrap().unwrap();
     assert_eq!((guild.joined_at, guild.left_at), (Some(time(3)), None));
+    store.record_activity(&[], &[presence(false, 4)]).await.unwrap();
+    let guild = store.guild(7).await.unwrap().unwrap();
+    assert_eq!((guild.joined_at, guild.left_at), (Some(time(3)), Some(time(4))));
+    store.record_activity(&[], &[presence(false, 5), presence(true, 6)]).await.unwrap();
+    let guild = store.guild(7).await.unwrap().unwrap();
+    assert_eq!((guild.joined_at, guild.left_at), (Some(time(6)), None));
 }
 
 async fn all_settings_are_read_in_pages(backend: Backend) {
