@@ -12,6 +12,7 @@ use std::{io, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use serde::Serialize;
 use shardmeter_proto::events::{self, GuildId};
+use time::OffsetDateTime;
 use tokio::{
     sync::{Notify, watch},
     time::{MissedTickBehavior, interval, sleep},
@@ -23,6 +24,7 @@ pub use self::{
     ring::{EventId, EventIdError, Last},
     subscription::{Ended, Heard, Passage, Subscription},
 };
+use crate::{fleet::ShardState, store::Incident};
 
 /// Events that come within this time are told together: each listener costs a write a tenth of a second at most, however
 /// many events there are. The first after a pause is told at once.
@@ -36,8 +38,51 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 pub enum Event {
     /// On the platform: of a bot, or of its settings.
     Platform(events::Event),
+    /// To a shard, as the manager tells it. Each process of the api hears of it by itself.
+    Shard(ShardEvent),
     /// Redis was away: what happened meanwhile was not heard.
     Gap,
+}
+
+/// What happened to a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShardEvent {
+    #[serde(rename = "type")]
+    name: &'static str,
+    shard_id: u32,
+    kind: Box<str>,
+    instance: Option<Box<str>>,
+    reason: Option<Box<str>>,
+    count: u64,
+    /// Whether the shard reports, after it.
+    state: ShardState,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    epoch: Box<str>,
+    revision: u64,
+}
+
+impl ShardEvent {
+    pub(crate) fn new(incident: &Incident, shard_id: u32, state: ShardState) -> Self {
+        Self {
+            name: "shard_event",
+            shard_id,
+            kind: incident.kind.as_str().into(),
+            instance: incident.instance.as_deref().map(Box::from),
+            reason: incident.reason.as_deref().map(Box::from),
+            count: incident.count,
+            state,
+            at: incident.at.into(),
+            epoch: incident.epoch.as_str().into(),
+            revision: incident.revision,
+        }
+    }
+}
+
+impl From<ShardEvent> for Event {
+    fn from(event: ShardEvent) -> Self {
+        Self::Shard(event)
+    }
 }
 
 impl From<events::Event> for Event {
@@ -59,6 +104,7 @@ impl Event {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Platform(event) => event.name(),
+            Self::Shard(event) => event.name,
             Self::Gap => "gap",
         }
     }
@@ -67,6 +113,7 @@ impl Event {
     fn concerns(&self, guild: GuildId) -> bool {
         match self {
             Self::Platform(event) => event.guild_id() == Some(guild),
+            Self::Shard(_) => false,
             Self::Gap => true,
         }
     }
@@ -74,6 +121,7 @@ impl Event {
     fn write_json(&self, to: impl io::Write) -> serde_json::Result<()> {
         match self {
             Self::Platform(event) => serde_json::to_writer(to, event),
+            Self::Shard(event) => serde_json::to_writer(to, event),
             Self::Gap => serde_json::to_writer(to, &Gap { name: self.name() }),
         }
     }
@@ -150,6 +198,13 @@ impl Events {
             redis.publish(event.clone());
         }
         self.0.push(event);
+    }
+
+    /// Settings may be others than bots were told: tells them all anew once they can be read. Never waits.
+    pub(crate) fn settings_unknown(&self) {
+        if let Some(redis) = &self.0.redis {
+            redis.settings_unknown();
+        }
     }
 
     /// Listens to all events from now on, or to those of one guild; or on from the one after `last`.

@@ -1,20 +1,26 @@
 //! What the manager knows of all shards.
 
+pub(crate) mod follow;
+mod manager;
+
 use std::{sync::Arc, time::SystemTime};
 
 use parking_lot::Mutex;
-use shardmeter_proto::v1::{self, ListShardsRequest, fleet_service_client::FleetServiceClient};
+use prometheus::IntGauge;
+use serde::Serialize;
+use shardmeter_proto::v1::{self, ListShardsRequest};
 use tokio::time::{Duration, Instant, timeout};
-use tonic::transport::{Channel, Endpoint};
+use tonic::Status;
+
+use crate::Config;
+use manager::Manager;
+pub use manager::ManagerError;
 
 /// How old what is shown may be. However many ask, the manager is asked no more often.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// A manager that takes longer to answer is away.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Longest list, bytes: some 16,000 shards with several instances each.
-const MAX_LIST_BYTES: usize = 64 << 20;
 
 /// All shards, as the manager knew them at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +46,8 @@ pub(crate) struct Shard {
 }
 
 /// Whether a shard reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum ShardState {
     Up,
     Stale,
@@ -72,10 +79,11 @@ impl Shards {
 /// The manager, asked when somebody wants to know.
 #[derive(Debug)]
 pub(crate) struct Fleet {
-    manager: FleetServiceClient<Channel>,
+    manager: Manager,
     /// Held while the manager is asked: who comes meanwhile shares the answer.
     asking: tokio::sync::Mutex<()>,
     last: Mutex<Last>,
+    status: IntGauge,
 }
 
 /// What came of asking.
@@ -96,15 +104,19 @@ impl Last {
 }
 
 impl Fleet {
-    /// The fleet of the manager at `endpoint`, which need not be there yet.
+    /// The fleet of the manager that is configured, which need not be there yet.
     ///
     /// # Errors
-    /// If the endpoint is no URL.
-    pub(crate) fn new(endpoint: &str) -> Result<Self, tonic::transport::Error> {
-        let channel =
-            Endpoint::from_shared(endpoint.to_owned())?.connect_timeout(PATIENCE).connect_lazy();
-        let manager = FleetServiceClient::new(channel).max_decoding_message_size(MAX_LIST_BYTES);
-        Ok(Self { manager, asking: tokio::sync::Mutex::default(), last: Mutex::default() })
+    /// If it cannot be asked with this configuration.
+    pub(crate) fn new(config: &Config, status: IntGauge) -> Result<Self, ManagerError> {
+        let manager = manager::connect(config)?;
+        let asking = tokio::sync::Mutex::default();
+        Ok(Self { manager, asking, last: Mutex::default(), status })
+    }
+
+    /// The manager, to be followed.
+    pub(crate) fn manager(&self) -> Manager {
+        self.manager.clone()
     }
 
     /// All shards, as of a second ago at most; or as they were last known, while the manager is away. `None` if they never
@@ -129,17 +141,24 @@ impl Fleet {
             return last;
         }
         let mut manager = self.manager.clone();
-        let (answered, shards) =
-            match timeout(PATIENCE, manager.list_shards(ListShardsRequest {})).await {
-                Ok(Ok(list)) => (true, Some(Arc::new(Shards::from(list.into_inner())))),
-                Ok(Err(status)) => {
-                    if last.answered || last.asked.is_none() {
-                        tracing::warn!(%status, "the manager does not answer");
-                    }
-                    (false, last.shards.take())
+        let list = timeout(PATIENCE, manager.list_shards(ListShardsRequest {})).await;
+        let late = |_| Err(Status::deadline_exceeded("it took too long"));
+        let is_first = last.asked.is_none();
+        let (answered, shards) = match list.unwrap_or_else(late) {
+            Ok(list) => {
+                if !last.answered && !is_first {
+                    tracing::info!("the manager answers again");
                 }
-                Err(_) => (false, last.shards.take()),
-            };
+                (true, Some(Arc::new(Shards::from(list.into_inner()))))
+            }
+            Err(status) => {
+                if last.answered || is_first {
+                    tracing::warn!(%status, "the manager does not answer");
+                }
+                (false, last.shards.take())
+            }
+        };
+        self.status.set(answered.into());
         let now = Last { asked: Some(Instant::now()), answered, shards };
         self.last.lock().clone_from(&now);
         now
@@ -192,6 +211,8 @@ impl From<v1::Instance> for Instance {
     }
 }
 
+/// A time that can be written as RFC 3339 has it: before the year 10000.
 fn time(time: Option<prost_types::Timestamp>) -> Option<SystemTime> {
-    time?.try_into().ok()
+    const YEAR_10000: i64 = 253_402_300_800;
+    time.filter(|time| time.seconds < YEAR_10000)?.try_into().ok()
 }

@@ -133,6 +133,7 @@ async fn finish(State(http): State<Http>, request: Request, next: Next) -> Respo
 
 /// The api's own metrics, for Prometheus.
 async fn scrape(State(http): State<Http>) -> Response {
+    http.fleet.is_up().await; // and that is a metric
     match http.metrics.page() {
         Ok(page) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page)
             .into_response(),

@@ -23,6 +23,7 @@ use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 pub use config::{AccessConfig, Config, ConfigError};
+pub use fleet::ManagerError;
 pub use gate::GateError;
 pub use shardmeter_access::TlsConfig;
 
@@ -30,7 +31,7 @@ use events::{EventTasks, Events, redis::StartError};
 use fleet::Fleet;
 use gate::Gate;
 use http::{Http, ListPage, Listeners};
-use metrics::{Metrics, RecorderMetrics};
+use metrics::{FleetMetrics, Metrics, RecorderMetrics};
 use store::{DatabaseUrlError, Store};
 
 /// How long requests in flight may take after a shutdown began; `docker stop` kills after 10 s.
@@ -47,6 +48,7 @@ pub struct Api {
     events: Events,
     _events: EventTasks,
     recorder: JoinHandle<()>,
+    following: JoinHandle<()>,
     store: JoinHandle<()>,
 }
 
@@ -64,14 +66,9 @@ pub enum BuildError {
     /// The database's URL is none.
     #[error(transparent)]
     Database(#[from] DatabaseUrlError),
-    /// The manager's address is none.
-    #[error("MANAGER_ENDPOINT {endpoint}: {error}")]
-    Manager {
-        /// As configured.
-        endpoint: String,
-        /// What is wrong with it.
-        error: tonic::transport::Error,
-    },
+    /// The manager cannot be asked.
+    #[error(transparent)]
+    Manager(#[from] ManagerError),
     /// `REDIS_URL` is none.
     #[error(transparent)]
     Events(#[from] StartError),
@@ -95,7 +92,7 @@ impl BuildError {
             Self::Config(_)
                 | Self::Gate(_)
                 | Self::Database(_)
-                | Self::Manager { .. }
+                | Self::Manager(_)
                 | Self::Events(StartError::Redis(_))
         )
     }
@@ -111,18 +108,23 @@ impl Api {
         let shutdown = CancellationToken::new();
         let (store, keeping) = Store::open(&config.database_url, shutdown.clone())?;
         let metrics = Metrics::new(store.clone())?;
-        let fleet = Fleet::new(&config.manager_endpoint).map_err(|error| BuildError::Manager {
-            endpoint: config.manager_endpoint.clone(),
-            error,
-        })?;
         let redis_url = config.redis_url.as_ref().map(Secret::expose);
         let registry = &metrics.registry;
+        let fleet_metrics = FleetMetrics::register(registry)?;
+        let fleet = Fleet::new(&config, fleet_metrics.manager_connection_status.clone())?;
         let gate = Arc::new(Gate::open(&config.access, &config.tls, registry)?);
         let listeners = Listeners::new(registry)?;
         let (events, event_tasks) =
             events::redis::start(redis_url, store.clone(), registry, shutdown.clone())?;
         let lost = RecorderMetrics::register(registry)?;
         let recorder = recorder::start(&events, store.clone(), lost);
+        let following = fleet::follow::start(
+            fleet.manager(),
+            store.clone(),
+            events.clone(),
+            fleet_metrics,
+            shutdown.clone(),
+        );
         let bind = |error| BuildError::Bind { addr: config.addr, error };
         let http = TcpListener::bind(config.addr).await.map_err(bind)?;
         let addr = http.local_addr().map_err(bind)?;
@@ -146,6 +148,7 @@ impl Api {
             events,
             _events: event_tasks,
             recorder,
+            following,
             store: keeping,
         })
     }
@@ -178,6 +181,6 @@ impl Api {
         self.shutdown.cancel();
         drop(looking);
         // They end with the token; a panic in one was reported where it was.
-        let _ended = tokio::join!(self.recorder, self.store);
+        let _ended = tokio::join!(self.recorder, self.following, self.store);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use prometheus::{
-    HistogramVec, IntCounterVec, IntGauge, Registry, TextEncoder, core::Collector,
+    HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder, core::Collector,
     proto::MetricFamily,
 };
 use shardmeter_process::{families, metrics::register_process};
@@ -75,6 +75,17 @@ families! {
     pub(crate) struct RecorderMetrics {
         /// Events that are not in the database: there was no room, or it is not known how many were missed ("unknown").
         api_events_lost_total: IntCounterVec["event_type"],
+    }
+}
+
+families! {
+    /// What the manager tells of shards.
+    pub(crate) struct FleetMetrics {
+        /// Incidents of shards that are not in the database: the manager no longer had them, or the database refused them. At
+        /// least: where it is not known how many, 1.
+        api_incidents_lost_total: IntCounter,
+        /// 1 while the manager answers, else 0.
+        manager_connection_status: IntGauge,
     }
 }
 

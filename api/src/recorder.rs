@@ -18,13 +18,16 @@ use tokio::{
 use crate::{
     events::{Ended, Event, Events, Heard, Subscription},
     metrics::RecorderMetrics,
-    store::{Executed, Presence, Store, StoreError, hour_of},
+    store::{Executed, Presence, Store, StoreError, hour_of, is_command_name},
 };
 
 /// How often what was heard is stored.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the last batch may take at the end.
+/// Counts, and guilds joined or left, that are stored at once: few enough for a database far away.
+const AT_ONCE: usize = 500;
+
+/// What storing the rest may take at the end.
 const LAST: Duration = Duration::from_secs(2);
 
 /// Hours and commands that wait for the database: a bot's hundred commands, for four days.
@@ -33,12 +36,9 @@ const MAX_COUNTS: usize = 10_000;
 /// Guilds joined or left that wait for it: a busy bot has hundreds a day.
 const MAX_PRESENCES: usize = 10_000;
 
-/// Characters of a command's name, as Discord has it.
-const MAX_NAME: usize = 32;
-
 /// Listens to the bus and stores what it hears, until the bus ends.
 pub(crate) fn start(events: &Events, store: Store, metrics: RecorderMetrics) -> JoinHandle<()> {
-    let recorder = Recorder { waiting: Waiting::default(), store, metrics };
+    let recorder = Recorder { waiting: Waiting::default(), store, metrics, failures: 0 };
     let subscription = events.subscribe(None, None);
     tokio::spawn(recorder.run(subscription, events.clone()))
 }
@@ -47,6 +47,8 @@ struct Recorder {
     waiting: Waiting,
     store: Store,
     metrics: RecorderMetrics,
+    /// Of the database, since it took something last.
+    failures: u32,
 }
 
 /// What is not stored yet.
@@ -80,10 +82,16 @@ impl Recorder {
                     }
                     Err(Ended::Closed) => break,
                 },
-                _ = tick.tick() => self.store_waiting().await,
+                _ = tick.tick() => {
+                    if self.store_batch().await && !self.waiting.is_empty() {
+                        // The rest as soon as what came meanwhile was heard.
+                        tick.reset_immediately();
+                    }
+                }
             }
         }
-        if timeout(LAST, self.store_waiting()).await.is_err() || !self.waiting.is_empty() {
+        let last = async { while !self.waiting.is_empty() && self.store_batch().await {} };
+        if timeout(LAST, last).await.is_err() || !self.waiting.is_empty() {
             tracing::warn!("what was heard last is not in the database, which is away");
         }
     }
@@ -109,7 +117,7 @@ impl Recorder {
                     joined: false,
                 })
             }
-            Event::Platform(Platform::GuildSettingsUpdated(_)) => true,
+            Event::Platform(Platform::GuildSettingsUpdated(_)) | Event::Shard(_) => true,
             Event::Gap => false,
         };
         if !taken {
@@ -121,41 +129,65 @@ impl Recorder {
         self.metrics.api_events_lost_total.with_label_values(&[event_type]).inc();
     }
 
-    async fn store_waiting(&mut self) {
+    /// Stores the first of what waits. Whether that is done, so that more may be stored.
+    async fn store_batch(&mut self) -> bool {
         if self.waiting.is_empty() {
-            return;
+            return true;
         }
         match self.store.records() {
             // Nobody knows yet who will.
-            None => return,
-            Some(false) => {}
-            Some(true) => {
-                let executed = self.waiting.executed.iter();
-                let executed: Vec<_> = executed
-                    .map(|((at, command_name), count)| Executed {
-                        at: *at,
-                        command_name: command_name.clone(),
-                        count: *count,
-                    })
-                    .collect();
-                match self.store.record_activity(&executed, &self.waiting.presences).await {
-                    Ok(()) => {}
-                    Err(StoreError::Away(_)) => return,
-                    // It would be refused again.
-                    Err(StoreError::Failed(error)) => {
-                        tracing::error!(%error, "the database refused what was heard");
-                        self.lose("unknown");
-                    }
+            None => return false,
+            Some(false) => {
+                self.waiting = Waiting::default();
+                return true;
+            }
+            Some(true) => {}
+        }
+        let (executed, presences) = self.waiting.first();
+        match self.store.record_activity(&executed, presences).await {
+            Ok(()) => self.failures = 0,
+            Err(StoreError::Away(reason)) => {
+                self.failures = self.failures.saturating_add(1);
+                // Once may be the moment at which the database went away, which its keeper tells.
+                if self.failures == 2 {
+                    tracing::warn!(reason, "what was heard cannot be stored; trying again");
                 }
+                return false;
+            }
+            // It would be refused again.
+            Err(StoreError::Failed(error)) => {
+                tracing::error!(%error, "the database refused what was heard");
+                self.lose("unknown");
             }
         }
-        self.waiting = Waiting::default();
+        self.waiting.forget_first();
+        true
     }
 }
 
 impl Waiting {
     fn is_empty(&self) -> bool {
         self.executed.is_empty() && self.presences.is_empty()
+    }
+
+    /// What is stored next.
+    fn first(&self) -> (Vec<Executed>, &[Presence]) {
+        let executed = self.executed.iter().take(AT_ONCE);
+        let executed = executed.map(|((at, command_name), count)| Executed {
+            at: *at,
+            command_name: command_name.clone(),
+            count: *count,
+        });
+        let presences = self.presences.get(..AT_ONCE).unwrap_or(&self.presences);
+        (executed.collect(), presences)
+    }
+
+    /// It is stored.
+    fn forget_first(&mut self) {
+        for _ in 0..AT_ONCE {
+            self.executed.pop_first();
+        }
+        self.presences.drain(..AT_ONCE.min(self.presences.len()));
     }
 
     /// Whether there was room for it.
@@ -165,7 +197,7 @@ impl Waiting {
             *count += 1;
             return true;
         }
-        let fits = self.executed.len() < MAX_COUNTS && command_name.chars().count() <= MAX_NAME;
+        let fits = self.executed.len() < MAX_COUNTS && is_command_name(command_name);
         if fits {
             self.executed.insert(key, 1);
         }
@@ -188,6 +220,16 @@ mod tests {
 
     fn time(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    /// PostgreSQL would refuse them, and all that came with them.
+    #[test]
+    fn what_is_no_name_is_not_kept() {
+        let mut waiting = Waiting::default();
+        for name in ["", "bad\0name", "two words", &"x".repeat(33)] {
+            assert!(!waiting.count(name, time(0)), "{name:?}");
+        }
+        assert!(waiting.count("größe-2", time(0)));
     }
 
     #[test]
@@ -214,6 +256,28 @@ mod tests {
             assert!(waiting.note(presence));
         }
         assert!(!waiting.note(presence));
+    }
+
+    #[test]
+    fn everything_is_stored_once_in_parts_and_in_order() {
+        let mut waiting = Waiting::default();
+        let presence = |guild_id| Presence { guild_id, shard_id: 0, at: time(0), joined: true };
+        let many = 2 * AT_ONCE as u64 + 1;
+        for i in 0..many {
+            assert!(waiting.count(&format!("c{i}"), time(0)) && waiting.note(presence(i)));
+        }
+        let (mut names, mut guilds) = (Vec::new(), Vec::new());
+        while !waiting.is_empty() {
+            let (executed, presences) = waiting.first();
+            assert!(executed.len() <= AT_ONCE && presences.len() <= AT_ONCE);
+            names.extend(executed.into_iter().map(|executed| executed.command_name));
+            guilds.extend(presences.iter().map(|presence| presence.guild_id));
+            waiting.forget_first();
+        }
+        assert!(guilds.into_iter().eq(0..many));
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len() as u64, many);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The one place with SQL: PostgreSQL or SQLite, by `DATABASE_URL`.
 //!
 //! Both are spoken to in the same statements, through [`sqlx::Any`]: numbers, texts and `$1` are all that is needed, and the
-//! tests run every statement on both. A task of its own ([`keeper`]) holds a connection that tells whether the database is
+//! tests run every statement on both. A task of its own (`keeper`) holds a connection that tells whether the database is
 //! there, brings its tables up to date, and hands out a pool while it is; without one every question fails at once.
 
 mod commands;
@@ -9,6 +9,7 @@ mod guilds;
 mod incidents;
 mod keeper;
 mod retention;
+mod rows;
 mod settings;
 
 use std::{
@@ -25,10 +26,11 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::keeper::{Keeper, Up};
+pub(crate) use self::settings::{MAX_COMMAND_NAME, is_command_name};
 pub use self::{
     commands::{CommandCount, Executed, HOUR, hour_of},
     guilds::{Guild, Presence},
-    incidents::{HistoryQuery, Incident, Position, Recorded},
+    incidents::{GAP, HistoryQuery, Incident, Position, Recorded},
     settings::{Expected, Settings, SettingsChange},
 };
 use shardmeter_process::Secret;
@@ -67,7 +69,7 @@ pub enum DatabaseUrlError {
     /// Another scheme.
     #[error("DATABASE_URL begins with neither postgres:// nor sqlite:")]
     Scheme,
-    /// In memory each connection would have a database of its own.
+    /// In memory, or in a file without a name, each connection would have a database of its own.
     #[error("DATABASE_URL: an SQLite database needs a file, as in sqlite://shardmeter.db")]
     Memory,
     /// Not a URL of its kind.
@@ -151,7 +153,8 @@ impl Database {
                 drop(sqlx::postgres::PgConnectOptions::try_from(&options).map_err(invalid)?);
             }
             Kind::Sqlite => {
-                if url.as_str().contains(":memory:")
+                if url.as_str().trim_start_matches("sqlite:").trim_matches('/').is_empty()
+                    || url.as_str().contains(":memory:")
                     || url.query_pairs().any(|(key, value)| key == "mode" && value == "memory")
                 {
                     return Err(DatabaseUrlError::Memory);
@@ -221,12 +224,11 @@ impl From<sqlx::Error> for StoreError {
 fn is_away(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => match error.code().as_deref() {
-            // SQLSTATE classes: connection, rollback (a deadlock, say), resources, limits, the operator, the system; and a
-            // server that only reads.
-            Some(code) if code.len() == 5 => {
-                ["08", "40", "53", "54", "57", "58"].iter().any(|class| code.starts_with(class))
-                    || code == "25006"
-            }
+            // SQLSTATE classes: connection, transaction (one that was idle for too long, a server that only reads), rollback (a
+            // deadlock, say), resources, limits, what is not ready or locked, the operator, the system, the server's mistakes.
+            Some(code) if code.len() == 5 => ["08", "25", "40", "53", "54", "55", "57", "58", "XX"]
+                .iter()
+                .any(|class| code.starts_with(class)),
             // SQLite's primary code is the low byte: busy, locked, read-only, I/O, full, cannot open.
             Some(code) => code
                 .parse::<u32>()
@@ -287,7 +289,7 @@ mod tests {
         for url in ["", "shardmeter.db", "mysql://db/platform", "http://db"] {
             assert!(matches!(Database::parse(url), Err(DatabaseUrlError::Scheme)), "{url}");
         }
-        for url in ["sqlite::memory:", "sqlite://x.db?mode=memory"] {
+        for url in ["sqlite::memory:", "sqlite://x.db?mode=memory", "sqlite://", "sqlite:"] {
             assert!(matches!(Database::parse(url), Err(DatabaseUrlError::Memory)), "{url}");
         }
         for url in ["sqlite://x.db?mode=odd", "postgres://db/platform?sslmode=odd"] {

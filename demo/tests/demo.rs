@@ -41,7 +41,9 @@ fn guild_of_a_live_command(api: &str) -> String {
     let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
     let guild = |line: String| {
         let data = line.strip_prefix("data: ")?;
-        assert!(data.contains("\"type\":\"command_executed\""), "{data}");
+        if !data.contains("\"type\":\"command_executed\"") {
+            return None;
+        }
         let (_, rest) = data.split_once("\"guild_id\":\"")?;
         Some(rest.split('"').next().unwrap().to_owned())
     };

@@ -162,9 +162,13 @@ impl<D: Disk> FileJournal<D> {
             } else {
                 tracing::error!(%damage, "the journal is damaged: what is lost there stays lost");
                 keep_aside(&damage.file);
-                registry.distrust_events();
                 metrics.damage.inc();
             }
+        }
+        // Also after a crash: a torn end may be all that a power cut left of many records. What was read after the damage
+        // with an epoch of its own is of a manager that distrusted them already.
+        if recovered.damaged_after.is_some_and(|records| records >= replay.epoch_at) {
+            registry.distrust_events();
         }
         if let Some((misfit, changes)) = replay.misfits {
             tracing::error!(first = %misfit, changes, "changes of the journal were passed over");
@@ -330,6 +334,10 @@ fn keep_aside(segment: &Path) {
 /// What became of the records read.
 #[derive(Debug, Default)]
 struct Replay {
+    /// How many were read.
+    records: u64,
+    /// Which of them said the epoch of events last.
+    epoch_at: u64,
     /// Changes that fitted nothing: the first, and how many.
     misfits: Option<(Misfit, u64)>,
     /// Why a whole record could not be read.
@@ -345,7 +353,11 @@ impl Replay {
                 return;
             }
         };
+        self.records += 1;
         for change in changes {
+            if matches!(change, Change::Events(_)) {
+                self.epoch_at = self.records;
+            }
             match registry.restore(change) {
                 // What changes while a checkpoint is written comes before what it changes.
                 Err(misfit) if !in_checkpoint => self.misfits.get_or_insert((misfit, 0)).1 += 1,

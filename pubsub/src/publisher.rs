@@ -79,13 +79,18 @@ impl Publisher {
             let event = refused.into_inner();
             self.metrics.lost(event.name(), Lost::QueueFull);
             if matches!(event, Event::GuildSettingsUpdated(_)) {
-                self.lacking.send_modify(|times| *times += 1);
+                self.lack();
             }
         }
     }
 
+    /// Says that Redis may lack settings.
+    pub fn lack(&self) {
+        self.lacking.send_modify(|times| *times += 1);
+    }
+
     /// Changes whenever Redis may lack settings: with every connection to it (it may have been emptied), and when some
-    /// could not be queued. Whoever knows all settings then tells them by [`Publisher::restore`].
+    /// could not be queued, or are not known ([`Publisher::lack`]). Whoever knows all settings then tells them by [`Publisher::restore`].
     #[must_use]
     pub fn lacking(&self) -> watch::Receiver<u64> {
         self.lacking.subscribe()

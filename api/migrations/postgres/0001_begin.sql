@@ -20,7 +20,7 @@ CREATE TABLE guild_settings (
 CREATE TABLE incidents (
     -- In the order in which they were stored, over all epochs.
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    -- The manager's name for the event: stored once, however often it is sent.
+    -- The manager's name for the event: stored once, however often it is sent. A gap has that of the event before which it is.
     epoch TEXT NOT NULL,
     revision BIGINT NOT NULL,
     at BIGINT NOT NULL,
@@ -30,7 +30,7 @@ CREATE TABLE incidents (
     instance TEXT,
     reason TEXT,
     count BIGINT NOT NULL,
-    UNIQUE (epoch, revision)
+    UNIQUE (epoch, revision, kind)
 );
 CREATE INDEX incidents_by_shard ON incidents (shard_id, id);
 CREATE INDEX incidents_by_time ON incidents (at);

@@ -23,7 +23,7 @@ pub struct AccessConfig {
     /// Let anybody look who reaches the port, also from other machines
     #[arg(long, env = "SHARDMETER_ALLOW_UNAUTHENTICATED", value_parser = BoolishValueParser::new())]
     pub allow_unauthenticated: bool,
-    /// Origin of web pages that may ask, as https://dashboard.example; several by comma. Without it none may
+    /// Origin of web pages that may ask, as in `https://dashboard.example`; several by comma. Without it none may
     #[arg(long, env = "API_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     pub cors_origin: Vec<HeaderValue>,
     /// Requests that one address may send a second, over time; five times as many may come at once. Behind a proxy all

@@ -31,6 +31,11 @@ impl OnRedis {
         self.publisher.publish(event);
     }
 
+    /// Has all settings told anew.
+    pub(super) fn settings_unknown(&self) {
+        self.publisher.lack();
+    }
+
     pub(super) fn is_up(&self) -> bool {
         self.metrics.is_up()
     }

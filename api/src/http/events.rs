@@ -95,7 +95,8 @@ pub(super) struct Wanted {
 /// Live events, as Server-Sent Events.
 ///
 /// `command_executed`, `guild_joined`, `guild_left` and `guild_settings_updated`, as they happen; `data` is a JSON object
-/// whose `type` is the event's name. Who comes back with the id of the last event it has (`Last-Event-ID`, which browsers
+/// whose `type` is the event's name. `shard_event` is what happened to a shard, as in its history; who listens to one guild
+/// does not hear of it. Who comes back with the id of the last event it has (`Last-Event-ID`, which browsers
 /// send by themselves) gets all since. Where that cannot be, an event `gap` comes first: what one knows should be read
 /// anew. The last 32,768 events are kept, in this process: after its restart, or on another one, there is a gap.
 /// Every 15 s comes a comment. Who reads too slowly is cut.

@@ -60,7 +60,8 @@ pub(super) fn pages(mut document: Description) -> Router<State> {
     }
     // Made of texts alone: this cannot fail.
     let document = document.to_json().unwrap_or_default();
-    let page = SwaggerUi::new("/docs").config(Config::from("/openapi.json"));
+    // Else it would show the document, and this host's name, to a service on the internet.
+    let page = SwaggerUi::new("/docs").config(Config::from("/openapi.json").validator_url("none"));
     Router::new()
         .route(
             "/openapi.json",

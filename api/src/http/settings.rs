@@ -19,15 +19,12 @@ use super::{
 };
 use crate::{
     events::redis::told,
-    store::{Expected, Settings, SettingsChange},
+    store::{Expected, MAX_COMMAND_NAME, Settings, SettingsChange, is_command_name},
 };
 use shardmeter_proto::events::Event;
 
 /// Commands that a guild may disable; Discord knows at most 100 of a bot.
 const MAX_DISABLED: usize = 100;
-
-/// Characters of a command's name, as Discord has it.
-const MAX_NAME: usize = 32;
 
 /// Characters of a prefix.
 const MAX_PREFIX: usize = 16;
@@ -99,13 +96,9 @@ impl TryFrom<NewGuildSettings> for SettingsChange {
                 disabled_commands.len()
             )));
         }
-        let is_name = |name: &String| {
-            (1..=MAX_NAME).contains(&name.chars().count())
-                && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))
-        };
-        if !disabled_commands.iter().all(is_name) {
+        if !disabled_commands.iter().all(|name| is_command_name(name)) {
             return Err(Problem::invalid(format!(
-                "disabled_commands: a command's name is 1 to {MAX_NAME} letters, digits, - and _"
+                "disabled_commands: a command's name is 1 to {MAX_COMMAND_NAME} letters, digits, - and _"
             )));
         }
         let is_prefix = |prefix: &String| {
@@ -192,13 +185,27 @@ pub(super) async fn change(
             Expected::Revision(current.revision)
         }
     };
-    match http.store.change_settings(guild_id, &change, expected).await? {
-        Some(settings) => {
-            if let Some(told) = told(settings.clone()) {
-                http.events.publish(Event::GuildSettingsUpdated(told));
+    // A client that leaves does not take it back: what the database has, bots are told.
+    let Http { store, events, .. } = http.clone();
+    let changing = tokio::spawn(async move {
+        let stored = store.change_settings(guild_id, &change, expected).await;
+        match &stored {
+            Ok(Some(settings)) => {
+                if let Some(told) = told(settings.clone()) {
+                    events.publish(Event::GuildSettingsUpdated(told));
+                }
             }
-            Ok(GuildSettings::from(settings).into_response())
+            Ok(None) => {}
+            // The database may have done it all the same.
+            Err(_) => events.settings_unknown(),
         }
+        stored
+    });
+    let stored = changing
+        .await
+        .map_err(|_| Problem::new(ErrorType::Internal, "changing the settings failed"))?;
+    match stored? {
+        Some(settings) => Ok(GuildSettings::from(settings).into_response()),
         // Between the look and the change.
         None => Ok(changed(http.store.settings(guild_id).await?.revision)),
     }

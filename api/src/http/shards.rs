@@ -194,6 +194,16 @@ pub(super) struct ShardPath {
     shard_id: u32,
 }
 
+/// One shard, at one time.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OneShard {
+    /// When it was so. While the manager is away this is the last time it answered.
+    #[serde(with = "time::serde::rfc3339")]
+    as_of: OffsetDateTime,
+    #[serde(flatten)]
+    shard: Shard,
+}
+
 /// One shard.
 #[utoipa::path(
     get,
@@ -201,18 +211,19 @@ pub(super) struct ShardPath {
     tag = "shards",
     params(ShardPath),
     responses(
-        (status = 200, description = "The shard", body = Shard),
+        (status = 200, description = "The shard", body = OneShard),
         (status = 404, description = "The fleet has no such shard", body = Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn one(
     State(http): State<Http>,
     Path(ShardPath { shard_id }): Path<ShardPath>,
-) -> Result<Json<Shard>, Problem> {
+) -> Result<Json<OneShard>, Problem> {
     let shards = known(&http).await?;
     let missing =
         || Problem::new(ErrorType::NotFound, format!("the fleet has no shard {shard_id}"));
-    shards.get(shard_id).map(|shard| Json(shard.into())).ok_or_else(missing)
+    let shard = shards.get(shard_id).ok_or_else(missing)?;
+    Ok(Json(OneShard { as_of: shards.as_of.into(), shard: shard.into() }))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -331,6 +342,9 @@ pub(super) async fn history(
 #[schema(as = Guild)]
 pub(super) struct Guild {
     guild_id: GuildId,
+    /// When the shard was so. While the manager is away this is the last time it answered.
+    #[serde(with = "time::serde::rfc3339")]
+    as_of: OffsetDateTime,
     /// Null until some shard said how many there are.
     shard_id: Option<u32>,
     shard_count: u32,
@@ -366,6 +380,7 @@ pub(super) async fn guild(
         |of: fn(store::Guild) -> Option<SystemTime>| stored.and_then(of).map(OffsetDateTime::from);
     Ok(Json(Guild {
         guild_id,
+        as_of: shards.as_of.into(),
         shard_id,
         shard_count: shards.shard_count,
         shard: shard_id.and_then(|id| shards.get(id)).map(Shard::from),

@@ -1,10 +1,17 @@
 //! How often each command was executed, by hour.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
-use sqlx::{query, query_as};
+use sqlx::{AnyConnection, query_as};
 
-use super::{Presence, Store, StoreError, from_db, guilds, in_time, to_db, to_millis};
+use super::{
+    Presence, Store, StoreError, from_db, guilds, in_time,
+    rows::{self, ROWS},
+    to_db, to_millis,
+};
 
 /// What counts are kept by.
 pub const HOUR: Duration = Duration::from_secs(3600);
@@ -29,8 +36,10 @@ pub struct CommandCount {
     pub count: u64,
 }
 
-const ADD: &str = "INSERT INTO command_counts (hour, command_name, count) VALUES ($1, $2, $3) \
-     ON CONFLICT (hour, command_name) DO UPDATE SET count = command_counts.count + excluded.count";
+const INSERT: &str = "INSERT INTO command_counts (hour, command_name, count)";
+
+const OR_ADD: &str =
+    "ON CONFLICT (hour, command_name) DO UPDATE SET count = command_counts.count + excluded.count";
 
 const TOP: &str = "SELECT command_name, CAST(SUM(count) AS BIGINT) FROM command_counts WHERE hour >= $1 \
      GROUP BY command_name ORDER BY SUM(count) DESC, command_name LIMIT $2";
@@ -51,17 +60,8 @@ impl Store {
         let pool = self.pool()?;
         in_time(async {
             let mut transaction = pool.begin().await?;
-            for executed in executed {
-                query(ADD)
-                    .bind(to_millis(hour_of(executed.at)))
-                    .bind(executed.command_name.as_str())
-                    .bind(to_db(executed.count))
-                    .execute(&mut *transaction)
-                    .await?;
-            }
-            for presence in presences {
-                guilds::note(&mut transaction, presence).await?;
-            }
+            add(&mut transaction, executed).await?;
+            guilds::note(&mut transaction, presences).await?;
             transaction.commit().await
         })
         .await
@@ -84,4 +84,24 @@ impl Store {
         })
         .await
     }
+}
+
+/// Adds to the counts.
+async fn add(transaction: &mut AnyConnection, executed: &[Executed]) -> Result<(), sqlx::Error> {
+    // No statement may change a row twice.
+    let mut counts = BTreeMap::<_, u64>::new();
+    for executed in executed {
+        let key = (to_millis(hour_of(executed.at)), executed.command_name.as_str());
+        let count = counts.entry(key).or_default();
+        *count = count.saturating_add(executed.count);
+    }
+    let counts: Vec<_> = counts.into_iter().collect();
+    for counts in counts.chunks(ROWS) {
+        let statement = rows::insert(INSERT, 3, counts.len(), OR_ADD);
+        let statement = counts.iter().fold(statement, |statement, ((hour, name), count)| {
+            statement.bind(*hour).bind(*name).bind(to_db(*count))
+        });
+        statement.execute(&mut *transaction).await?;
+    }
+    Ok(())
 }

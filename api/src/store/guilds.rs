@@ -1,10 +1,14 @@
 //! The guilds that the bot is in, or was.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
-use sqlx::{AnyConnection, FromRow, query, query_as};
+use sqlx::{AnyConnection, FromRow, query_as};
 
-use super::{Store, StoreError, from_millis, in_time, to_db, to_millis};
+use super::{
+    Store, StoreError, from_millis, in_time,
+    rows::{self, ROWS},
+    to_db, to_millis,
+};
 
 /// What is known of a guild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +38,11 @@ struct Row {
     left_at: Option<i64>,
 }
 
-const JOINED: &str = "INSERT INTO guilds (id, shard_id, joined_at, left_at) VALUES ($1, $2, $3, NULL) \
-     ON CONFLICT (id) DO UPDATE SET shard_id = excluded.shard_id, joined_at = excluded.joined_at, left_at = NULL";
+const INSERT: &str = "INSERT INTO guilds (id, shard_id, joined_at, left_at)";
 
-const LEFT: &str = "INSERT INTO guilds (id, shard_id, joined_at, left_at) VALUES ($1, $2, NULL, $3) \
-     ON CONFLICT (id) DO UPDATE SET shard_id = excluded.shard_id, left_at = excluded.left_at";
+/// When it was joined stays known when it is left.
+const OR_UPDATE: &str = "ON CONFLICT (id) DO UPDATE SET shard_id = excluded.shard_id, \
+     joined_at = COALESCE(excluded.joined_at, guilds.joined_at), left_at = excluded.left_at";
 
 impl Store {
     /// What is known of a guild, if anything.
@@ -56,16 +60,45 @@ impl Store {
     }
 }
 
-/// Notes that the bot joined or left.
+/// Notes that the bot joined or left, in order.
 pub(super) async fn note(
     transaction: &mut AnyConnection,
-    presence: &Presence,
+    presences: &[Presence],
 ) -> Result<(), sqlx::Error> {
-    query(if presence.joined { JOINED } else { LEFT })
-        .bind(to_db(presence.guild_id))
-        .bind(i64::from(presence.shard_id))
-        .bind(to_millis(presence.at))
-        .execute(transaction)
-        .await
-        .map(drop)
+    let last = last_of_each(presences);
+    for last in last.chunks(ROWS) {
+        let statement = rows::insert(INSERT, 4, last.len(), OR_UPDATE);
+        let statement = last.iter().fold(statement, |statement, (guild_id, last)| {
+            statement
+                .bind(to_db(*guild_id))
+                .bind(i64::from(last.shard_id))
+                .bind(last.joined_at)
+                .bind(last.left_at)
+        });
+        statement.execute(&mut *transaction).await?;
+    }
+    Ok(())
+}
+
+/// What a guild's presences come to.
+struct Last {
+    shard_id: u32,
+    joined_at: Option<i64>,
+    left_at: Option<i64>,
+}
+
+/// Each guild once, because no statement may change a row twice.
+fn last_of_each(presences: &[Presence]) -> Vec<(u64, Last)> {
+    let mut guilds = BTreeMap::new();
+    for presence in presences {
+        let Presence { guild_id, shard_id, at, joined } = *presence;
+        let guild = guilds.entry(guild_id);
+        let last = guild.or_insert(Last { shard_id, joined_at: None, left_at: None });
+        last.shard_id = shard_id;
+        last.left_at = (!joined).then(|| to_millis(at));
+        if joined {
+            last.joined_at = Some(to_millis(at));
+        }
+    }
+    guilds.into_iter().collect()
 }

@@ -2,14 +2,21 @@
 
 use std::time::SystemTime;
 
-use sqlx::{FromRow, query, query_as};
+use sqlx::{AnyConnection, FromRow, query, query_as};
 
-use super::{Store, StoreError, from_db, from_millis, in_time, to_db, to_millis};
+use super::{
+    Store, StoreError, from_db, from_millis, in_time,
+    rows::{self, ROWS},
+    to_db, to_millis,
+};
+
+/// The kind of what stands for incidents that are lost.
+pub const GAP: &str = "gap";
 
 /// Something that happened to a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incident {
-    /// With `revision`, the manager's name for it.
+    /// With `revision`, the manager's name for it. A gap has that of what comes after it.
     pub epoch: String,
     /// Counts up within an epoch.
     pub revision: u64,
@@ -87,8 +94,10 @@ impl From<Row> for Recorded {
     }
 }
 
-const INSERT: &str = "INSERT INTO incidents (epoch, revision, at, shard_id, kind, instance, reason, count) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (epoch, revision) DO NOTHING";
+const INSERT: &str =
+    "INSERT INTO incidents (epoch, revision, at, shard_id, kind, instance, reason, count)";
+
+const UNLESS_THERE: &str = "ON CONFLICT (epoch, revision, kind) DO NOTHING";
 
 /// Of two apis that follow one manager the slower never takes the position back.
 const MOVE: &str = "INSERT INTO position (one, epoch, revision) VALUES (1, $1, $2) ON CONFLICT (one) DO UPDATE \
@@ -113,23 +122,22 @@ impl Store {
         in_time(async {
             let mut transaction = pool.begin().await?;
             // First what two apis would both write, so that one waits for the other, and neither for both.
-            query(MOVE)
-                .bind(position.epoch.as_str())
-                .bind(to_db(position.revision))
-                .execute(&mut *transaction)
-                .await?;
-            for incident in incidents {
-                query(INSERT)
-                    .bind(incident.epoch.as_str())
-                    .bind(to_db(incident.revision))
-                    .bind(to_millis(incident.at))
-                    .bind(incident.shard_id.map(i64::from))
-                    .bind(incident.kind.as_str())
-                    .bind(incident.instance.as_deref())
-                    .bind(incident.reason.as_deref())
-                    .bind(to_db(incident.count))
-                    .execute(&mut *transaction)
-                    .await?;
+            let incidents = uncovered(&mut transaction, incidents).await?;
+            advance(&mut transaction, &position.epoch, position.revision).await?;
+            for incidents in incidents.chunks(ROWS) {
+                let statement = rows::insert(INSERT, 8, incidents.len(), UNLESS_THERE);
+                let statement = incidents.iter().fold(statement, |statement, incident| {
+                    statement
+                        .bind(incident.epoch.as_str())
+                        .bind(to_db(incident.revision))
+                        .bind(to_millis(incident.at))
+                        .bind(incident.shard_id.map(i64::from))
+                        .bind(incident.kind.as_str())
+                        .bind(incident.instance.as_deref())
+                        .bind(incident.reason.as_deref())
+                        .bind(to_db(incident.count))
+                });
+                statement.execute(&mut *transaction).await?;
             }
             transaction.commit().await
         })
@@ -160,4 +168,30 @@ impl Store {
         })
         .await
     }
+}
+
+/// All but the gaps that there are none of: of several apis another may have stored what one has missed. What this one
+/// stored before it was cut off is stored too.
+async fn uncovered<'a>(
+    transaction: &mut AnyConnection,
+    incidents: &'a [Incident],
+) -> Result<Vec<&'a Incident>, sqlx::Error> {
+    let mut uncovered = Vec::with_capacity(incidents.len());
+    for incident in incidents {
+        let is_gap = incident.kind == GAP;
+        if !is_gap || advance(transaction, &incident.epoch, incident.revision).await? {
+            uncovered.push(incident);
+        }
+    }
+    Ok(uncovered)
+}
+
+/// Moves the position, unless it is there already.
+async fn advance(
+    transaction: &mut AnyConnection,
+    epoch: &str,
+    revision: u64,
+) -> Result<bool, sqlx::Error> {
+    let moved = query(MOVE).bind(epoch).bind(to_db(revision)).execute(transaction).await?;
+    Ok(moved.rows_affected() > 0)
 }

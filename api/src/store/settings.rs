@@ -39,6 +39,15 @@ pub enum Expected {
     Revision(u64),
 }
 
+/// Characters of a command's name, as Discord has it.
+pub(crate) const MAX_COMMAND_NAME: usize = 32;
+
+/// Whether Discord would take it for a command's name.
+pub(crate) fn is_command_name(name: &str) -> bool {
+    (1..=MAX_COMMAND_NAME).contains(&name.chars().count())
+        && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))
+}
+
 #[derive(FromRow)]
 struct Row {
     guild_id: i64,

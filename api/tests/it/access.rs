@@ -149,12 +149,15 @@ async fn one_address_asks_so_often_and_no_more() {
     let requests_per_second = NonZeroU32::new(1).unwrap();
     let access = AccessConfig { requests_per_second, ..AccessConfig::default() };
     let server = start(access, TlsConfig::default()).await;
-    let refused = loop {
+    let mut refused = None;
+    for _ in 0..1_000 {
         let answer = server.get("/metrics").send().await.unwrap();
         if answer.status() != StatusCode::OK {
-            break answer;
+            refused = Some(answer);
+            break;
         }
-    };
+    }
+    let refused = refused.expect("never refused");
     let retry_after: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=2).contains(&retry_after));
     let detail = problem(refused, 429, "too_many").await;

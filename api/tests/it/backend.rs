@@ -3,7 +3,7 @@
 use std::{
     fs::Permissions,
     iter,
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Stdio,
@@ -98,7 +98,16 @@ impl Postgres {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("postgres://shardmeter@127.0.0.1:{}/postgres", self.port)
+        Self::url_at(self.port)
+    }
+
+    /// Its URL, were it there.
+    pub(crate) fn url_at(port: u16) -> String {
+        format!("postgres://shardmeter@127.0.0.1:{port}/postgres")
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// Has it take TLS, and nothing else. Returns who signed its certificate.

@@ -14,6 +14,7 @@ use tokio::{
 
 use crate::{
     backend::{Backend, Database, on_both},
+    manager::Manager,
     server::{PROMPT, Server, problem},
 };
 
@@ -426,4 +427,27 @@ async fn a_bus_can_be_listened_to_within_the_process() {
     let heard = timeout(PROMPT, subscription.next()).await.unwrap().unwrap();
     assert!(matches!(heard, shardmeter_api::events::Heard::Events(_)));
     server.stop().await;
+}
+
+#[tokio::test]
+async fn what_happens_to_shards_is_told_live() {
+    let manager = Manager::start(1).await;
+    let server = Server::start_beside(Backend::Sqlite, &manager).await;
+    let mut all = Client::connected(&server, "", None).await;
+    let deadline = Instant::now() + PROMPT;
+    while manager.log.kept().asked.is_empty() {
+        assert!(Instant::now() < deadline, "it is not followed");
+        sleep(Duration::from_millis(10)).await;
+    }
+    manager.log.happens(1);
+    let received = all.next().await.expect("an event");
+    assert_eq!(received.name, "shard_event");
+    let expected = json!({
+        "type": "shard_event", "shard_id": 0, "kind": "disconnected", "instance": "00ff",
+        "reason": "stream_broke", "count": 1, "state": "up", "at": "2023-11-14T22:13:21Z",
+        "epoch": "first", "revision": 1,
+    });
+    assert_eq!(received.data, expected);
+    server.stop().await;
+    manager.stop().await;
 }

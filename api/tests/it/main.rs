@@ -8,7 +8,9 @@
 
 mod access;
 mod backend;
+mod distance;
 mod events;
+mod incidents;
 mod manager;
 mod outages;
 mod recorder;

@@ -13,16 +13,25 @@ use shardmeter_proto::v1::{
     self, GetShardRequest, GetShardResponse, ListShardsRequest, ListShardsResponse,
     WatchShardsRequest, WatchShardsResponse,
     fleet_service_server::{FleetService, FleetServiceServer},
+    watch_shards_response::Message,
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::sleep};
-use tokio_stream::{Pending, wrappers::TcpListenerStream};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::sleep,
+};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, transport};
 
 pub(crate) struct Manager {
     pub(crate) addr: SocketAddr,
     /// How often it was asked.
     pub(crate) asked: Arc<AtomicU32>,
-    stop: oneshot::Sender<()>,
+    /// What happened to its shards.
+    pub(crate) log: Log,
+    stop: CancellationToken,
     running: JoinHandle<Result<(), transport::Error>>,
 }
 
@@ -33,17 +42,26 @@ impl Manager {
     }
 
     pub(crate) async fn start_on(addr: SocketAddr, shard_count: u32) -> Self {
+        Self::start_after(addr, shard_count, Log::new("first")).await
+    }
+
+    /// One that knows of what happened before.
+    pub(crate) async fn start_after(addr: SocketAddr, shard_count: u32, log: Log) -> Self {
         let socket = TcpListener::bind(addr).await.unwrap();
         let addr = socket.local_addr().unwrap();
         let asked = Arc::default();
-        let says = Says { asked: Arc::clone(&asked), shard_count };
-        let (stop, stopped) = oneshot::channel();
+        let stop = CancellationToken::new();
+        let says = Says {
+            asked: Arc::clone(&asked),
+            shard_count,
+            log: log.clone(),
+            stopped: stop.clone(),
+        };
+        let stopped = stop.clone().cancelled_owned();
         let server = transport::Server::builder()
             .add_service(FleetServiceServer::new(says))
-            .serve_with_incoming_shutdown(TcpListenerStream::new(socket), async {
-                let _ = stopped.await;
-            });
-        Self { addr, asked, stop, running: tokio::spawn(server) }
+            .serve_with_incoming_shutdown(TcpListenerStream::new(socket), stopped);
+        Self { addr, asked, log, stop, running: tokio::spawn(server) }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -51,14 +69,95 @@ impl Manager {
     }
 
     pub(crate) async fn stop(self) {
-        let _ = self.stop.send(());
+        self.stop.cancel();
         self.running.await.unwrap().unwrap();
+    }
+}
+
+/// The events of a manager, as it keeps them over its restarts.
+#[derive(Clone)]
+pub(crate) struct Log(Arc<watch::Sender<Kept>>);
+
+pub(crate) struct Kept {
+    epoch: String,
+    /// Revisions up to this one are forgotten.
+    forgotten: u64,
+    events: Vec<v1::ShardEvent>,
+    /// From where it was asked to go on, and with what authorization.
+    pub(crate) asked: Vec<(String, u64, Option<String>)>,
+    /// The last that it told anybody.
+    pub(crate) told: u64,
+}
+
+impl Log {
+    pub(crate) fn new(epoch: &str) -> Self {
+        let (epoch, events) = (epoch.to_owned(), Vec::new());
+        Self(Arc::new(watch::Sender::new(Kept {
+            epoch,
+            forgotten: 0,
+            events,
+            asked: vec![],
+            told: 0,
+        })))
+    }
+
+    pub(crate) fn kept(&self) -> watch::Ref<'_, Kept> {
+        self.0.borrow()
+    }
+
+    /// So many more happen: shard 0 is disconnected again and again.
+    pub(crate) fn happens(&self, events: u64) {
+        self.happens_to("00ff", events);
+    }
+
+    /// The same of an instance.
+    pub(crate) fn happens_to(&self, instance: &str, events: u64) {
+        self.0.send_modify(|kept| {
+            for _ in 0..events {
+                let revision = kept.events.len() as u64 + 1;
+                kept.events.push(v1::ShardEvent {
+                    revision,
+                    time: timestamp(revision as i64),
+                    shard_id: 0,
+                    kind: v1::ShardEventKind::Disconnected.into(),
+                    instance: instance.to_owned(),
+                    transport: v1::Transport::Grpc.into(),
+                    reason: v1::ShardEventReason::StreamBroke.into(),
+                    count: 1,
+                    state: v1::ShardState::Up.into(),
+                });
+            }
+        });
+    }
+
+    /// Only what happens from now on is kept.
+    pub(crate) fn forget(&self) {
+        self.0.send_modify(|kept| kept.forgotten = kept.events.len() as u64);
+    }
+
+    /// What comes after a revision.
+    fn after(&self, epoch: &str, revision: u64) -> Vec<Message> {
+        let kept = self.kept();
+        let last = kept.events.len() as u64;
+        if *epoch == *kept.epoch && (kept.forgotten..=last).contains(&revision) {
+            return kept.events[revision as usize..].iter().cloned().map(Message::Event).collect();
+        }
+        let (epoch, gap, kept_after) = (kept.epoch.clone(), !epoch.is_empty(), kept.forgotten);
+        vec![Message::State(v1::FleetState {
+            epoch,
+            revision: last,
+            gap,
+            kept_after,
+            ..v1::FleetState::default()
+        })]
     }
 }
 
 struct Says {
     asked: Arc<AtomicU32>,
     shard_count: u32,
+    log: Log,
+    stopped: CancellationToken,
 }
 
 fn timestamp(seconds: i64) -> Option<prost_types::Timestamp> {
@@ -93,7 +192,7 @@ fn shard(shard_id: u32) -> v1::Shard {
 
 #[tonic::async_trait]
 impl FleetService for Says {
-    type WatchShardsStream = Pending<Result<WatchShardsResponse, Status>>;
+    type WatchShardsStream = ReceiverStream<Result<WatchShardsResponse, Status>>;
 
     async fn list_shards(
         &self,
@@ -117,8 +216,41 @@ impl FleetService for Says {
 
     async fn watch_shards(
         &self,
-        _: Request<WatchShardsRequest>,
+        request: Request<WatchShardsRequest>,
     ) -> Result<Response<Self::WatchShardsStream>, Status> {
-        Ok(Response::new(tokio_stream::pending()))
+        let header = request.metadata().get("authorization");
+        let authorization = header.map(|value| value.to_str().unwrap().to_owned());
+        let WatchShardsRequest { mut epoch, mut revision } = request.into_inner();
+        let (log, stopped) = (self.log.clone(), self.stopped.clone());
+        log.0.send_modify(|kept| kept.asked.push((epoch.clone(), revision, authorization)));
+        let (says, said) = mpsc::channel(1);
+        let mut changes = log.0.subscribe();
+        tokio::spawn(async move {
+            loop {
+                changes.mark_unchanged();
+                for message in log.after(&epoch, revision) {
+                    match &message {
+                        Message::State(state) => {
+                            (epoch, revision) = (state.epoch.clone(), state.revision);
+                        }
+                        Message::Event(event) => revision = event.revision,
+                    }
+                    if says.send(Ok(WatchShardsResponse { message: Some(message) })).await.is_err()
+                    {
+                        return;
+                    }
+                    log.0.send_if_modified(|kept| {
+                        kept.told = revision;
+                        false
+                    });
+                }
+                tokio::select! {
+                    _ = changes.changed() => {}
+                    () = says.closed() => return,
+                    () = stopped.cancelled() => return,
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(said)))
     }
 }

@@ -74,6 +74,7 @@ async fn the_page_has_the_names_of_the_contract() {
     let page = server.page().await;
     for family in [
         "# TYPE database_connection_status gauge",
+        "# TYPE manager_connection_status gauge",
         "# TYPE memory_usage_bytes gauge",
         "# TYPE cpu_usage_percent gauge",
     ] {

@@ -11,6 +11,7 @@ use shardmeter_api::{
     store::{Incident, Position, Presence},
 };
 use tokio::{
+    net::TcpListener,
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -23,6 +24,14 @@ use crate::{
 };
 
 on_both!(a_guild_is_found_with_its_shard, a_history_is_read_in_pages_over_http);
+
+const STATUS: &str = "manager_connection_status";
+
+/// A shard with the time of which that is said.
+fn dated(mut shard: Value) -> Value {
+    shard["as_of"] = json!("2023-11-14T22:14:21Z");
+    shard
+}
 
 #[tokio::test]
 async fn shards_are_as_the_manager_says() {
@@ -43,11 +52,11 @@ async fn shards_are_as_the_manager_says() {
         list["shards"].as_array().unwrap().iter().map(|shard| shard["state"].clone()).collect();
     assert_eq!(states, ["up", "stale", "never_seen"]);
     assert_eq!(list["shards"][0], first);
-    assert_eq!(server.json("/api/v1/shards/0").await, first);
+    assert_eq!(server.json("/api/v1/shards/0").await, dated(first));
     let last = json!({
         "shard_id": 2, "state": "never_seen", "last_report": null, "series": 3, "instances": [],
     });
-    assert_eq!(server.json("/api/v1/shards/2").await, last);
+    assert_eq!(server.json("/api/v1/shards/2").await, dated(last));
     problem(server.get("/api/v1/shards/3").send().await.unwrap(), 404, "not_found").await;
     for bad in ["x", "-1", "4294967296", "1.5"] {
         let answer = server.get(&format!("/api/v1/shards/{bad}")).send().await.unwrap();
@@ -87,6 +96,7 @@ async fn without_a_manager_shards_are_as_they_were_last_known() {
     let manager = Manager::start(2).await;
     let addr = manager.addr;
     let server = Server::start_beside(Backend::Sqlite, &manager).await;
+    assert_eq!(server.value(STATUS).await, 1.0);
     manager.stop().await;
     // It was asked for readiness.
     let known = server.json("/api/v1/shards").await;
@@ -98,12 +108,22 @@ async fn without_a_manager_shards_are_as_they_were_last_known() {
         sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(server.json("/api/v1/shards").await, known);
+    for path in ["/api/v1/shards/0", "/api/v1/guilds/1"] {
+        assert_eq!(server.json(path).await["as_of"], known["as_of"], "{path}");
+    }
+    assert_eq!(server.value(STATUS).await, 0.0);
+    // One that takes connections and says nothing.
+    let hung = TcpListener::bind(addr).await.unwrap();
+    sleep(Duration::from_secs(1)).await; // what was said before is older
+    assert_eq!(server.value(STATUS).await, 0.0);
+    drop(hung);
     let manager = Manager::start_on(addr, 5).await;
     while server.json("/api/v1/shards").await["shard_count"] != 5 {
         assert!(Instant::now() < deadline, "never back");
         sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(ready().await, "up");
+    assert_eq!(server.value(STATUS).await, 1.0);
     server.stop().await;
     manager.stop().await;
 }
@@ -127,7 +147,9 @@ async fn a_guild_is_found_with_its_shard(backend: Backend) {
     let guild = server.json("/api/v1/guilds/197038439483310086").await;
     let shard = (197_038_439_483_310_086_u64 >> 22) % 3;
     assert_eq!((&guild["shard_id"], &guild["shard_count"]), (&json!(shard), &json!(3)));
-    assert_eq!(guild["shard"], server.json(&format!("/api/v1/shards/{shard}")).await);
+    let alone = server.json(&format!("/api/v1/shards/{shard}")).await;
+    assert_eq!(dated(guild["shard"].clone()), alone);
+    assert_eq!(guild["as_of"], alone["as_of"]);
     assert_eq!((&guild["joined_at"], &guild["left_at"]), (&json!(null), &json!(null)));
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     let joined = Presence { guild_id: 197_038_439_483_310_086, shard_id: 0, at, joined: true };

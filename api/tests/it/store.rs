@@ -15,6 +15,7 @@ use crate::{
 
 on_both!(
     incidents_are_stored_once_with_their_position,
+    a_gap_is_stored_once_beside_the_events,
     a_history_is_read_in_pages,
     commands_are_counted_by_hour,
     guilds_come_and_go,
@@ -30,7 +31,7 @@ pub(crate) async fn open(database: &Database) -> Store {
     store
 }
 
-async fn wait_until_up(store: &Store) {
+pub(crate) async fn wait_until_up(store: &Store) {
     let deadline = Instant::now() + PROMPT;
     while !store.is_up() {
         assert!(Instant::now() < deadline, "the database never came");
@@ -42,7 +43,7 @@ fn time(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
 }
 
-fn incident(revision: u64, shard_id: Option<u32>) -> Incident {
+pub(crate) fn incident(revision: u64, shard_id: Option<u32>) -> Incident {
     Incident {
         epoch: "e".into(),
         revision,
@@ -81,6 +82,38 @@ async fn incidents_are_stored_once_with_their_position(backend: Backend) {
     assert_eq!(stored, expected);
     // Another epoch counts from 1.
     store.record_incidents(&[], &position("f", 2)).await.unwrap();
+    assert_eq!(store.position().await.unwrap(), Some(position("f", 2)));
+}
+
+async fn a_gap_is_stored_once_beside_the_events(backend: Backend) {
+    let database = Database::start(backend).await;
+    let store = open(&database).await;
+    let gap = |epoch: &str, revision| Incident {
+        epoch: epoch.into(),
+        kind: "gap".into(),
+        ..incident(revision, None)
+    };
+    let first: Vec<_> = (1..=5).map(|revision| incident(revision, Some(3))).collect();
+    store.record_incidents(&first, &position("e", 5)).await.unwrap();
+    // Another api was away, and for it there is a gap, but not for the database.
+    let late = [gap("e", 5), incident(6, Some(3))];
+    store.record_incidents(&late, &position("e", 6)).await.unwrap();
+    // For this one there is, in a batch that it tries again.
+    let lost = [gap("e", 9), incident(10, Some(3))];
+    for _twice in 0..2 {
+        store.record_incidents(&lost, &position("e", 10)).await.unwrap();
+    }
+    // The events of another epoch count from 1, and its gaps do; an event has the gap's revision.
+    let event = Incident { epoch: "f".into(), ..incident(2, Some(3)) };
+    store.record_incidents(&[event], &position("f", 1)).await.unwrap();
+    store.record_incidents(&[gap("f", 2)], &position("f", 2)).await.unwrap();
+    let stored = store.history(all_of(3)).await.unwrap();
+    let stored: Vec<_> =
+        stored.iter().rev().map(|r| (&*r.incident.kind, r.incident.revision)).collect();
+    let d = "disconnected";
+    let expected =
+        [(d, 1), (d, 2), (d, 3), (d, 4), (d, 5), (d, 6), ("gap", 9), (d, 10), (d, 2), ("gap", 2)];
+    assert_eq!(stored, expected);
     assert_eq!(store.position().await.unwrap(), Some(position("f", 2)));
 }
 
@@ -150,6 +183,12 @@ async fn guilds_come_and_go(backend: Backend) {
     store.record_activity(&[], &[presence(true, 3)]).await.unwrap();
     let guild = store.guild(7).await.unwrap().unwrap();
     assert_eq!((guild.joined_at, guild.left_at), (Some(time(3)), None));
+    store.record_activity(&[], &[presence(false, 4)]).await.unwrap();
+    let guild = store.guild(7).await.unwrap().unwrap();
+    assert_eq!((guild.joined_at, guild.left_at), (Some(time(3)), Some(time(4))));
+    store.record_activity(&[], &[presence(false, 5), presence(true, 6)]).await.unwrap();
+    let guild = store.guild(7).await.unwrap().unwrap();
+    assert_eq!((guild.joined_at, guild.left_at), (Some(time(6)), None));
 }
 
 async fn all_settings_are_read_in_pages(backend: Backend) {

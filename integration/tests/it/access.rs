@@ -4,10 +4,12 @@ use std::{path::PathBuf, time::Duration};
 
 use prometheus::{IntCounter, Registry};
 use shardmeter_access::testing::{Authority, Files, Pair};
+use shardmeter_api::Api;
 use shardmeter_manager::{AccessConfig, Config};
 use shardmeter_telemetry::{Connection, Reporter, Shard};
 use tokio::{
     process::Command,
+    sync::oneshot,
     time::{Instant, sleep},
 };
 
@@ -84,5 +86,43 @@ async fn a_bot_shows_a_token_and_a_certificate() {
     assert!(!nobody.status().connected);
     reporter.shutdown().await.unwrap();
     nobody.shutdown().await.unwrap_err();
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn the_api_shows_a_token_and_a_certificate() {
+    let authority = Authority::new();
+    let files = Files::new(&authority.server(), Some(&authority));
+    let view_token_file = Some(files.put("view", "the-viewers\n"));
+    let access = AccessConfig { view_token_file, ..AccessConfig::default() };
+    let config = Config { access, tls: files.config(), ..Config::default() };
+    let manager = RunningManager::start_with(config).await;
+
+    let Pair { cert, key } = authority.client("an api");
+    let token = files.put("token", "the-wrong\n");
+    let api = Api::build(shardmeter_api::Config {
+        addr: ([127, 0, 0, 1], 0).into(),
+        database_url: format!("sqlite://{}", files.path("api.db").display()).into(),
+        manager_endpoint: format!("https://{}", manager.grpc),
+        manager_token_file: Some(token),
+        manager_ca_cert: Some(files.path("client-ca.pem")),
+        manager_client_cert: Some(files.put("api.pem", &cert)),
+        manager_client_key: Some(files.put("api-key.pem", &key)),
+        ..shardmeter_api::Config::default()
+    });
+    let api = api.await.unwrap();
+    let url = format!("http://{}/api/v1/shards", api.addr());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(api.run(async { drop(stopped.await) }));
+    let sees_the_fleet = async || reqwest::get(&url).await.unwrap().status() == 200;
+    assert!(!sees_the_fleet().await, "the manager was never asked with a valid token");
+    files.put("token", "the-viewers\n");
+    let deadline = Instant::now() + SOON;
+    while !sees_the_fleet().await {
+        assert!(Instant::now() < deadline, "the new token is never used");
+        sleep(Duration::from_millis(50)).await;
+    }
+    drop(stop);
+    running.await.unwrap();
     manager.stop().await;
 }

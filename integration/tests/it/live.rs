@@ -42,6 +42,8 @@ impl RunningApi {
         let database = tempfile::tempdir().unwrap();
         let api = Api::build(shardmeter_api::Config {
             addr: ([127, 0, 0, 1], 0).into(),
+            // None: events of shards are not what this is about.
+            manager_endpoint: "http://127.0.0.1:1".to_owned(),
             database_url: format!("sqlite://{}/api.db", database.path().display()).into(),
             redis_url: redis.map(|redis| redis.url().into()),
             ..shardmeter_api::Config::default()

@@ -13,6 +13,7 @@ mod faults;
 mod grpc_client;
 mod half_open;
 mod health;
+mod incidents;
 mod live;
 mod monitoring;
 mod node;

@@ -6,7 +6,8 @@
 //!
 //! Revisions count up without holes under one *epoch*. Whoever knows the epoch and the revision of an event can go on
 //! after it, unless it is too old, or was never recorded: an event that only memory has is of another epoch than those that
-//! the journal may have, for a restart would give its revision to another.
+//! the journal may have, for a restart would give its revision to another. So is what comes after events that were lost with
+//! the journal's end, once that shows: by damage, or by a follower that knows a later event.
 
 mod log;
 mod notice;
@@ -115,6 +116,8 @@ pub struct KnownShards {
     pub epoch: Arc<str>,
     /// The last event's.
     pub revision: u64,
+    /// Of the event before the oldest that is kept.
+    pub kept_after: u64,
     /// Those that reported, and all others below the bot's size, in order of id.
     pub shards: Vec<(u32, ShardState)>,
     /// The bot's size; 0 if nobody said.
@@ -177,7 +180,7 @@ impl Registry {
     }
 
     /// The same with the shards that never reported.
-    fn complete_known(&self, known: Known) -> KnownShards {
+    fn complete_known(&self, known: Known, kept_after: u64) -> KnownShards {
         let shard_count = self.shard_count();
         let Known { epoch, revision, mut shards } = known;
         // Ids above the count are of a bot that was larger once.
@@ -186,7 +189,8 @@ impl Registry {
         for id in 0..shard_count {
             shards.entry(id).or_insert(ShardState::NeverSeen);
         }
-        KnownShards { epoch, revision, shards: shards.into_iter().collect(), shard_count }
+        let shards = shards.into_iter().collect();
+        KnownShards { epoch, revision, kept_after, shards, shard_count }
     }
 }
 
@@ -194,14 +198,17 @@ impl Follower {
     /// What comes next, as far as it is there: `most` events, or none.
     pub fn next(&mut self, most: usize) -> Followed {
         self.recorded.mark_unchanged();
-        match self.registry.recorder.events.after(&self.epoch, self.revision, most) {
+        let recorder = &*self.registry.recorder;
+        let record = |all: EventsRecord<'_>| recorder.record(&[Change::Events(all)]);
+        recorder.events.end_if_outrun(&self.epoch, self.revision, record);
+        match recorder.events.after(&self.epoch, self.revision, most) {
             After::Events(events) => {
                 self.revision = events.last().map_or(self.revision, |event| event.revision);
                 Followed::Events(events)
             }
-            After::Known { known, gap } => {
+            After::Known { known, kept_after, gap } => {
                 (self.epoch, self.revision) = (Arc::clone(&known.epoch), known.revision);
-                Followed::State { known: self.registry.complete_known(known), gap }
+                Followed::State { known: self.registry.complete_known(known, kept_after), gap }
             }
         }
     }

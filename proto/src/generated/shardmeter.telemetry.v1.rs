@@ -118,8 +118,8 @@ pub mod watch_shards_response {
 /// How all shards are at one revision.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FleetState {
-    /// A random text, made once for each data directory; without one, once for each process. A manager that lost events, because
-    /// its disk failed, makes another.
+    /// A random text, made once for each data directory; without one, once for each process. A manager that lost events makes
+    /// another: its disk failed, its journal was found damaged, or a watcher had a later event than it.
     #[prost(string, tag = "1")]
     pub epoch: ::prost::alloc::string::String,
     /// The last event's revision; 0 before the first.
@@ -134,6 +134,9 @@ pub struct FleetState {
     /// As in ListShardsResponse.
     #[prost(uint32, tag = "5")]
     pub shard_count: u32,
+    /// The manager still has the events after this revision: who wants them too asks again, for this epoch and this revision.
+    #[prost(uint64, tag = "6")]
+    pub kept_after: u64,
 }
 /// What the events so far come to for one shard.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

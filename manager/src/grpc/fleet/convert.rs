@@ -72,7 +72,7 @@ pub(super) fn timestamp(time: UnixTime) -> prost_types::Timestamp {
 }
 
 pub(super) fn state(known: KnownShards, gap: bool) -> v1::FleetState {
-    let KnownShards { epoch, revision, shards, shard_count } = known;
+    let KnownShards { epoch, revision, kept_after, shards, shard_count } = known;
     let shards = shards.into_iter().map(|(shard_id, state)| v1::KnownShard {
         shard_id,
         state: v1::ShardState::from(state).into(),
@@ -83,6 +83,7 @@ pub(super) fn state(known: KnownShards, gap: bool) -> v1::FleetState {
         gap,
         shards: shards.collect(),
         shard_count,
+        kept_after,
     }
 }
 

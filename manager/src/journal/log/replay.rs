@@ -48,6 +48,8 @@ pub(crate) struct Recovered {
     pub(crate) segments: usize,
     /// What could not be read.
     pub(crate) damage: Vec<Damage>,
+    /// So many records were replayed before the last of it.
+    pub(crate) damaged_after: Option<u64>,
     /// Why nothing can be appended: the log is open, but broken from the start.
     pub(crate) broken: Option<io::Error>,
 }
@@ -179,7 +181,7 @@ pub(super) fn replay(
     for (i, segment) in segments.iter().enumerate().skip(complete.unwrap_or(0)) {
         let first = expected.unwrap_or(segment.number);
         if first < segment.number {
-            replayed.recovered.damage.push(missing(dir, first..=segment.number - 1));
+            replayed.damaged(missing(dir, first..=segment.number - 1));
         }
         expected = segment.number.checked_add(1);
         let counts = i == 0 || segment.kind != Some(Kind::Healing) || complete == Some(i);
@@ -220,7 +222,7 @@ impl Replayed {
     ) -> Result<(), OpenError> {
         self.newest_is_void = segment.bytes <= HEADER_BYTES as u64;
         if segment.kind.is_none() {
-            self.recovered.damage.push(segment.damage(0, Flaw::Creation));
+            self.damaged(segment.damage(0, Flaw::Creation));
             return Ok(());
         }
         let mut checkpoint = HEADER_BYTES as u64;
@@ -238,7 +240,9 @@ impl Replayed {
         })?;
         self.since_checkpoint += at - checkpoint;
         self.recovered.segments += 1;
-        self.recovered.damage.extend(flaw(end).map(|flaw| segment.damage(at, flaw)));
+        if let Some(flaw) = flaw(end) {
+            self.damaged(segment.damage(at, flaw));
+        }
         Ok(())
     }
 
@@ -246,10 +250,17 @@ impl Replayed {
     fn unfinished_healing(&mut self, segment: &Segment) -> Result<(), OpenError> {
         let (at, end) = segment.scan(|_, _| ())?;
         self.newest_is_void = matches!(end, End::Whole | End::Torn);
-        if !self.newest_is_void {
-            self.recovered.damage.extend(flaw(end).map(|flaw| segment.damage(at, flaw)));
+        if !self.newest_is_void
+            && let Some(flaw) = flaw(end)
+        {
+            self.damaged(segment.damage(at, flaw));
         }
         Ok(())
+    }
+
+    fn damaged(&mut self, damage: Damage) {
+        self.recovered.damaged_after = Some(self.recovered.records);
+        self.recovered.damage.push(damage);
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) enum After {
     /// It cannot be gone on from, but from here.
     Known {
         known: Known,
+        /// Of the event before the oldest that is kept.
+        kept_after: u64,
         /// Events between are lost.
         gap: bool,
     },
@@ -61,6 +63,8 @@ struct Kept {
     known: Known,
     /// The journal may have the epoch: a revision of it that the journal has not could be given again after a restart.
     is_recorded: bool,
+    /// The epoch is an earlier process's, which may have told more of it than the journal still has.
+    is_restored: bool,
     /// The epoch before, and what was known when it ended. Forgotten with a restart.
     former: Option<(Arc<str>, Known)>,
     /// With rising revisions, without holes, the last one's being the known one.
@@ -73,6 +77,7 @@ impl Default for EventLog {
         let kept = Kept {
             known: Known { epoch: random(), revision: 0, shards: BTreeMap::new() },
             is_recorded: false,
+            is_restored: false,
             former: None,
             events: VecDeque::new(),
             counts: Default::default(),
@@ -100,7 +105,7 @@ impl EventLog {
             // Whoever is at its end goes on from there, under the new one.
             let former = std::mem::replace(&mut kept.known.epoch, random());
             kept.former = Some((former, kept.known.clone()));
-            kept.is_recorded = false;
+            (kept.is_recorded, kept.is_restored) = (false, false);
         }
         for event in events {
             if let Some(count) = kept.counts.get_mut(event.kind.index()) {
@@ -130,7 +135,7 @@ impl EventLog {
         let mut kept = self.kept.lock();
         kept.known.epoch = record.epoch.into();
         kept.known.revision = record.revision;
-        kept.is_recorded = true;
+        (kept.is_recorded, kept.is_restored) = (true, true);
         kept.events = record.events.into_iter().map(Arc::new).collect();
     }
 
@@ -140,9 +145,31 @@ impl EventLog {
     }
 
     pub(super) fn begin_epoch(&self) {
+        self.kept.lock().begin_epoch();
+    }
+
+    /// Ends the epoch of an earlier process if a follower knows a later event of it than the journal had: an unknown number
+    /// of its revisions were, or would be, given to other events. It can happen once, so no follower can make it a habit.
+    pub(super) fn end_if_outrun(
+        &self,
+        epoch: &str,
+        revision: u64,
+        record: impl FnOnce(EventsRecord<'_>) -> bool,
+    ) {
         let mut kept = self.kept.lock();
-        kept.known.epoch = random();
-        kept.is_recorded = false;
+        let last = kept.known.revision;
+        if !kept.is_restored || revision <= last || *epoch != *kept.known.epoch {
+            return;
+        }
+        tracing::error!(
+            last,
+            known = revision,
+            "a follower knows later events than the journal has, which lost its end or is an older copy: all followers \
+             are told of a gap"
+        );
+        kept.begin_epoch();
+        kept.is_recorded = record(kept.record());
+        self.recorded.send_replace(last);
     }
 
     /// Gives `record` all there is; whatever comes later is recorded later.
@@ -175,7 +202,7 @@ impl EventLog {
         let last = match &kept.former {
             _ if *epoch == *kept.known.epoch => Some(kept.known.revision),
             Some((former, end)) if *epoch == **former && revision == end.revision => {
-                return After::Known { known: end.clone(), gap: false };
+                return After::Known { known: end.clone(), kept_after: end.revision, gap: false };
             }
             Some((former, end)) if *epoch == **former => Some(end.revision),
             _ => None,
@@ -183,7 +210,11 @@ impl EventLog {
         let there = last.and_then(|last| last.checked_sub(revision));
         match there.and_then(|there| kept.events_after(revision, there.min(most as u64))) {
             Some(events) => After::Events(events),
-            None => After::Known { known: kept.known.clone(), gap: !epoch.is_empty() },
+            None => After::Known {
+                known: kept.known.clone(),
+                kept_after: kept.kept_after(),
+                gap: !epoch.is_empty(),
+            },
         }
     }
 }
@@ -198,10 +229,19 @@ impl Kept {
         self.events.push_back(Arc::new(event));
     }
 
+    fn begin_epoch(&mut self) {
+        self.known.epoch = random();
+        self.former = None;
+        (self.is_recorded, self.is_restored) = (false, false);
+    }
+
+    fn kept_after(&self) -> u64 {
+        self.known.revision - self.events.len() as u64
+    }
+
     /// So many events after a revision, if all of them are kept.
     fn events_after(&self, revision: u64, many: u64) -> Option<Vec<Arc<ShardEvent>>> {
-        let oldest = self.known.revision - self.events.len() as u64;
-        let passed = usize::try_from(revision.checked_sub(oldest)?).ok()?;
+        let passed = usize::try_from(revision.checked_sub(self.kept_after())?).ok()?;
         let many = usize::try_from(many).ok()?;
         Some(self.events.iter().skip(passed).take(many).map(Arc::clone).collect())
     }

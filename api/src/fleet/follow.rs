@@ -1,0 +1,250 @@
+//! What happens to shards, as the manager tells it: told live, and stored as incidents, each once.
+//!
+//! Two tasks with a bounded queue between them: one reads the manager's stream, the other stores. While the database is
+//! away the queue fills, and then the stream is not read any further: the manager keeps the last 10,000 events. With the
+//! incidents the database stores how far it has come, so after a restart of the api the stream goes on from there.
+
+use std::{
+    convert::Infallible,
+    time::{Duration, SystemTime},
+};
+
+use shardmeter_proto::v1::{
+    self, FleetState, ShardEventKind, ShardEventReason, WatchShardsRequest, WatchShardsResponse,
+    watch_shards_response::Message,
+};
+use tokio::{
+    sync::mpsc::{self, Receiver, Sender},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::{Manager, time};
+use crate::{
+    events::{self, Events},
+    metrics::FleetMetrics,
+    store::{GAP, Incident, Position, Store, StoreError},
+};
+
+/// Incidents that wait for the database.
+const MAX_WAITING: usize = 1_000;
+
+/// Incidents that are stored at once.
+const AT_ONCE: usize = 500;
+
+/// For the manager to begin its answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Pause before a database that is away is asked again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Upper end of the first wait for the manager, and of every later one.
+const BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(15);
+
+/// What the stream told, and where that leaves it.
+#[derive(Debug)]
+struct Told {
+    incident: Option<Incident>,
+    position: Position,
+}
+
+/// Follows the manager until `shutdown`.
+pub(crate) fn start(
+    manager: Manager,
+    store: Store,
+    events: Events,
+    metrics: FleetMetrics,
+    shutdown: CancellationToken,
+) -> JoinHandle<()> {
+    let (told, waiting) = mpsc::channel(MAX_WAITING);
+    let follower = Follower { manager, events, metrics: metrics.clone(), told, failures: 0 };
+    tokio::spawn(async move {
+        let both = async { tokio::join!(follower.run(&store), keep(waiting, &store, &metrics)) };
+        // What is not stored yet is told again after the next start.
+        shutdown.run_until_cancelled(both).await;
+    })
+}
+
+struct Follower {
+    manager: Manager,
+    events: Events,
+    metrics: FleetMetrics,
+    told: Sender<Told>,
+    /// Since the manager was reached last.
+    failures: u32,
+}
+
+impl Follower {
+    async fn run(mut self, store: &Store) {
+        let mut position = stored_position(store).await;
+        loop {
+            let Err(status) = self.watch(&mut position).await;
+            if self.failures == 0 {
+                tracing::warn!(
+                    code = ?status.code(),
+                    reason = status.message(),
+                    "the manager does not tell what happens to shards"
+                );
+            }
+            sleep(backoff(self.failures)).await;
+            self.failures = self.failures.saturating_add(1);
+        }
+    }
+
+    /// Asks the manager what happened since `position`.
+    async fn ask(&mut self, position: &Position) -> Result<Streaming<WatchShardsResponse>, Status> {
+        let Position { epoch, revision } = position.clone();
+        tracing::debug!(epoch, revision, "asking the manager what happened since");
+        let request = WatchShardsRequest { epoch, revision };
+        let answer = timeout(ANSWER_WITHIN, self.manager.watch_shards(request));
+        let late = |_| Status::deadline_exceeded("the manager does not answer");
+        let stream = answer.await.map_err(late)??.into_inner();
+        tracing::info!(revision, "follows what happens to shards");
+        self.failures = 0;
+        Ok(stream)
+    }
+
+    /// Takes what the manager tells from `position` on, until that ends.
+    async fn watch(&mut self, position: &mut Position) -> Result<Infallible, Status> {
+        let mut stream = self.ask(position).await?;
+        loop {
+            let said = stream.message().await?;
+            let said = said.ok_or_else(|| Status::unavailable("the manager ended its answer"))?;
+            let told = match said.message {
+                // Nothing is stored yet: what the manager still has is where the history begins.
+                Some(Message::State(state)) if begins_earlier(position, &state) => {
+                    *position = Position { epoch: state.epoch, revision: state.kept_after };
+                    stream = self.ask(position).await?;
+                    continue;
+                }
+                Some(Message::State(state)) => self.state(position, state),
+                Some(Message::Event(event)) => self.event(position, event),
+                None => continue, // of a later version
+            };
+            position.clone_from(&told.position);
+            if self.told.send(told).await.is_err() {
+                return Err(Status::cancelled("nobody stores it"));
+            }
+        }
+    }
+
+    /// The stream goes on from elsewhere.
+    fn state(&self, before: &Position, state: FleetState) -> Told {
+        let position = Position { epoch: state.epoch, revision: state.revision };
+        if !state.gap {
+            return Told { incident: None, position };
+        }
+        // Of another epoch it is not known how many.
+        let same = before.epoch == position.epoch;
+        let lost = if same { position.revision.saturating_sub(before.revision) } else { 1 }.max(1);
+        tracing::error!(lost, "what happened to shards meanwhile is not known");
+        self.metrics.api_incidents_lost_total.inc_by(lost);
+        Told { incident: Some(gap(&position, lost)), position }
+    }
+
+    fn event(&self, before: &Position, event: v1::ShardEvent) -> Told {
+        let (kind, reason) = (kind(event.kind()), reason(event.reason()));
+        let position = Position { epoch: before.epoch.clone(), revision: event.revision };
+        let state = super::ShardState::from(event.state());
+        let incident = Incident {
+            epoch: position.epoch.clone(),
+            revision: position.revision,
+            at: time(event.time).unwrap_or_else(SystemTime::now),
+            shard_id: Some(event.shard_id),
+            kind,
+            instance: (!event.instance.is_empty()).then_some(event.instance),
+            reason,
+            count: event.count,
+        };
+        self.events.publish(events::ShardEvent::new(&incident, event.shard_id, state));
+        Told { incident: Some(incident), position }
+    }
+}
+
+/// How far the database has come; it may be away for a while.
+async fn stored_position(store: &Store) -> Position {
+    loop {
+        match store.position().await {
+            Ok(position) => {
+                return position.unwrap_or(Position { epoch: String::new(), revision: 0 });
+            }
+            Err(StoreError::Away(_)) => {}
+            Err(StoreError::Failed(error)) => {
+                tracing::error!(%error, "the database refused to say how far it has come");
+            }
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// Stores what waits, in order, for as long as there is somebody who tells.
+async fn keep(mut waiting: Receiver<Told>, store: &Store, metrics: &FleetMetrics) {
+    let mut batch = Vec::new();
+    while waiting.recv_many(&mut batch, AT_ONCE).await > 0 {
+        let Some(position) = batch.last().map(|told| told.position.clone()) else { continue };
+        let mut incidents: Vec<_> = batch.drain(..).filter_map(|told| told.incident).collect();
+        let mut failures = 0_u32;
+        loop {
+            match store.record_incidents(&incidents, &position).await {
+                Ok(()) => break,
+                Err(StoreError::Away(reason)) => {
+                    failures = failures.saturating_add(1);
+                    // Once may be the moment at which the database went away, which its keeper tells.
+                    if failures == 2 {
+                        tracing::warn!(reason, "incidents cannot be stored; trying again");
+                    }
+                    sleep(RETRY).await;
+                }
+                // It would be refused again.
+                Err(StoreError::Failed(error)) => {
+                    let lost = incidents.len() as u64;
+                    tracing::error!(%error, lost, "the database refused incidents");
+                    metrics.api_incidents_lost_total.inc_by(lost);
+                    if lost == 0 || incidents.iter().all(|incident| incident.kind == GAP) {
+                        break;
+                    }
+                    incidents = vec![gap(&position, lost)];
+                }
+            }
+        }
+    }
+}
+
+fn begins_earlier(position: &Position, state: &FleetState) -> bool {
+    position.epoch.is_empty() && state.kept_after < state.revision
+}
+
+/// What happened before `position` is lost.
+fn gap(position: &Position, lost: u64) -> Incident {
+    Incident {
+        epoch: position.epoch.clone(),
+        revision: position.revision,
+        at: SystemTime::now(),
+        shard_id: None,
+        kind: GAP.to_owned(),
+        instance: None,
+        reason: None,
+        count: lost.max(1),
+    }
+}
+
+fn kind(kind: ShardEventKind) -> String {
+    let name = kind.as_str_name();
+    name.strip_prefix("SHARD_EVENT_KIND_").unwrap_or(name).to_ascii_lowercase()
+}
+
+fn reason(reason: ShardEventReason) -> Option<String> {
+    let name = reason.as_str_name();
+    let name = name.strip_prefix("SHARD_EVENT_REASON_").unwrap_or(name).to_ascii_lowercase();
+    (reason != ShardEventReason::Unspecified).then_some(name)
+}
+
+/// How long to wait after so many failures: drawn evenly from zero to an end that doubles, so that apis that lost their
+/// manager at one moment come back spread over the whole time.
+fn backoff(failures: u32) -> Duration {
+    let end = BACKOFF.saturating_mul(2_u32.saturating_pow(failures)).min(MAX_BACKOFF);
+    end.mul_f64(fastrand::f64())
+}

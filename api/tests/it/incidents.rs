@@ -1,0 +1,224 @@
+//! What the manager tells of shards is in the history, once, whoever is away meanwhile.
+
+use std::{fs, time::Duration};
+
+use serde_json::{Value, json};
+use shardmeter_api::Config;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    backend::{Backend, Database, Postgres, on_both},
+    manager::{Log, Manager},
+    server::{PROMPT, Server},
+};
+
+on_both!(incidents_are_stored_once_whoever_is_restarted, what_the_manager_forgot_is_a_gap);
+
+const LOST: &str = "api_incidents_lost_total";
+
+/// All of shard 0's history, oldest first.
+async fn history(server: &Server) -> Vec<Value> {
+    let (mut all, mut before) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/api/v1/shards/0/history?limit=1000{before}");
+        let mut page = server.json(&path).await;
+        all.extend(page["incidents"].as_array().unwrap().iter().cloned());
+        match page["next_before"].take() {
+            Value::Null => break,
+            next => before = format!("&before={next}"),
+        }
+    }
+    all.reverse();
+    all
+}
+
+/// Waits until the history has so many incidents: kinds and revisions.
+async fn recorded(server: &Server, many: usize) -> Vec<(String, u64)> {
+    let deadline = Instant::now() + PROMPT;
+    loop {
+        let history = history(server).await;
+        if history.len() >= many {
+            let told = |incident: &Value| {
+                let kind = incident["kind"].as_str().unwrap().to_owned();
+                (kind, incident["revision"].as_u64().unwrap())
+            };
+            return history.iter().map(told).collect();
+        }
+        assert!(Instant::now() < deadline, "{} of {many}: {:?}", history.len(), history.last());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn disconnected(revisions: impl Iterator<Item = u64>) -> Vec<(String, u64)> {
+    revisions.map(|revision| ("disconnected".to_owned(), revision)).collect()
+}
+
+async fn until_asked(manager: &Manager, times: usize) {
+    let deadline = Instant::now() + PROMPT;
+    while manager.log.kept().asked.len() < times {
+        assert!(Instant::now() < deadline, "it is not followed");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn incidents_are_stored_once_whoever_is_restarted(backend: Backend) {
+    let manager = Manager::start(1).await;
+    let (addr, log) = (manager.addr, manager.log.clone());
+    let mut server = Server::start_beside(backend, &manager).await;
+    until_asked(&manager, 1).await;
+    log.happens(3);
+    assert_eq!(recorded(&server, 3).await, disconnected(1..=3));
+    let first = history(&server).await.remove(0);
+    let expected = json!({
+        "id": first["id"], "epoch": "first", "revision": 1, "at": "2023-11-14T22:13:21Z", "shard_id": 0,
+        "kind": "disconnected", "instance": "00ff", "reason": "stream_broke", "count": 1,
+    });
+    assert_eq!(first, expected);
+
+    // The manager is restarted, and something happens before it is followed again.
+    manager.stop().await;
+    log.happens(2);
+    let manager = Manager::start_after(addr, 1, log.clone()).await;
+    assert_eq!(recorded(&server, 5).await, disconnected(1..=5));
+
+    // So is the api.
+    let database = server.database.take().unwrap();
+    server.stop().await;
+    log.happens(4);
+    let config = Config {
+        database_url: database.url(),
+        manager_endpoint: manager.endpoint(),
+        ..Config::default()
+    };
+    let server = Server::start_with(config).await;
+    server.wait_until_ready().await;
+    assert_eq!(recorded(&server, 9).await, disconnected(1..=9));
+    let asked: Vec<_> =
+        log.kept().asked.iter().map(|(epoch, revision, _)| (epoch.clone(), *revision)).collect();
+    let first = |revision| ("first".to_owned(), revision);
+    assert_eq!(asked, [(String::new(), 0), first(3), first(5)]);
+    assert_eq!(server.value(LOST).await, 0.0);
+    server.stop().await;
+    manager.stop().await;
+}
+
+async fn what_the_manager_forgot_is_a_gap(backend: Backend) {
+    let manager = Manager::start(1).await;
+    let (addr, log) = (manager.addr, manager.log.clone());
+    let server = Server::start_beside(backend, &manager).await;
+    until_asked(&manager, 1).await;
+    log.happens(2);
+    recorded(&server, 2).await;
+    manager.stop().await;
+    log.happens(5);
+    log.forget();
+    let manager = Manager::start_after(addr, 1, log.clone()).await;
+    recorded(&server, 3).await;
+    log.happens(1);
+    let told = recorded(&server, 4).await;
+    assert_eq!(told[2..], [("gap".to_owned(), 7), ("disconnected".to_owned(), 8)]);
+    assert_eq!(history(&server).await[2]["count"], 5);
+    assert_eq!(server.value(LOST).await, 5.0);
+
+    // Another manager, which knows nothing of before.
+    manager.stop().await;
+    let other = Log::new("other");
+    other.happens(3);
+    let manager = Manager::start_after(addr, 1, other.clone()).await;
+    recorded(&server, 5).await;
+    other.happens(1);
+    let told = recorded(&server, 6).await;
+    assert_eq!(told[4..], [("gap".to_owned(), 3), ("disconnected".to_owned(), 4)]);
+    assert_eq!(server.value(LOST).await, 6.0, "how many are lost with the other is not known");
+    server.stop().await;
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn what_happens_before_postgresql_is_there_is_stored() {
+    let manager = Manager::start(1).await;
+    let log = manager.log.clone();
+    log.happens(2);
+    log.forget();
+    log.happens(3);
+    let mut postgres = Postgres::prepare().await;
+    let config = Config {
+        database_url: postgres.url().into(),
+        manager_endpoint: manager.endpoint(),
+        ..Config::default()
+    };
+    let server = Server::start_with(config).await;
+    server.wait_for_readiness(reqwest::StatusCode::SERVICE_UNAVAILABLE).await;
+    log.happens(2);
+    postgres.resume().await;
+    server.wait_until_ready().await;
+    assert_eq!(recorded(&server, 5).await, disconnected(3..=7));
+    log.happens(1);
+    assert_eq!(recorded(&server, 6).await, disconnected(3..=8));
+    assert_eq!(server.value(LOST).await, 0.0);
+    server.stop().await;
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn while_postgresql_is_away_the_manager_keeps_what_happens() {
+    // Long ones, and more than wait here and are on the way.
+    const MANY: u64 = 2_500;
+    let instance = "00ff".repeat(1_000);
+    let manager = Manager::start(1).await;
+    let log = manager.log.clone();
+    let mut server = Server::start_beside(Backend::Postgres, &manager).await;
+    let Some(Database::Postgres(mut postgres)) = server.database.take() else { unreachable!() };
+    until_asked(&manager, 1).await;
+    log.happens(10);
+    recorded(&server, 10).await;
+    postgres.stop().await;
+    log.happens_to(&instance, MANY - 10);
+    let deadline = Instant::now() + PROMPT;
+    while log.kept().told < 1_000 {
+        assert!(Instant::now() < deadline, "it is not read");
+        sleep(Duration::from_millis(10)).await;
+    }
+    server.wait_for_readiness(reqwest::StatusCode::SERVICE_UNAVAILABLE).await;
+    assert!(log.kept().told < MANY, "it is read, wherever that goes");
+    postgres.resume().await;
+    server.wait_until_ready().await;
+    let newest = async || {
+        let page = server.json("/api/v1/shards/0/history?limit=1").await;
+        page["incidents"][0]["revision"].as_u64().unwrap()
+    };
+    let deadline = Instant::now() + 3 * PROMPT;
+    while newest().await < MANY {
+        assert!(Instant::now() < deadline, "{} of {MANY}", newest().await);
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(recorded(&server, MANY as usize).await, disconnected(1..=MANY));
+    assert_eq!(server.value(LOST).await, 0.0);
+    assert_eq!(log.kept().asked.len(), 1, "the stream never ended");
+    server.stop().await;
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn it_says_who_it_is_by_a_token_that_may_be_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    fs::write(&token, "old\n").unwrap();
+    let manager = Manager::start(1).await;
+    let (addr, log) = (manager.addr, manager.log.clone());
+    let config = Config {
+        manager_endpoint: manager.endpoint(),
+        manager_token_file: Some(token.clone()),
+        ..Config::default()
+    };
+    let server = Server::start_as(Backend::Sqlite, config).await;
+    until_asked(&manager, 1).await;
+    fs::write(&token, "new\n").unwrap();
+    manager.stop().await;
+    let manager = Manager::start_after(addr, 1, log.clone()).await;
+    until_asked(&manager, 2).await;
+    let said: Vec<_> = log.kept().asked.iter().map(|(_, _, said)| said.clone().unwrap()).collect();
+    assert_eq!(said, ["Bearer old", "Bearer new"]);
+    server.stop().await;
+    manager.stop().await;
+}
