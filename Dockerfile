@@ -10,7 +10,7 @@ WORKDIR /src
 COPY . .
 RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock ! -name '*.rs' -delete \
  && find . -name '*.rs' ! -path '*/src/lib.rs' ! -path '*/src/main.rs' ! -path '*/benches/*' -delete \
- && find . -name '*.rs' -exec sh -c 'for file; do echo "fn main() {}" >"$file"; done' sh {} + \
+ && find . -name '*.rs' -exec sh -c 'for file; do echo "fn main() { }" >"$file"; done' sh {} + \
  && find . -type d -empty -delete
 
 FROM rust:${RUST} AS dependencies
