@@ -7,6 +7,8 @@ mod logs;
 pub mod metrics;
 mod secret;
 mod signals;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(target_os = "linux")]
 mod usage;
 

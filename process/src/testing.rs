@@ -1,0 +1,51 @@
+//! How tests wait: for what they mean, and not for ever. No test has a sleep of its own for that.
+#![expect(clippy::panic, reason = "for tests")]
+
+use std::{fmt::Debug, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout};
+
+/// Enough for a loaded machine: only a test that fails waits that long.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Waits for something that ends by itself.
+///
+/// # Panics
+/// If it does not.
+pub async fn soon<T>(what: &str, end: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, end).await.unwrap_or_else(|_| panic!("not in {DEADLINE:?}: {what}"))
+}
+
+/// Asks again and again until there is an answer.
+///
+/// # Panics
+/// If there is none in time, with the last reason.
+pub async fn until<T, E: Debug>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(reason) if Instant::now() > deadline => panic!("{what}: {reason:?}"),
+            Err(_) => sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Waits until something holds that does not tell when it changes.
+///
+/// # Panics
+/// If it does not in time.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    until(what, async || if holds() { Ok(()) } else { Err("it does not hold") }).await;
+}
+
+/// What is not yet as it should be, as [`until`] is told of it.
+///
+/// # Errors
+/// If it is not.
+pub fn is<T: PartialEq + Debug>(now: T, expected: &T) -> Result<(), T> {
+    if now == *expected { Ok(()) } else { Err(now) }
+}
