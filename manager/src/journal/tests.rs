@@ -2,6 +2,7 @@
 
 mod golden;
 mod model;
+mod waiting;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
