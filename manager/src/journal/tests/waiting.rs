@@ -1,11 +1,6 @@
 //! Who waits for whom: a short record for little more than its own write, whatever else the journal does.
 
-use std::{
-    fs::File,
-    io::IoSlice,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs::File, io::IoSlice, thread};
 
 use super::{super::log::PIECE_BYTES, *};
 
