@@ -157,6 +157,37 @@ fn a_checkpoint_takes_the_place_of_what_was_before() {
 }
 
 #[test]
+fn what_is_appended_while_a_checkpoint_ends_comes_after_it() {
+    let dir = written(&["old"]);
+    let (mut log, ..) = reopen(dir.path());
+    log.begin_checkpoint().unwrap();
+    log.append(b"all").unwrap();
+    let ending = log.end_checkpoint().unwrap();
+    log.append(b"new").unwrap();
+    assert_eq!(numbers(dir.path()), [1, 2, 3], "it is not known to be on disk");
+    let obsolete = log.complete_checkpoint(ending).unwrap();
+    let complete = (HEADER_BYTES + 2 * PREFIX_BYTES + 3) as u64;
+    let new = PREFIX_BYTES as u64 + 3;
+    assert_eq!((log.checkpoint_bytes(), log.since_checkpoint()), (complete, new));
+    drop((obsolete, log)); // before anything is deleted
+    let replayed = reopen(dir.path()).2;
+    assert_eq!(replayed, [(b"all".to_vec(), true), (b"new".to_vec(), false)]);
+}
+
+#[test]
+fn an_end_is_the_end_of_its_own_checkpoint() {
+    let dir = written(&["old"]);
+    let (mut log, ..) = reopen(dir.path());
+    log.begin_checkpoint().unwrap();
+    let ending = log.end_checkpoint().unwrap();
+    log.broke();
+    assert!(log.complete_checkpoint(ending).is_err());
+    log.begin_checkpoint().unwrap();
+    assert!(log.complete_checkpoint(ending).is_err(), "the next one has only begun");
+    log.end_whole().unwrap();
+}
+
+#[test]
 fn an_unfinished_checkpoint_keeps_what_was_before() {
     let dir = written(&["old"]);
     let (mut log, ..) = reopen(dir.path());

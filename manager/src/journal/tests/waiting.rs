@@ -20,6 +20,7 @@ enum Done {
 /// A real disk that tells what is done to it.
 #[derive(Debug, Clone, Default)]
 struct Watched {
+    syncs_fail: Arc<AtomicBool>,
     done: Arc<Mutex<Vec<Done>>>,
     /// Locked while others wait.
     journal: Arc<Mutex<Option<Arc<FileJournal<Self>>>>>,
@@ -58,6 +59,9 @@ impl Disk for Watched {
 
     fn sync(&self, file: &File) -> io::Result<()> {
         self.done.lock().push(Done::Sync(self.is_locked()));
+        if self.syncs_fail.load(Relaxed) {
+            return Err(io::Error::other("as told"));
+        }
         RealDisk.sync(file)
     }
 
@@ -82,6 +86,17 @@ fn nobody_waits_for_the_end_of_a_checkpoint() {
         .expect("the end is written");
     assert_eq!(done[end + 1..], [Done::Sync(false), Done::Remove(false)], "{done:?}");
     assert!(done.contains(&Done::Create(false)), "no long record may be in two segments: {done:?}");
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_synced_breaks_the_log_at_once() {
+    let dir = TempDir::new().unwrap();
+    let disk = Watched::default();
+    let (registry, journal) = disk.open(&dir);
+    disk.syncs_fail.store(true, Relaxed);
+    journal.renew(&registry, at(1));
+    assert!(journal.open.lock().log.is_broken());
+    assert!(!journal.append(&[Change::Time(at(2))]), "what the disk may have lost is not durable");
 }
 
 /// The one comes between two pieces of the other unless the machine lets it sleep all the while: then once more.

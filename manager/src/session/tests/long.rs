@@ -3,7 +3,10 @@
 use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
+use prost::Message as _;
+use shardmeter_proto::v1::ReportRequest;
 use tokio::sync::Notify;
+use tonic::codec::Codec as _;
 
 use super::{
     super::{long::LONG, received::LONG_BYTES},
@@ -87,4 +90,26 @@ async fn a_first_message_that_is_long_is_not_even_read() {
     let mut peer = Peer::connect(&sessions());
     peer.says.send(Ok(Received::Long(Bytes::from(vec![0xff; LONG_BYTES])))).await.unwrap();
     assert_eq!(peer.refusal().await.message(), "the first message must be Hello");
+}
+
+#[tokio::test]
+async fn only_short_messages_are_read_as_they_come() {
+    let framed = |message: &[u8]| {
+        let mut frame = vec![0];
+        frame.extend((message.len() as u32).to_be_bytes());
+        frame.extend(message);
+        frame
+    };
+    let short = ReportRequest { message: Some(Said::Hello(hello(1))) }.encode_to_vec();
+    let long = vec![0xff; LONG_BYTES];
+    let body = axum::body::Body::from([framed(&short), framed(&long)].concat());
+    let decoder = ReportCodec::default().decoder();
+    let mut stream = Streaming::new_request(decoder, body, None, None);
+    let first = stream.next().await.unwrap().unwrap();
+    assert!(matches!(first, Received::Read(_)));
+    match stream.next().await.unwrap().unwrap() {
+        Received::Long(bytes) => assert_eq!(bytes, long),
+        Received::Read(_) => panic!("it was read"),
+    }
+    assert!(stream.next().await.is_none());
 }
