@@ -5,13 +5,13 @@ use std::{path::Path, time::Duration};
 
 use serde_json::Value;
 use shardmeter_api::Api;
+use shardmeter_process::testing::until;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     process::{ManagerProcess, Scratch, ShardProcess, get},
     system::Discord,
-    tools::until,
 };
 
 /// Longer than a bot takes to come back to a manager that was killed, on a machine that has much to do.
