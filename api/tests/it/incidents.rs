@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use shardmeter_api::Config;
+use shardmeter_api::{Config, ManagerConfig};
 use shardmeter_process::testing::{eventually, is, until};
 
 use crate::{
@@ -76,7 +76,7 @@ async fn incidents_are_stored_once_whoever_is_restarted(backend: Backend) {
     log.happens(4);
     let config = Config {
         database_url: database.url(),
-        manager_endpoint: manager.endpoint(),
+        manager: ManagerConfig::at(manager.endpoint()),
         ..Config::default()
     };
     let server = Server::start_with(config).await;
@@ -133,7 +133,7 @@ async fn what_happens_before_postgresql_is_there_is_stored() {
     let mut postgres = Postgres::prepare().await;
     let config = Config {
         database_url: postgres.url().into(),
-        manager_endpoint: manager.endpoint(),
+        manager: ManagerConfig::at(manager.endpoint()),
         ..Config::default()
     };
     let server = Server::start_with(config).await;
@@ -189,8 +189,10 @@ async fn it_says_who_it_is_by_a_token_that_may_be_replaced() {
     let manager = Manager::start(1).await;
     let (addr, log) = (manager.addr, manager.log.clone());
     let config = Config {
-        manager_endpoint: manager.endpoint(),
-        manager_token_file: Some(token.clone()),
+        manager: ManagerConfig {
+            token_file: Some(token.clone()),
+            ..ManagerConfig::at(manager.endpoint())
+        },
         ..Config::default()
     };
     let server = Server::start_as(Backend::Sqlite, config).await;

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
-use shardmeter_api::{AccessConfig, Api, Config, events::Events};
+use shardmeter_api::{AccessConfig, Api, Config, ManagerConfig, events::Events};
 use shardmeter_process::{
     Secret,
     testing::{soon, until},
@@ -37,7 +37,7 @@ impl Server {
 
     /// The same, with a manager.
     pub(crate) async fn start_beside(backend: Backend, manager: &Manager) -> Self {
-        let config = Config { manager_endpoint: manager.endpoint(), ..config() };
+        let config = Config { manager: ManagerConfig::at(manager.endpoint()), ..config() };
         Self::start_as(backend, config).await
     }
 
@@ -142,5 +142,5 @@ pub(crate) fn config() -> Config {
 
 /// Nobody is where the manager should be.
 fn no_manager() -> Config {
-    Config { manager_endpoint: "http://127.0.0.1:9".to_owned(), ..config() }
+    Config { manager: ManagerConfig::at("http://127.0.0.1:9"), ..config() }
 }

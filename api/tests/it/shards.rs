@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 use shardmeter_api::{
-    Config,
+    Config, ManagerConfig,
     store::{Incident, Position, Presence},
 };
 use shardmeter_process::testing::{is, until};
@@ -68,7 +68,7 @@ async fn however_many_ask_the_manager_is_asked_once_a_second() {
     let manager = Manager::start(2).await;
     let database = Database::start(Backend::Sqlite).await;
     let config = Config {
-        manager_endpoint: manager.endpoint(),
+        manager: ManagerConfig::at(manager.endpoint()),
         database_url: database.url(),
         ..Config::default()
     };

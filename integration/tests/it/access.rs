@@ -6,7 +6,10 @@ use prometheus::{IntCounter, Registry};
 use shardmeter_access::testing::{Authority, Files, Pair};
 use shardmeter_api::Api;
 use shardmeter_manager::{AccessConfig, Config};
-use shardmeter_process::testing::{eventually, is, until};
+use shardmeter_process::{
+    ManagerConfig,
+    testing::{eventually, is, until},
+};
 use shardmeter_telemetry::{Connection, Reporter, Shard};
 use tokio::{process::Command, sync::oneshot};
 
@@ -91,11 +94,13 @@ async fn the_api_shows_a_token_and_a_certificate() {
     let api = Api::build(shardmeter_api::Config {
         addr: ([127, 0, 0, 1], 0).into(),
         database_url: format!("sqlite://{}", files.path("api.db").display()).into(),
-        manager_endpoint: format!("https://{}", manager.grpc),
-        manager_token_file: Some(token),
-        manager_ca_cert: Some(files.path("client-ca.pem")),
-        manager_client_cert: Some(files.put("api.pem", &cert)),
-        manager_client_key: Some(files.put("api-key.pem", &key)),
+        manager: ManagerConfig {
+            endpoint: format!("https://{}", manager.grpc),
+            token_file: Some(token),
+            ca_cert: Some(files.path("client-ca.pem")),
+            client_cert: Some(files.put("api.pem", &cert)),
+            client_key: Some(files.put("api-key.pem", &key)),
+        },
         ..shardmeter_api::Config::default()
     });
     let api = api.await.unwrap();

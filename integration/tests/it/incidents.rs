@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 
 use serde_json::Value;
 use shardmeter_api::Api;
-use shardmeter_process::testing::until;
+use shardmeter_process::{ManagerConfig, testing::until};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,7 @@ impl RunningApi {
         let api = Api::build(shardmeter_api::Config {
             addr: ([127, 0, 0, 1], 0).into(),
             database_url: format!("sqlite://{}/api.db", folder.display()).into(),
-            manager_endpoint: format!("http://{}", manager.grpc),
+            manager: ManagerConfig::at(format!("http://{}", manager.grpc)),
             ..shardmeter_api::Config::default()
         });
         let api = api.await.unwrap();

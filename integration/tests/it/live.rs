@@ -7,7 +7,10 @@ use reqwest::Response;
 use serde_json::{Value, json};
 use shardmeter_api::{Api, events::Events};
 use shardmeter_gateway_sim::Place;
-use shardmeter_process::testing::{soon, until};
+use shardmeter_process::{
+    ManagerConfig,
+    testing::{soon, until},
+};
 use shardmeter_proto::events::{Event, GuildId};
 use shardmeter_pubsub::testing::RedisServer;
 use shardmeter_shard::{Bot, Registries};
@@ -41,7 +44,7 @@ impl RunningApi {
         let api = Api::build(shardmeter_api::Config {
             addr: ([127, 0, 0, 1], 0).into(),
             // None: events of shards are not what this is about.
-            manager_endpoint: "http://127.0.0.1:1".to_owned(),
+            manager: ManagerConfig::at("http://127.0.0.1:1"),
             database_url: format!("sqlite://{}/api.db", database.path().display()).into(),
             redis_url: redis.map(|redis| redis.url().into()),
             ..shardmeter_api::Config::default()
@@ -124,7 +127,7 @@ struct RunningBot {
 impl RunningBot {
     async fn start(discord: &Discord, redis: &RedisServer) -> Self {
         let bot = Bot::build(shardmeter_shard::Config {
-            manager_endpoint: "http://127.0.0.1:1".to_owned(),
+            manager: ManagerConfig::at("http://127.0.0.1:1"),
             redis_url: Some(redis.url().into()),
             discord_gateway_url: Some(discord.gateway_url.clone()),
             discord_api_url: Some(discord.api_url.clone()),

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use prometheus::{Registry, proto::MetricType};
 use shardmeter_gateway_sim as sim;
-use shardmeter_process::testing::{eventually, soon};
+use shardmeter_process::{
+    ManagerConfig,
+    testing::{eventually, soon},
+};
 use shardmeter_shard::{Bot, Config, Registries, RunError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -52,7 +55,7 @@ impl Discord {
     /// How a bot is told to run against it.
     pub(crate) fn config(&self) -> Config {
         Config {
-            manager_endpoint: NO_MANAGER.to_owned(),
+            manager: ManagerConfig::at(NO_MANAGER),
             discord_gateway_url: Some(format!("ws://{}", self.addr)),
             discord_api_url: Some(format!("http://{}", self.addr)),
             ..Config::new(TOKEN)

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, mem, net::SocketAddr, path::Path, time::Dur
 use axum::{Router, routing::get};
 use serde_json::Value;
 use shardmeter_api::Api;
-use shardmeter_process::testing::until;
+use shardmeter_process::{ManagerConfig, testing::until};
 use shardmeter_pubsub::testing::RedisServer;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
@@ -169,7 +169,7 @@ async fn start_api(
     let api = Api::build(shardmeter_api::Config {
         addr: SocketAddr::from(([127, 0, 0, 1], 0)),
         database_url: format!("postgres://shardmeter@{}/postgres", postgres.addr).into(),
-        manager_endpoint: format!("http://{}", manager.grpc),
+        manager: ManagerConfig::at(format!("http://{}", manager.grpc)),
         redis_url: Some(redis.url().into()),
         ..shardmeter_api::Config::default()
     });
