@@ -52,10 +52,10 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     until(what, async || if holds() { Ok(()) } else { Err("it does not hold") }).await;
 }
 
-/// What is not yet as it should be, as [`until`] is told of it.
+/// An answer for [`until`]: what should be so, once it is.
 ///
 /// # Errors
-/// If it is not.
-pub fn is<T: PartialEq<U> + Debug, U: Debug>(now: T, expected: U) -> Result<(), String> {
-    if now == expected { Ok(()) } else { Err(format!("{now:?} instead of {expected:?}")) }
+/// What it is instead.
+pub fn is<T: PartialEq<U> + Debug, U: Debug>(now: T, expected: U) -> Result<T, String> {
+    if now == expected { Ok(now) } else { Err(format!("{now:?} instead of {expected:?}")) }
 }

@@ -27,7 +27,7 @@ async fn top(server: &Server) -> Value {
 
 /// Waits for the counts to be these, and no more.
 async fn wait_for_top(server: &Server, expected: &Value) {
-    until("what is counted", async || is(&top(server).await, expected)).await;
+    until("what is counted", async || is(top(server).await, expected.clone())).await;
 }
 
 async fn events_are_added_up_and_stored(backend: Backend) {
