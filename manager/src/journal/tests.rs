@@ -5,6 +5,7 @@ mod disk;
 mod epoch;
 mod golden;
 mod model;
+mod waiting;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 

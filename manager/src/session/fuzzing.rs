@@ -108,7 +108,7 @@ async fn talk(sessions: &Arc<Sessions>, mut input: Input<'_>) {
         let said = peers[at].say(&mut input);
         let told = format!("{said:?}");
         let shard_id = peers[at].shard_id(&said);
-        let outcome = peers[at].session.answer(said).await;
+        let outcome = peers[at].session.answer(Some(said).into()).await;
         let answer = answered[at].try_recv().ok();
         assert!(answered[at].try_recv().is_err(), "two answers to {told}");
         if let Some(now) = Seen::after(Some(&before), sessions) {

@@ -30,7 +30,7 @@ fn sessions_of(fleet: Option<&str>) -> Arc<Sessions> {
 
 /// The other end of a session.
 struct Peer {
-    says: mpsc::Sender<Result<ReportRequest, Status>>,
+    says: mpsc::Sender<Result<Received, Status>>,
     answers: mpsc::Receiver<Result<ReportResponse, Status>>,
 }
 
@@ -60,9 +60,8 @@ impl Peer {
     }
 
     async fn say(&mut self, said: Said) {
-        let message = Some(said);
         // A session that ended does not listen; what it said at its end is what the test looks at.
-        let _ = self.says.send(Ok(ReportRequest { message })).await;
+        let _ = self.says.send(Ok(Some(said).into())).await;
     }
 
     async fn next(&mut self) -> Option<Result<Answer, Status>> {
