@@ -313,7 +313,7 @@ impl<D: Disk> Log<D> {
 }
 
 /// What a checkpoint was when its end was written.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Ending {
     number: u64,
     bytes: u64,

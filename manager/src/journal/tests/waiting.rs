@@ -1,11 +1,6 @@
 //! Who waits for whom: a short record for little more than its own write, whatever else the journal does.
 
-use std::{
-    fs::File,
-    io::IoSlice,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs::File, io::IoSlice, thread};
 
 use super::{super::log::PIECE_BYTES, *};
 
@@ -18,6 +13,8 @@ enum Done {
     Sync(bool),
     /// The removal of a file; the same.
     Remove(bool),
+    /// A new segment; whether a long record could be begun meanwhile.
+    Create(bool),
 }
 
 /// A real disk that tells what is done to it.
@@ -48,6 +45,8 @@ impl Watched {
 
 impl Disk for Watched {
     fn create(&self, path: &Path) -> io::Result<File> {
+        let is_free = self.journal.lock().as_ref().is_none_or(|journal| !journal.long.is_locked());
+        self.done.lock().push(Done::Create(is_free));
         RealDisk.create(path)
     }
 
@@ -82,6 +81,7 @@ fn nobody_waits_for_the_end_of_a_checkpoint() {
         .rfind(|(_, done)| matches!(done, Done::Write(_)))
         .expect("the end is written");
     assert_eq!(done[end + 1..], [Done::Sync(false), Done::Remove(false)], "{done:?}");
+    assert!(done.contains(&Done::Create(false)), "no long record may be in two segments: {done:?}");
 }
 
 /// The one comes between two pieces of the other unless the machine lets it sleep all the while: then once more.
