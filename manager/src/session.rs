@@ -5,6 +5,8 @@
 
 mod convert;
 #[cfg(any(test, feature = "fuzzing"))]
+mod fixture;
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod lines;
 mod long;
