@@ -171,12 +171,14 @@ impl Turns {
             return By::Process;
         };
         let mut free_at = turn.lock().await;
-        sleep_until(*free_at).await;
         loop {
             self.within_budget(shard).await;
             let by = match &self.lease {
-                Some(lease) => self.beside_others(lease, key, shard).await,
-                None => By::Process,
+                Some(lease) => self.beside_others(lease, key, shard, *free_at).await,
+                None => {
+                    sleep_until(*free_at).await;
+                    By::Process
+                }
             };
             if self.budget.spend() {
                 *free_at = Instant::now() + self.pace.interval;
@@ -202,16 +204,24 @@ impl Turns {
         }
     }
 
-    async fn beside_others(&self, lease: &Lease, key: u32, shard: u32) -> By {
+    async fn beside_others(&self, lease: &Lease, key: u32, shard: u32, free_at: Instant) -> By {
         loop {
+            // A turn by the clock may begin just when the one before it ends: it is not to be missed by waiting for that.
+            if self.alone || !lease.is_away() {
+                sleep_until(free_at).await;
+            }
             match lease.take(key).await {
-                Ok(None) => return By::Redis,
+                Ok(None) if Instant::now() >= free_at => return By::Redis,
+                // Redis is back too soon for this process. A lease that began now would end too soon for others.
+                Ok(None) => sleep_until(free_at).await,
                 Ok(Some(left)) => sleep(left).await,
                 Err(_away) if self.alone => return By::Process,
                 Err(away) => {
-                    // Who leased while Redis was there may identify until then.
-                    let quiet =
-                        (away.since + self.pace.interval).saturating_duration_since(Instant::now());
+                    // Who leased while Redis was there may identify until an interval is over; this process has its own turns
+                    // by the clock an interval apart, give or take how late a timer is.
+                    let own = free_at.checked_sub(lease.pause()).unwrap_or(free_at);
+                    let quiet = (away.since + self.pace.interval).max(own);
+                    let quiet = quiet.saturating_duration_since(Instant::now());
                     let wait = self.pace.by_clock(shard, away.unix_now(), quiet);
                     // Asked once more, Redis could take so long that the turn is missed.
                     if wait <= lease.patience() {

@@ -64,6 +64,11 @@ impl Lease {
         Ok(Self { client: Client::open(url)?, interval, state: Mutex::default() })
     }
 
+    /// Whether Redis did not answer last.
+    pub(super) fn is_away(&self) -> bool {
+        self.state.lock().away.is_some()
+    }
+
     /// Takes the turn of a key, or says how long to wait before asking again.
     pub(super) async fn take(&self, key: u32) -> Result<Option<Duration>, Away> {
         match self.ask(key).await {
