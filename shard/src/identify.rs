@@ -27,9 +27,9 @@ pub(crate) const IDENTIFY_INTERVAL: Duration = Duration::from_millis(5_250);
 /// How long after a spent budget it is looked at again: Discord may have said something new.
 const LONGEST_BUDGET_PAUSE: Duration = Duration::from_secs(10);
 
-/// Who gave a shard its turn; also the label value.
+/// What gave a shard its turn; also the label value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
+enum Source {
     /// The queue of this process alone.
     Process,
     /// A lease in Redis.
@@ -38,7 +38,7 @@ enum By {
     Clock,
 }
 
-impl By {
+impl Source {
     const ALL: [Self; 3] = [Self::Process, Self::Redis, Self::Clock];
 
     fn label(self) -> &'static str {
@@ -53,8 +53,8 @@ impl By {
 impl IdentifyMetrics {
     /// Shows every way to a turn from the start, so that a rate sees the first.
     pub(crate) fn start_at_zero(&self) {
-        for by in By::ALL {
-            self.gateway_identify_turns_total.with_label_values(&[by.label()]);
+        for source in Source::ALL {
+            self.gateway_identify_turns_total.with_label_values(&[source.label()]);
         }
     }
 }
@@ -122,8 +122,8 @@ impl Queue for IdentifyQueue {
             tokio::select! {
                 biased;
                 () = turn.closed() => {}
-                by = turns.wait(shard) => {
-                    turns.metrics.gateway_identify_turns_total.with_label_values(&[by.label()]).inc();
+                source = turns.wait(shard) => {
+                    turns.metrics.gateway_identify_turns_total.with_label_values(&[source.label()]).inc();
                     // Who is gone by now wastes the turn.
                     let _ = turn.send(());
                 }
@@ -162,27 +162,27 @@ struct Turns {
 }
 
 impl Turns {
-    async fn wait(&self, shard: u32) -> By {
+    async fn wait(&self, shard: u32) -> Source {
         let key = self.pace.key(shard).and_then(|key| Some((key, self.keys.get(&key)?)));
         let Some((key, turn)) = key else {
             while !self.budget.spend() {
                 self.within_budget(shard).await;
             }
-            return By::Process;
+            return Source::Process;
         };
         let mut free_at = turn.lock().await;
         loop {
             self.within_budget(shard).await;
-            let by = match &self.lease {
+            let source = match &self.lease {
                 Some(lease) => self.beside_others(lease, key, shard, *free_at).await,
                 None => {
                     sleep_until(*free_at).await;
-                    By::Process
+                    Source::Process
                 }
             };
             if self.budget.spend() {
                 *free_at = Instant::now() + self.pace.interval;
-                return by;
+                return source;
             }
         }
     }
@@ -204,18 +204,18 @@ impl Turns {
         }
     }
 
-    async fn beside_others(&self, lease: &Lease, key: u32, shard: u32, free_at: Instant) -> By {
+    async fn beside_others(&self, lease: &Lease, key: u32, shard: u32, free_at: Instant) -> Source {
         loop {
             // A turn by the clock may begin just when the one before it ends: it is not to be missed by waiting for that.
             if self.alone || !lease.is_away() {
                 sleep_until(free_at).await;
             }
             match lease.take(key).await {
-                Ok(None) if Instant::now() >= free_at => return By::Redis,
+                Ok(None) if Instant::now() >= free_at => return Source::Redis,
                 // Redis is back too soon for this process. A lease that began now would end too soon for others.
                 Ok(None) => sleep_until(free_at).await,
                 Ok(Some(left)) => sleep(left).await,
-                Err(_away) if self.alone => return By::Process,
+                Err(_away) if self.alone => return Source::Process,
                 Err(away) => {
                     // Who leased while Redis was there may identify until an interval is over; this process has its own turns
                     // by the clock an interval apart, give or take how late a timer is.
@@ -226,7 +226,7 @@ impl Turns {
                     // Asked once more, Redis could take so long that the turn is missed.
                     if wait <= lease.patience() {
                         sleep(wait).await;
-                        return By::Clock;
+                        return Source::Clock;
                     }
                     sleep(lease.pause()).await;
                 }

@@ -91,8 +91,8 @@ families! {
         gateway_identify_max_concurrency: IntGauge,
         /// Shards of this process that wait for their turn to identify.
         gateway_identifies_waiting: IntGauge,
-        /// Turns to identify, by who gave them: process (nobody else to heed), redis, clock (Redis is away).
-        gateway_identify_turns_total: IntCounterVec["by"],
+        /// Turns to identify, by what gave them: process (nobody else to heed), redis, clock (Redis is away).
+        gateway_identify_turns_total: IntCounterVec["source"],
         /// When Discord resets the allowed identifies, in Unix time.
         gateway_identify_reset_timestamp_seconds: Gauge,
     }

@@ -24,7 +24,9 @@ fn queue(
 }
 
 fn turns(metrics: &IdentifyMetrics) -> [u64; 3] {
-    By::ALL.map(|by| metrics.gateway_identify_turns_total.with_label_values(&[by.label()]).get())
+    Source::ALL.map(|source| {
+        metrics.gateway_identify_turns_total.with_label_values(&[source.label()]).get()
+    })
 }
 
 /// When each shard had its turn, if all ask at once.

@@ -30,8 +30,8 @@ async fn crowded_discord() -> Discord {
     Discord::start(config).await
 }
 
-/// A process with half of the shards.
-async fn half(discord: &Discord, ids: [u32; 2], redis: Option<&RedisServer>) -> Running {
+/// A process with some of the shards.
+async fn part(discord: &Discord, ids: [u32; 2], redis: Option<&RedisServer>) -> Running {
     let config = Config {
         shard_ids: Some(ShardIds::new(ids[0], ids[1]).unwrap()),
         redis_url: redis.map(|redis| redis.url().into()),
@@ -43,7 +43,7 @@ async fn half(discord: &Discord, ids: [u32; 2], redis: Option<&RedisServer>) -> 
 
 /// Both at once, as after a power cut.
 async fn both(discord: &Discord, redis: Option<&RedisServer>) -> [Running; 2] {
-    tokio::join!(half(discord, [0, 3], redis), half(discord, [4, 7], redis)).into()
+    tokio::join!(part(discord, [0, 3], redis), part(discord, [4, 7], redis)).into()
 }
 
 /// Waits until every shard has identified this often, and is connected.
@@ -55,8 +55,9 @@ async fn until_identified(discord: &Discord, times: u64) {
     soon("all shards identified", all).await;
 }
 
-fn turns(bots: &[Running; 2], by: &str) -> f64 {
-    let of = |bot: &Running| bot.process_value("gateway_identify_turns_total", &[("by", by)]);
+fn turns(bots: &[Running; 2], source: &str) -> f64 {
+    let of =
+        |bot: &Running| bot.process_value("gateway_identify_turns_total", &[("source", source)]);
     bots.iter().map(of).sum()
 }
 
@@ -100,7 +101,36 @@ async fn processes_take_turns_also_while_redis_is_away() {
     }
 }
 
-/// What the test above would see, were there no coordination.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_was_emptied_has_forgotten_who_identified_just_now() {
+    let redis = RedisServer::start().await;
+    let config =
+        sim::Config { max_concurrency: 1, identify_window: WINDOW, guilds: 2, ..quiet_world() };
+    let discord = Discord::start(config).await;
+    let (first, second) =
+        tokio::join!(part(&discord, [0, 0], Some(&redis)), part(&discord, [1, 1], Some(&redis)));
+    soon("both shards", discord.control.until_connected(2)).await;
+    let identifies = async |shard: u32, times| {
+        let all = discord.control.until(|books| {
+            books
+                .shard(shard)
+                .is_some_and(|shard| shard.identifies + shard.identifies_refused == times)
+        });
+        soon("an identify", all).await;
+    };
+    discord.control.invalidate(0, false).await.unwrap();
+    identifies(0, 2).await;
+    let _emptied: String = redis.ask(&["FLUSHALL"]).await;
+    discord.control.invalidate(1, false).await.unwrap();
+    identifies(1, 2).await;
+    let books = discord.control.books();
+    assert_eq!(books.identify_breaches(), 0, "{:?}", books.identify_keys);
+    for bot in [first, second] {
+        bot.stop().await;
+    }
+}
+
+/// What the tests above would see, were there no coordination.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_that_do_not_heed_each_other_break_the_limit() {
     let discord = crowded_discord().await;
