@@ -18,7 +18,7 @@ use twilight_gateway::{ConfigBuilder, Intents, Shard, ShardId};
 use super::{Bot, Registries};
 use crate::{
     commands::{Commands, Standing},
-    config::{Config, ManagerConfig, ShardCount, ShardIds},
+    config::{Config, ManagerConfig, Secret, ShardCount, ShardIds},
     gateway_bot,
     guilds::Guilds,
     health::Health,
@@ -192,7 +192,7 @@ pub(super) async fn build(config: Config, beside: Option<Publisher>) -> Result<B
         shard_count: ids.count,
         interval: config.identify_interval,
     };
-    let redis_url = redis.as_ref().and(config.redis_url.as_ref()).map(|url| url.expose());
+    let redis_url = redis.as_ref().and(config.redis_url.as_ref()).map(Secret::expose);
     let own = ids.range.first()..=ids.range.last();
     let queue = IdentifyQueue::new(own, pace, budget.clone(), redis_url, identify)
         .map_err(BuildError::Redis)?;
