@@ -23,6 +23,7 @@ mod grpc;
 mod http;
 pub mod ingest;
 mod journal;
+mod live;
 pub mod metrics;
 pub mod model;
 mod rates;
@@ -52,6 +53,7 @@ use clock::Clock;
 use exposition::Exposition;
 use ingest::PreviousBodies;
 use journal::{FileJournal, Journal, JournalState, MemoryOnly};
+use live::Live;
 use metrics::{Dropped, Metrics};
 use rates::Rates;
 use registry::{Registry, Settings};
@@ -310,6 +312,8 @@ impl Kept {
             previous_bodies: Arc::clone(previous_bodies),
             exposition: Arc::clone(exposition),
             readers: Arc::new(http::Readers::new(sessions.metrics.cut_readers.clone())),
+            live: Live::new(Arc::clone(&sessions.registry), sessions.clock),
+            viewers: Places::new("viewers of live rows", http::VIEWERS, http::VIEWERS),
             parts: Arc::new(Semaphore::new(http::PARTS_AT_ONCE)),
             bodies: Arc::new(Semaphore::new(http::BODIES_AT_ONCE)),
             room: Arc::new(http::Room::new(http::BODY_BYTES_AT_ONCE)),
