@@ -1,21 +1,21 @@
 //! Who may do what, over real sockets.
 
-use std::{num::NonZeroU32, process::Stdio, time::Duration};
+use std::{num::NonZeroU32, process::Stdio};
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use shardmeter_access::testing::{Authority, Files, Pair};
 use shardmeter_api::{AccessConfig, Api, BuildError, Config, TlsConfig};
+use shardmeter_process::testing::{is, until};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     process::Command,
-    time::{Instant, sleep},
 };
 
 use crate::{
     backend::{Backend, Database},
-    server::{PROMPT, Server, problem},
+    server::{Server, problem},
 };
 
 const SETTINGS: &str = "/api/v1/guilds/7/settings";
@@ -100,11 +100,7 @@ async fn tokens_change_while_it_runs() {
     let guarded = Guarded::start().await;
     let ask = |token: &str| guarded.server.get("/metrics").bearer_auth(token);
     guarded.files.put("view", "the-viewers\nthe-next\n");
-    let deadline = Instant::now() + PROMPT;
-    while status(ask("the-next")).await != 200 {
-        assert!(Instant::now() < deadline, "never");
-        sleep(Duration::from_millis(20)).await;
-    }
+    until("the next token", async || is(status(ask("the-next")).await, 200)).await;
     assert_eq!(status(ask("the-viewers")).await, 200);
     guarded.server.stop().await;
 }

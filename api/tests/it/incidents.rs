@@ -1,15 +1,15 @@
 //! What the manager tells of shards is in the history, once, whoever is away meanwhile.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use serde_json::{Value, json};
-use shardmeter_api::Config;
-use tokio::time::{Instant, sleep};
+use shardmeter_api::{Config, ManagerConfig};
+use shardmeter_process::testing::{eventually, is, until};
 
 use crate::{
     backend::{Backend, Database, Postgres, on_both},
     manager::{Log, Manager},
-    server::{PROMPT, Server},
+    server::Server,
 };
 
 on_both!(incidents_are_stored_once_whoever_is_restarted, what_the_manager_forgot_is_a_gap);
@@ -34,38 +34,27 @@ async fn history(server: &Server) -> Vec<Value> {
 
 /// Waits until the history has so many incidents: kinds and revisions.
 async fn recorded(server: &Server, many: usize) -> Vec<(String, u64)> {
-    let deadline = Instant::now() + PROMPT;
-    loop {
+    let recorded = until("the history", async || {
         let history = history(server).await;
-        if history.len() >= many {
-            let told = |incident: &Value| {
-                let kind = incident["kind"].as_str().unwrap().to_owned();
-                (kind, incident["revision"].as_u64().unwrap())
-            };
-            return history.iter().map(told).collect();
-        }
-        assert!(Instant::now() < deadline, "{} of {many}: {:?}", history.len(), history.last());
-        sleep(Duration::from_millis(20)).await;
-    }
+        let (recorded, last) = (history.len(), history.last());
+        if recorded < many { Err(format!("{recorded} of {many}: {last:?}")) } else { Ok(history) }
+    });
+    let told = |incident: &Value| {
+        let kind = incident["kind"].as_str().unwrap().to_owned();
+        (kind, incident["revision"].as_u64().unwrap())
+    };
+    recorded.await.iter().map(told).collect()
 }
 
 fn disconnected(revisions: impl Iterator<Item = u64>) -> Vec<(String, u64)> {
     revisions.map(|revision| ("disconnected".to_owned(), revision)).collect()
 }
 
-async fn until_asked(manager: &Manager, times: usize) {
-    let deadline = Instant::now() + PROMPT;
-    while manager.log.kept().asked.len() < times {
-        assert!(Instant::now() < deadline, "it is not followed");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
 async fn incidents_are_stored_once_whoever_is_restarted(backend: Backend) {
     let manager = Manager::start(1).await;
     let (addr, log) = (manager.addr, manager.log.clone());
     let mut server = Server::start_beside(backend, &manager).await;
-    until_asked(&manager, 1).await;
+    manager.until_followed(1).await;
     log.happens(3);
     assert_eq!(recorded(&server, 3).await, disconnected(1..=3));
     let first = history(&server).await.remove(0);
@@ -87,7 +76,7 @@ async fn incidents_are_stored_once_whoever_is_restarted(backend: Backend) {
     log.happens(4);
     let config = Config {
         database_url: database.url(),
-        manager_endpoint: manager.endpoint(),
+        manager: ManagerConfig::at(manager.endpoint()),
         ..Config::default()
     };
     let server = Server::start_with(config).await;
@@ -106,7 +95,7 @@ async fn what_the_manager_forgot_is_a_gap(backend: Backend) {
     let manager = Manager::start(1).await;
     let (addr, log) = (manager.addr, manager.log.clone());
     let server = Server::start_beside(backend, &manager).await;
-    until_asked(&manager, 1).await;
+    manager.until_followed(1).await;
     log.happens(2);
     recorded(&server, 2).await;
     manager.stop().await;
@@ -144,7 +133,7 @@ async fn what_happens_before_postgresql_is_there_is_stored() {
     let mut postgres = Postgres::prepare().await;
     let config = Config {
         database_url: postgres.url().into(),
-        manager_endpoint: manager.endpoint(),
+        manager: ManagerConfig::at(manager.endpoint()),
         ..Config::default()
     };
     let server = Server::start_with(config).await;
@@ -169,29 +158,22 @@ async fn while_postgresql_is_away_the_manager_keeps_what_happens() {
     let log = manager.log.clone();
     let mut server = Server::start_beside(Backend::Postgres, &manager).await;
     let Some(Database::Postgres(mut postgres)) = server.database.take() else { unreachable!() };
-    until_asked(&manager, 1).await;
+    manager.until_followed(1).await;
     log.happens(10);
     recorded(&server, 10).await;
     postgres.stop().await;
     log.happens_to(&instance, MANY - 10);
-    let deadline = Instant::now() + PROMPT;
-    while log.kept().told < 1_000 {
-        assert!(Instant::now() < deadline, "it is not read");
-        sleep(Duration::from_millis(10)).await;
-    }
+    eventually("it is read", || log.kept().told >= 1_000).await;
     server.wait_for_readiness(reqwest::StatusCode::SERVICE_UNAVAILABLE).await;
     assert!(log.kept().told < MANY, "it is read, wherever that goes");
     postgres.resume().await;
     server.wait_until_ready().await;
-    let newest = async || {
+    // All of the history is much to ask for again and again.
+    until("the newest", async || {
         let page = server.json("/api/v1/shards/0/history?limit=1").await;
-        page["incidents"][0]["revision"].as_u64().unwrap()
-    };
-    let deadline = Instant::now() + 3 * PROMPT;
-    while newest().await < MANY {
-        assert!(Instant::now() < deadline, "{} of {MANY}", newest().await);
-        sleep(Duration::from_millis(100)).await;
-    }
+        is(page["incidents"][0]["revision"].as_u64().unwrap(), MANY)
+    })
+    .await;
     assert_eq!(recorded(&server, MANY as usize).await, disconnected(1..=MANY));
     assert_eq!(server.value(LOST).await, 0.0);
     assert_eq!(log.kept().asked.len(), 1, "the stream never ended");
@@ -207,16 +189,18 @@ async fn it_says_who_it_is_by_a_token_that_may_be_replaced() {
     let manager = Manager::start(1).await;
     let (addr, log) = (manager.addr, manager.log.clone());
     let config = Config {
-        manager_endpoint: manager.endpoint(),
-        manager_token_file: Some(token.clone()),
+        manager: ManagerConfig {
+            token_file: Some(token.clone()),
+            ..ManagerConfig::at(manager.endpoint())
+        },
         ..Config::default()
     };
     let server = Server::start_as(Backend::Sqlite, config).await;
-    until_asked(&manager, 1).await;
+    manager.until_followed(1).await;
     fs::write(&token, "new\n").unwrap();
     manager.stop().await;
     let manager = Manager::start_after(addr, 1, log.clone()).await;
-    until_asked(&manager, 2).await;
+    manager.until_followed(2).await;
     let said: Vec<_> = log.kept().asked.iter().map(|(_, _, said)| said.clone().unwrap()).collect();
     assert_eq!(said, ["Bearer old", "Bearer new"]);
     server.stop().await;

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::json;
+use shardmeter_process::testing::{is, until};
 use sqlx::Connection as _;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::{
     backend::{Backend, Database, Postgres, on_both},
-    server::{PROMPT, Server, problem},
+    server::{Server, problem},
 };
 
 const SETTINGS: &str = "/api/v1/guilds/1/settings";
@@ -123,10 +124,7 @@ async fn an_sqlite_folder_that_is_not_there_is_waited_for() {
     let server = Server::start_on(url.into()).await;
     problem(server.get(SETTINGS).send().await.unwrap(), 503, "database_away").await;
     std::fs::create_dir(&folder).unwrap();
-    let deadline = Instant::now() + PROMPT;
-    while server.get(SETTINGS).send().await.unwrap().status() != 200 {
-        assert!(Instant::now() < deadline, "it never came");
-        sleep(Duration::from_millis(50)).await;
-    }
+    until("the settings", async || is(server.get(SETTINGS).send().await.unwrap().status(), 200))
+        .await;
     server.stop().await;
 }

@@ -7,19 +7,16 @@ use std::{
 
 use serde_json::{Value, json};
 use shardmeter_api::{
-    Config,
+    Config, ManagerConfig,
     store::{Incident, Position, Presence},
 };
-use tokio::{
-    net::TcpListener,
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use shardmeter_process::testing::{is, until};
+use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 
 use crate::{
     backend::{Backend, Database, on_both},
     manager::Manager,
-    server::{PROMPT, Server, problem},
+    server::{Server, problem},
     store,
 };
 
@@ -71,7 +68,7 @@ async fn however_many_ask_the_manager_is_asked_once_a_second() {
     let manager = Manager::start(2).await;
     let database = Database::start(Backend::Sqlite).await;
     let config = Config {
-        manager_endpoint: manager.endpoint(),
+        manager: ManagerConfig::at(manager.endpoint()),
         database_url: database.url(),
         ..Config::default()
     };
@@ -102,26 +99,25 @@ async fn without_a_manager_shards_are_as_they_were_last_known() {
     let known = server.json("/api/v1/shards").await;
     assert_eq!(known["shard_count"], 2);
     let ready = async || server.json("/readyz").await["manager"].clone();
-    let deadline = Instant::now() + PROMPT;
-    while ready().await != "down" {
-        assert!(Instant::now() < deadline, "never down");
-        sleep(Duration::from_millis(20)).await;
-    }
+    until("it is down", async || is(ready().await, "down")).await;
     assert_eq!(server.json("/api/v1/shards").await, known);
     for path in ["/api/v1/shards/0", "/api/v1/guilds/1"] {
         assert_eq!(server.json(path).await["as_of"], known["as_of"], "{path}");
     }
     assert_eq!(server.value(STATUS).await, 0.0);
-    // One that takes connections and says nothing.
+    // One that takes connections and says nothing: who asks it waits in vain.
     let hung = TcpListener::bind(addr).await.unwrap();
-    sleep(Duration::from_secs(1)).await; // what was said before is older
-    assert_eq!(server.value(STATUS).await, 0.0);
+    until("it is asked", async || {
+        let asked = Instant::now();
+        assert_eq!(server.value(STATUS).await, 0.0);
+        let waited = asked.elapsed();
+        if waited < Duration::from_secs(1) { Err(format!("{waited:?}")) } else { Ok(()) }
+    })
+    .await;
     drop(hung);
     let manager = Manager::start_on(addr, 5).await;
-    while server.json("/api/v1/shards").await["shard_count"] != 5 {
-        assert!(Instant::now() < deadline, "never back");
-        sleep(Duration::from_millis(20)).await;
-    }
+    let shard_count = async || server.json("/api/v1/shards").await["shard_count"].clone();
+    until("it is back", async || is(shard_count().await, 5)).await;
     assert_eq!(ready().await, "up");
     assert_eq!(server.value(STATUS).await, 1.0);
     server.stop().await;

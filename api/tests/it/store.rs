@@ -5,13 +5,10 @@ use std::time::{Duration, SystemTime};
 use shardmeter_api::store::{
     Executed, Expected, HistoryQuery, Incident, Position, Presence, SettingsChange, Store,
 };
-use tokio::time::{Instant, sleep};
+use shardmeter_process::testing::eventually;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    backend::{Backend, Database, on_both},
-    server::PROMPT,
-};
+use crate::backend::{Backend, Database, on_both};
 
 on_both!(
     incidents_are_stored_once_with_their_position,
@@ -32,11 +29,7 @@ pub(crate) async fn open(database: &Database) -> Store {
 }
 
 pub(crate) async fn wait_until_up(store: &Store) {
-    let deadline = Instant::now() + PROMPT;
-    while !store.is_up() {
-        assert!(Instant::now() < deadline, "the database never came");
-        sleep(Duration::from_millis(10)).await;
-    }
+    eventually("the database is up", || store.is_up()).await;
 }
 
 fn time(seconds: u64) -> SystemTime {

@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use super::*;
 use crate::{
     exposition::{self, Format},
-    journal::MemoryOnly,
     registry::Settings,
 };
 
@@ -24,21 +23,9 @@ fn sessions() -> Arc<Sessions> {
 }
 
 fn sessions_of(fleet: Option<&str>) -> Arc<Sessions> {
-    Arc::new(Sessions {
-        registry: Arc::new(Registry::new(Settings::default(), [])),
-        journal: Arc::new(MemoryOnly),
-        metrics: Arc::new(Metrics::new().unwrap()),
-        clock: Clock::new(),
-        places: Places::new("Report streams", 10, 10),
-        rates: Arc::new(Rates::new(NonZeroU32::new(1_000_000).unwrap())),
-        snapshots: Room::default(),
-        lines: Lines::default(),
-        long: Turns::default(),
-        fleet: fleet.map(str::to_owned),
-        report_interval: Duration::from_secs(10),
-        idle_gap: STALE_AFTER,
-        shutdown: CancellationToken::new(),
-    })
+    let registry = Registry::new(Settings::default(), []);
+    let sessions = Sessions::of(registry, Arc::new(Metrics::new().unwrap()));
+    Arc::new(Sessions { fleet: fleet.map(str::to_owned), ..sessions })
 }
 
 /// The other end of a session.

@@ -1,10 +1,10 @@
 //! `--data-dir` as an operator meets it: kills, a full disk, two managers on one directory.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, process::Command};
 
 use serde_json::{Value, json};
+use shardmeter_process::testing::{is, until};
 use tempfile::TempDir;
-use tokio::time::Instant;
 
 use crate::process::{Running, ends};
 
@@ -92,11 +92,7 @@ async fn a_disk_without_room_degrades_and_heals() {
     let mut raise = Command::new("prlimit");
     raise.args(["--pid", &manager.pid(), "--fsize=unlimited"]);
     assert!(raise.status().unwrap().success());
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while sample(&manager, UP).await != Some(1.0) {
-        assert!(Instant::now() < deadline, "the journal does not heal");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("the journal heals", async || is(sample(&manager, UP).await, Some(1.0))).await;
     drop(manager);
     let manager = start(&dir);
     assert_eq!(sample(&manager, COUNTER).await, Some(count as f64));
