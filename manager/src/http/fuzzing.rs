@@ -13,7 +13,7 @@ use axum::{
     },
 };
 use flate2::{Compression, write::GzEncoder};
-use shardmeter_access::{Access, TokenFiles};
+use shardmeter_access::{Access, Places, TokenFiles};
 use tokio::{
     runtime::{Builder as RuntimeBuilder, Runtime},
     sync::Semaphore,
