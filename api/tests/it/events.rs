@@ -155,8 +155,9 @@ async fn without_redis_events_stay_within_the_process_and_readyz_says_so() {
     assert_eq!(put.send().await.unwrap().status(), 200);
     let told = one.next().await.unwrap();
     assert_eq!(told, all.next().await.unwrap());
+    let revision = &server.json("/api/v1/guilds/7/settings").await["revision"];
     let expected = json!({
-        "type": "guild_settings_updated", "guild_id": "7", "revision": 1, "disabled_commands": ["ping"],
+        "type": "guild_settings_updated", "guild_id": "7", "revision": revision, "disabled_commands": ["ping"],
         "command_prefix": "!",
     });
     assert_eq!(told.data, expected);
@@ -341,14 +342,14 @@ async fn put_settings(server: &Server, guild: u64, disabled: &[&str]) -> Duratio
     began.elapsed()
 }
 
-/// Waits until Redis has this revision of a guild's settings, and returns them.
-async fn kept(redis: &RedisServer, guild: u64, revision: u64) -> Value {
+/// Waits until Redis has these commands of a guild as disabled.
+async fn kept(redis: &RedisServer, guild: u64, disabled: &[&str]) {
     let deadline = Instant::now() + PROMPT;
     loop {
         let kept: Option<String> = redis.ask(&["HGET", SETTINGS_KEY, &guild.to_string()]).await;
         let kept: Value = kept.map_or(Value::Null, |json| serde_json::from_str(&json).unwrap());
-        if kept["revision"] == revision {
-            return kept;
+        if kept["disabled_commands"] == json!(disabled) {
+            return;
         }
         assert!(Instant::now() < deadline, "{kept}");
         sleep(Duration::from_millis(10)).await;
@@ -375,7 +376,7 @@ async fn events_from_redis_are_told_and_settings_go_there(backend: Backend) {
     let told = client.next().await.unwrap();
     assert_eq!(told.data["disabled_commands"], json!(["ping"]));
     assert_eq!(others.next().await.unwrap().data, told.data);
-    assert_eq!(kept(&redis, 9, 1).await["disabled_commands"], json!(["ping"]));
+    kept(&redis, 9, &["ping"]).await;
     let settings = |family: &str| {
         format!("redis_pubsub_messages_{family}_total{{event_type=\"guild_settings_updated\"}}")
     };
@@ -395,7 +396,7 @@ async fn a_redis_that_goes_and_comes_blocks_nobody_and_learns_all_settings(backe
     until_connected(&server, true).await;
     put_settings(&server, 1, &["ping"]).await;
     put_settings(&server, 2, &["ping"]).await;
-    kept(&redis, 2, 1).await;
+    kept(&redis, 2, &["ping"]).await;
     let mut client = Client::connected(&server, "", None).await;
 
     redis.kill();
@@ -405,15 +406,46 @@ async fn a_redis_that_goes_and_comes_blocks_nobody_and_learns_all_settings(backe
     let took = put_settings(&server, 2, &["stats"]).await;
     assert!(took < Duration::from_secs(1), "{took:?}");
     let told = client.next().await.unwrap();
-    assert_eq!(told.data["revision"], 2, "those who listen here hear of it all the same");
+    let disabled = &told.data["disabled_commands"];
+    assert_eq!(*disabled, json!(["stats"]), "those who listen here hear of it all the same");
 
     redis.start_again().await;
     until_connected(&server, true).await;
     client.hears_of_a_gap().await;
-    assert_eq!(kept(&redis, 2, 2).await["disabled_commands"], json!(["stats"]));
-    kept(&redis, 1, 1).await;
+    kept(&redis, 2, &["stats"]).await;
+    kept(&redis, 1, &["ping"]).await;
     let () = redis.ask(&["PUBLISH", EVENTS_CHANNEL, &message(&joined(7))]).await;
     client.hears(&joined(7)).await;
+    server.stop().await;
+}
+
+/// Bots obey what Redis has: of a database of before, too.
+#[tokio::test]
+async fn a_change_wins_over_what_redis_has_of_a_database_that_was_lost() {
+    let redis = RedisServer::start().await;
+    let lost = on_redis(Backend::Sqlite, &redis).await;
+    for _ in 0..3 {
+        put_settings(&lost, 1, &["ping"]).await;
+    }
+    kept(&redis, 1, &["ping"]).await;
+    lost.stop().await;
+    let server = on_redis(Backend::Sqlite, &redis).await;
+    put_settings(&server, 1, &["stats"]).await;
+    kept(&redis, 1, &["stats"]).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_redis_that_is_emptied_learns_all_settings() {
+    let redis = RedisServer::start().await;
+    let server = on_redis(Backend::Sqlite, &redis).await;
+    put_settings(&server, 1, &["ping"]).await;
+    put_settings(&server, 2, &["ping"]).await;
+    kept(&redis, 2, &["ping"]).await;
+    let () = redis.ask(&["FLUSHALL"]).await;
+    put_settings(&server, 2, &["stats"]).await;
+    kept(&redis, 1, &["ping"]).await;
+    kept(&redis, 2, &["stats"]).await;
     server.stop().await;
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use shardmeter_api::store::{
     Executed, Expected, HistoryQuery, Incident, Position, Presence, SettingsChange, Store,
 };
+use sqlx::Connection as _;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ on_both!(
     commands_are_counted_by_hour,
     guilds_come_and_go,
     all_settings_are_read_in_pages,
+    a_revision_is_greater_than_any_before_whatever_the_clock_says,
     what_is_too_old_goes,
     migrations_run_once_and_twice_at_once,
 );
@@ -191,6 +193,36 @@ async fn guilds_come_and_go(backend: Backend) {
     assert_eq!((guild.joined_at, guild.left_at), (Some(time(6)), None));
 }
 
+async fn a_revision_is_greater_than_any_before_whatever_the_clock_says(backend: Backend) {
+    let database = Database::start(backend).await;
+    let store = open(&database).await;
+    let change = SettingsChange { disabled_commands: ["ping".into()].into(), command_prefix: None };
+    let change = async |expected| {
+        store.change_settings(1, &change, expected).await.unwrap().unwrap().revision
+    };
+    let now = || {
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        u64::try_from(since.as_millis()).unwrap()
+    };
+    let before = now();
+    let first = change(Expected::Revision(0)).await;
+    assert!((before..=now()).contains(&first), "of a database that was lost, too: {first}");
+    // Of a clock that was set back since.
+    let ahead = i64::try_from(first + 3_600_000).unwrap();
+    let mut other = sqlx::AnyConnection::connect(database.url().expose()).await.unwrap();
+    let put = sqlx::query("UPDATE guild_settings SET revision = $1").bind(ahead);
+    put.execute(&mut other).await.unwrap();
+    let ahead = ahead.unsigned_abs();
+    assert_eq!(change(Expected::Any).await, ahead + 1);
+    assert_eq!(change(Expected::Revision(ahead + 1)).await, ahead + 2);
+    for expected in [Expected::Any, Expected::Revision(before)] {
+        let put = sqlx::query("UPDATE guild_settings SET revision = $1");
+        put.bind(i64::try_from(before).unwrap()).execute(&mut other).await.unwrap();
+        let revision = change(expected).await;
+        assert!((before + 1..=now().max(before + 1)).contains(&revision), "{revision}");
+    }
+}
+
 async fn all_settings_are_read_in_pages(backend: Backend) {
     let database = Database::start(backend).await;
     let store = open(&database).await;
@@ -249,5 +281,5 @@ async fn migrations_run_once_and_twice_at_once(backend: Backend) {
     one.change_settings(1, &change, Expected::Revision(0)).await.unwrap().unwrap();
     let later = open(&database).await;
     assert_eq!(later.settings(1).await.unwrap(), other.settings(1).await.unwrap());
-    assert_eq!(later.settings(1).await.unwrap().revision, 1);
+    assert_eq!(later.settings(1).await.unwrap().disabled_commands, ["ping".into()].into());
 }
