@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::json;
+use shardmeter_process::testing::{is, until};
 use sqlx::Connection as _;
 use tokio::time::{Instant, sleep};
 
@@ -131,5 +132,44 @@ async fn an_sqlite_folder_that_is_not_there_is_waited_for() {
         assert!(Instant::now() < deadline, "it never came");
         sleep(Duration::from_millis(50)).await;
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_sqlite_file_that_is_deleted_is_noticed_and_made_anew() {
+    let server = Server::start(Backend::Sqlite).await;
+    let Some(Database::Sqlite(folder)) = &server.database else { unreachable!() };
+    let new = json!({ "disabled_commands": ["ping"] });
+    let put = || server.put(SETTINGS, &new).header("If-Match", "*").send();
+    assert_eq!(put().await.unwrap().status(), 200);
+    let path = folder.path().join("api.db");
+    std::fs::remove_file(&path).unwrap();
+    until("what was deleted is not shown any more", async || {
+        let settings = server.get(SETTINGS).send().await.unwrap();
+        match settings.status().as_u16() {
+            200 => is(settings.json::<serde_json::Value>().await.unwrap()["revision"].take(), &json!(0)),
+            status => Err(json!(status)),
+        }
+    })
+    .await;
+    assert!(path.exists());
+    assert_eq!(put().await.unwrap().status(), 200);
+    server.stop().await;
+}
+
+/// As whoever begins anew does.
+#[tokio::test]
+async fn a_postgresql_that_was_emptied_gets_its_tables_again() {
+    let server = Server::start(Backend::Postgres).await;
+    let url = server.database.as_ref().unwrap().url();
+    let mut other = sqlx::AnyConnection::connect(url.expose()).await.unwrap();
+    let empty = sqlx::raw_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+    empty.execute(&mut other).await.unwrap();
+    let new = json!({ "disabled_commands": ["ping"] });
+    until("settings can be changed again", async || {
+        let put = server.put(SETTINGS, &new).header("If-Match", "*").send().await.unwrap();
+        is(put.status(), &StatusCode::OK)
+    })
+    .await;
     server.stop().await;
 }

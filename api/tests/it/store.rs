@@ -3,8 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use shardmeter_api::store::{
-    Executed, Expected, HistoryQuery, Incident, Position, Presence, SettingsChange, Store,
+    Executed, Expected, HOUR, HistoryQuery, Incident, Position, Presence, SettingsChange, Store,
+    StoreError,
 };
+use shardmeter_process::testing::eventually;
 use sqlx::Connection as _;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +25,7 @@ on_both!(
     all_settings_are_read_in_pages,
     a_revision_is_greater_than_any_before_whatever_the_clock_says,
     what_is_too_old_goes,
-    migrations_run_once_and_twice_at_once,
+    a_table_that_is_missing_is_an_outage,
 );
 
 /// A store whose database is there.
@@ -271,8 +273,9 @@ async fn what_is_too_old_goes(backend: Backend) {
     assert_eq!(store.position().await.unwrap(), Some(position("e", 2510)), "it stays");
 }
 
-async fn migrations_run_once_and_twice_at_once(backend: Backend) {
-    let database = Database::start(backend).await;
+#[tokio::test]
+async fn migrations_run_once_and_twice_at_once() {
+    let database = Database::start(Backend::Postgres).await;
     let (one, _task) = Store::open(&database.url(), CancellationToken::new()).unwrap();
     let (other, _task) = Store::open(&database.url(), CancellationToken::new()).unwrap();
     wait_until_up(&one).await;
@@ -282,4 +285,47 @@ async fn migrations_run_once_and_twice_at_once(backend: Backend) {
     let later = open(&database).await;
     assert_eq!(later.settings(1).await.unwrap(), other.settings(1).await.unwrap());
     assert_eq!(later.settings(1).await.unwrap().disabled_commands, ["ping".into()].into());
+}
+
+/// Else both would count what both hear.
+#[tokio::test]
+async fn an_sqlite_file_is_one_apis_after_the_other() {
+    let database = Database::start(Backend::Sqlite).await;
+    let stop = CancellationToken::new();
+    let (first, task) = Store::open(&database.url(), stop.clone()).unwrap();
+    wait_until_up(&first).await;
+    let (second, _task) = Store::open(&database.url(), CancellationToken::new()).unwrap();
+    // In the time in which others come up twice, it does not.
+    for _ in 0..2 {
+        open(&Database::start(Backend::Sqlite).await).await;
+    }
+    assert!(!second.is_up() && first.is_up());
+    assert!(matches!(second.settings(1).await, Err(StoreError::Away(_))));
+    stop.cancel();
+    task.await.unwrap();
+    drop(first);
+    wait_until_up(&second).await;
+    second.settings(1).await.unwrap();
+}
+
+/// Somebody dropped it, or is about to put back all there was.
+async fn a_table_that_is_missing_is_an_outage(backend: Backend) {
+    let database = Database::start(backend).await;
+    let store = open(&database).await;
+    let executed = [Executed { at: time(0), command_name: "ping".into(), count: 1 }];
+    store.record_activity(&executed, &[]).await.unwrap();
+    let mut other = sqlx::AnyConnection::connect(database.url().expose()).await.unwrap();
+    for (from, to) in [("command_counts", "elsewhere"), ("elsewhere", "command_counts")] {
+        let rename = sqlx::AssertSqlSafe(format!("ALTER TABLE {from} RENAME TO {to}"));
+        sqlx::raw_sql(rename).execute(&mut other).await.unwrap();
+        if to == "elsewhere" {
+            // Before the keeper looks, and after.
+            let refused = store.record_activity(&executed, &[]).await.unwrap_err();
+            assert!(matches!(refused, StoreError::Away(_)), "{refused}");
+            eventually("it is noticed", || !store.is_up()).await;
+        }
+    }
+    wait_until_up(&store).await;
+    store.record_activity(&executed, &[]).await.unwrap();
+    assert_eq!(store.top_commands(time(0) - HOUR, 1).await.unwrap()[0].count, 2);
 }
