@@ -308,6 +308,18 @@ async fn an_sqlite_file_is_one_apis_after_the_other() {
     second.settings(1).await.unwrap();
 }
 
+#[tokio::test]
+async fn an_sqlite_file_that_is_deleted_is_noticed_by_itself() {
+    let database = Database::start(Backend::Sqlite).await;
+    let store = open(&database).await;
+    let Database::Sqlite(folder) = &database else { unreachable!() };
+    let path = folder.path().join("api.db");
+    std::fs::remove_file(&path).unwrap();
+    eventually("it is noticed", || !store.is_up()).await;
+    wait_until_up(&store).await;
+    assert!(path.exists());
+}
+
 /// Somebody dropped it, or is about to put back all there was.
 async fn a_table_that_is_missing_is_an_outage(backend: Backend) {
     let database = Database::start(backend).await;
