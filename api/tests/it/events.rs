@@ -24,10 +24,10 @@ fn joined(guild: u64) -> Event {
 
 /// One that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Received {
+pub(crate) struct Received {
     id: String,
-    name: String,
-    data: Value,
+    pub(crate) name: String,
+    pub(crate) data: Value,
 }
 
 impl Received {
@@ -37,7 +37,7 @@ impl Received {
 }
 
 /// A client, as the standard says it: what is not ended by an empty line has not come.
-struct Client {
+pub(crate) struct Client {
     socket: TcpStream,
     buffer: Vec<u8>,
     /// What `Last-Event-ID` would be.
@@ -79,7 +79,7 @@ impl Client {
     }
 
     /// The next event; nothing if the connection ends.
-    async fn next(&mut self) -> Option<Received> {
+    pub(crate) async fn next(&mut self) -> Option<Received> {
         loop {
             let block = timeout(PROMPT, self.until(b"\n\n")).await.expect("an event")?;
             let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
@@ -95,7 +95,7 @@ impl Client {
     }
 
     /// The opening, after which the client hears what happens.
-    async fn connected(server: &Server, query: &str, last: Option<&str>) -> Self {
+    pub(crate) async fn connected(server: &Server, query: &str, last: Option<&str>) -> Self {
         let mut client = Self::connect(server, query, last).await;
         let opening = client.until(b"\n\n").await.unwrap();
         assert!(opening.starts_with("retry: "), "{opening}");

@@ -3,8 +3,11 @@
 use std::{fs, time::Duration};
 
 use serde_json::{Value, json};
+use shardmeter_access::testing::{Authority, Files, Pair};
 use shardmeter_api::Config;
+use shardmeter_process::testing::{is, until};
 use tokio::time::{Instant, sleep};
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 use crate::{
     backend::{Backend, Database, Postgres, on_both},
@@ -219,6 +222,63 @@ async fn it_says_who_it_is_by_a_token_that_may_be_replaced() {
     until_asked(&manager, 2).await;
     let said: Vec<_> = log.kept().asked.iter().map(|(_, _, said)| said.clone().unwrap()).collect();
     assert_eq!(said, ["Bearer old", "Bearer new"]);
+    server.stop().await;
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn a_manager_with_tls_is_followed_by_who_has_a_certificate() {
+    let authority = Authority::new();
+    let Pair { cert, key } = authority.server();
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(cert, key))
+        .client_ca_root(Certificate::from_pem(authority.pem()));
+    let manager = Manager::start_secured(tls).await;
+    let files = Files::new(&authority.server(), None);
+    let Pair { cert, key } = authority.client("an api");
+    let secured = Config {
+        manager_endpoint: format!("https://localhost:{}", manager.addr.port()),
+        manager_ca_cert: Some(files.put("ca.pem", &authority.pem())),
+        manager_client_cert: Some(files.put("client.pem", &cert)),
+        manager_client_key: Some(files.put("client.key", &key)),
+        ..Config::default()
+    };
+    let without = Config { manager_client_cert: None, manager_client_key: None, ..secured.clone() };
+    let stranger = files.put("stranger.pem", &Authority::new().pem());
+    let of_stranger = Config { manager_ca_cert: Some(stranger), ..secured.clone() };
+    for config in [without, of_stranger] {
+        let server = Server::start_as(Backend::Sqlite, config).await;
+        assert_eq!(server.json("/readyz").await["manager"], "down");
+        server.stop().await;
+    }
+    assert!(manager.log.kept().asked.is_empty());
+    let server = Server::start_as(Backend::Sqlite, secured).await;
+    until_asked(&manager, 1).await;
+    manager.log.happens(2);
+    assert_eq!(recorded(&server, 2).await, disconnected(1..=2));
+    assert_eq!(server.json("/readyz").await["manager"], "up");
+    server.stop().await;
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn a_manager_that_hangs_is_down_until_it_goes_on() {
+    let manager = Manager::start(3).await;
+    let server = Server::start_beside(Backend::Sqlite, &manager).await;
+    let is_said = async |state: &str| {
+        until(state, async || is(server.json("/readyz").await["manager"].take(), &json!(state))).await;
+    };
+    for _twice in 0..2 {
+        is_said("up").await;
+        assert_eq!(server.value("manager_connection_status").await, 1.0);
+        manager.log.set(|kept| kept.hangs = true);
+        is_said("down").await;
+        assert_eq!(server.value("manager_connection_status").await, 0.0);
+        let shards = server.json("/api/v1/shards").await;
+        assert_eq!(shards["shards"].as_array().unwrap().len(), 3, "as they were: {shards}");
+        manager.log.set(|kept| kept.hangs = false);
+    }
+    is_said("up").await;
     server.stop().await;
     manager.stop().await;
 }

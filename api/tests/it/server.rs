@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
-use shardmeter_api::{AccessConfig, Api, Config, events::Events};
+use shardmeter_api::{AccessConfig, Api, Config, TaskEnded, events::Events};
 use shardmeter_process::Secret;
 use shardmeter_pubsub::testing::RedisServer;
 use tokio::{
@@ -30,7 +30,7 @@ pub(crate) struct Server {
     /// The same; on PostgreSQL, as in production.
     pub(crate) redis: Option<RedisServer>,
     stop: oneshot::Sender<()>,
-    running: JoinHandle<()>,
+    running: JoinHandle<Result<(), TaskEnded>>,
 }
 
 impl Server {
@@ -80,7 +80,7 @@ impl Server {
     /// Stops it, and fails if that takes long.
     pub(crate) async fn stop(self) {
         let _ = self.stop.send(());
-        timeout(PROMPT, self.running).await.expect("the api does not stop").unwrap();
+        timeout(PROMPT, self.running).await.expect("the api does not stop").unwrap().unwrap();
     }
 
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {

@@ -123,6 +123,6 @@ async fn the_api_shows_a_token_and_a_certificate() {
         sleep(Duration::from_millis(50)).await;
     }
     drop(stop);
-    running.await.unwrap();
+    running.await.unwrap().unwrap();
     manager.stop().await;
 }

@@ -51,7 +51,7 @@ impl RunningApi {
         let api = api.await.unwrap();
         let (addr, events, stop) = (api.addr(), api.events(), CancellationToken::new());
         let stopped = stop.clone().cancelled_owned();
-        let running = tokio::spawn(async move { api.run(stopped).await });
+        let running = tokio::spawn(async move { api.run(stopped).await.unwrap() });
         let api = Self { addr, events, stop, running, _database: database };
         until("the api is ready", || async {
             let answer =
