@@ -151,16 +151,7 @@ impl Api {
             shutdown: shutdown.clone(),
         };
         let router = http::routes(parts, &gate, config.access.cors_origin);
-        Ok(Self {
-            http,
-            addr,
-            router,
-            gate,
-            shutdown,
-            events,
-            _events: event_tasks,
-            tasks,
-        })
+        Ok(Self { http, addr, router, gate, shutdown, events, _events: event_tasks, tasks })
     }
 
     /// The address that is really bound.
@@ -196,7 +187,8 @@ impl Api {
         };
         self.shutdown.cancel();
         // A client that does not come to an end must not keep the api up.
-        let _ = timeout(DRAIN_WITHIN, async { while self.tasks.join_next().await.is_some() {} }).await;
+        let _ =
+            timeout(DRAIN_WITHIN, async { while self.tasks.join_next().await.is_some() {} }).await;
         drop(looking);
         ended
     }

@@ -314,7 +314,11 @@ async fn a_redis_that_is_emptied_on_a_live_connection_lacks_settings() {
     let mut lacking = speaker.publisher.lacking();
     soon("connected", lacking.wait_for(|times| *times == 1)).await.unwrap();
     let is_asked = async {
-        while !server.ask::<String>(&["INFO", "commandstats"]).await.contains("cmdstat_expire:calls=2") {}
+        while !server
+            .ask::<String>(&["INFO", "commandstats"])
+            .await
+            .contains("cmdstat_expire:calls=2")
+        {}
     };
     soon("asked twice", is_asked).await;
     assert_eq!(*lacking.borrow(), 1, "it lacks nothing");

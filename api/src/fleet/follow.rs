@@ -107,7 +107,9 @@ impl Follower {
     async fn run(mut self, store: &Store) {
         let live = async {
             sleep(DATABASE_WITHIN).await;
-            tracing::debug!("the database does not say how far it has come: what happens is told live alone");
+            tracing::debug!(
+                "the database does not say how far it has come: what happens is told live alone"
+            );
             self.keep_following(None).await
         };
         let mut position = tokio::select! {

@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{
-    AnyConnection, AnyPool, ConnectOptions as _, any::AnyPoolOptions, query, query_scalar,
-};
+use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, any::AnyPoolOptions, query, query_scalar};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},

@@ -266,7 +266,8 @@ async fn a_manager_that_hangs_is_down_until_it_goes_on() {
     let manager = Manager::start(3).await;
     let server = Server::start_beside(Backend::Sqlite, &manager).await;
     let is_said = async |state: &str| {
-        until(state, async || is(server.json("/readyz").await["manager"].take(), &json!(state))).await;
+        until(state, async || is(server.json("/readyz").await["manager"].take(), &json!(state)))
+            .await;
     };
     for _twice in 0..2 {
         is_said("up").await;

@@ -147,7 +147,10 @@ async fn an_sqlite_file_that_is_deleted_is_noticed_and_made_anew() {
     until("what was deleted is not shown any more", async || {
         let settings = server.get(SETTINGS).send().await.unwrap();
         match settings.status().as_u16() {
-            200 => is(settings.json::<serde_json::Value>().await.unwrap()["revision"].take(), &json!(0)),
+            200 => is(
+                settings.json::<serde_json::Value>().await.unwrap()["revision"].take(),
+                &json!(0),
+            ),
             status => Err(json!(status)),
         }
     })
