@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use self::keeper::{Keeper, Up};
 pub(crate) use self::settings::{MAX_COMMAND_NAME, is_command_name};
 pub use self::{
-    commands::{CommandCount, Executed, HOUR, hour_of},
+    commands::{Batch, CommandCount, Executed, HOUR, hour_of},
     guilds::{Guild, Presence},
     incidents::{GAP, HistoryQuery, Incident, Position, Recorded},
     settings::{Expected, Settings, SettingsChange},

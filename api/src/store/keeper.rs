@@ -26,8 +26,7 @@ const CONNECTIONS: u32 = 10;
 const RECORDS: i64 = 0x7368_6172_646d_6574;
 
 /// Fails where a table is missing: somebody dropped it, or all that there was.
-const TABLES: &str =
-    "SELECT 1 FROM guilds, guild_settings, incidents, position, command_counts WHERE 1 = 0";
+const TABLES: &str = "SELECT 1 FROM guilds, guild_settings, incidents, position, command_counts, recorders WHERE 1 = 0";
 
 /// A database that is there.
 #[derive(Debug, Clone)]

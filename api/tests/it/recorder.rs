@@ -1,13 +1,22 @@
 //! What the bus's events leave in the database.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, io, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
+use shardmeter_process::{
+    Secret,
+    testing::{soon, until},
+};
 use shardmeter_proto::events::{EVENTS_CHANNEL, Event, GuildId};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use crate::{
-    backend::{Backend, Database, on_both},
+    backend::{Backend, Database, Postgres, on_both},
     server::{PROMPT, Server},
 };
 
@@ -125,4 +134,86 @@ async fn of_two_apis_one_records() {
         sleep(Duration::from_millis(100)).await;
     }
     second.stop().await;
+}
+
+/// Cuts a connection between a commit and its answer, each time it is armed.
+#[derive(Clone)]
+struct Cuts(Arc<watch::Sender<bool>>);
+
+impl Cuts {
+    /// The URL of a PostgreSQL behind it.
+    async fn before(postgres: &Postgres) -> (Self, Secret) {
+        let cuts = Self(Arc::new(watch::Sender::new(false)));
+        let (near, listener) =
+            (postgres.address(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let port = listener.local_addr().unwrap().port();
+        let cutting = cuts.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(near).await else { continue };
+                let cuts = cutting.clone();
+                tokio::spawn(async move { cuts.carry(client, server).await });
+            }
+        });
+        (cuts, Postgres::url_at(port).into())
+    }
+
+    async fn carry(self, mut client: TcpStream, mut server: TcpStream) -> io::Result<()> {
+        let (mut asked, mut answer) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+        loop {
+            tokio::select! {
+                read = client.read(&mut asked) => {
+                    let asked = &asked[..read?];
+                    if asked.is_empty() {
+                        return Ok(());
+                    }
+                    server.write_all(asked).await?;
+                    let commits = asked.windows(6).any(|word| word == b"COMMIT");
+                    if commits && self.0.send_if_modified(std::mem::take) {
+                        // Done, and never told.
+                        server.read(&mut answer).await?;
+                        return Ok(());
+                    }
+                }
+                read = server.read(&mut answer) => match read? {
+                    0 => return Ok(()),
+                    read => client.write_all(&answer[..read]).await?,
+                }
+            }
+        }
+    }
+
+    fn arm(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn cut(&self) {
+        soon("a commit is cut", self.0.subscribe().wait_for(|armed| !armed)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_was_stored_by_a_commit_that_was_cut_is_counted_once() {
+    let postgres = Postgres::start().await;
+    let (cuts, url) = Cuts::before(&postgres).await;
+    let server = Server::start_on(url).await;
+    server.wait_until_ready().await;
+    for _ in 0..3 {
+        cuts.arm();
+        for _ in 0..10 {
+            server.events.publish(executed("ping"));
+        }
+        cuts.cut().await;
+    }
+    // Stored after all that was tried again.
+    server.events.publish(executed("stats"));
+    let expected = json!([
+        { "command_name": "ping", "count": 30 }, { "command_name": "stats", "count": 1 },
+    ]);
+    let is_counted = async || {
+        let top = top(&server).await;
+        if top[1].is_null() { Err(top) } else { Ok(top) }
+    };
+    assert_eq!(until("all is stored", is_counted).await, expected);
+    server.stop().await;
 }

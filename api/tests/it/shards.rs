@@ -154,7 +154,7 @@ async fn a_guild_is_found_with_its_shard(backend: Backend) {
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     let joined = Presence { guild_id: 197_038_439_483_310_086, shard_id: 0, at, joined: true };
     let store = store::open(server.database.as_ref().unwrap()).await;
-    store.record_activity(&[], &[joined]).await.unwrap();
+    crate::store::record(&store, &[], &[joined]).await.unwrap();
     let guild = server.json("/api/v1/guilds/197038439483310086").await;
     assert_eq!(guild["joined_at"], "2023-11-14T22:13:20Z");
     server.stop().await;

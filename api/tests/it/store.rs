@@ -1,10 +1,13 @@
 //! The store by itself, on both databases: what no route shows.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, SystemTime},
+};
 
 use shardmeter_api::store::{
-    Executed, Expected, HOUR, HistoryQuery, Incident, Position, Presence, SettingsChange, Store,
-    StoreError,
+    Batch, Executed, Expected, HOUR, HistoryQuery, Incident, Position, Presence, SettingsChange,
+    Store, StoreError,
 };
 use shardmeter_process::testing::eventually;
 use sqlx::Connection as _;
@@ -21,6 +24,7 @@ on_both!(
     a_gap_is_stored_once_beside_the_events,
     a_history_is_read_in_pages,
     commands_are_counted_by_hour,
+    a_batch_that_is_tried_again_is_counted_once,
     guilds_come_and_go,
     all_settings_are_read_in_pages,
     a_revision_is_greater_than_any_before_whatever_the_clock_says,
@@ -41,6 +45,22 @@ pub(crate) async fn wait_until_up(store: &Store) {
         assert!(Instant::now() < deadline, "the database never came");
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Stores what was not stored before.
+pub(crate) async fn record(
+    store: &Store,
+    executed: &[Executed],
+    presences: &[Presence],
+) -> Result<(), StoreError> {
+    static BATCHES: AtomicU64 = AtomicU64::new(1);
+    let batch = Batch {
+        recorder: "this test".into(),
+        number: BATCHES.fetch_add(1, Ordering::Relaxed),
+        executed: executed.to_vec(),
+        presences: presences.to_vec(),
+    };
+    store.record_activity(&batch).await
 }
 
 fn time(seconds: u64) -> SystemTime {
@@ -156,11 +176,8 @@ async fn commands_are_counted_by_hour(backend: Backend) {
         count,
     };
     let batch = [executed("ping", 0, 3), executed("stats", 0, 1), executed("ping", 2799, 4)];
-    store.record_activity(&batch, &[]).await.unwrap();
-    store
-        .record_activity(&[executed("ping", 2800, 10), executed("shards", 2801, 10)], &[])
-        .await
-        .unwrap();
+    record(&store, &batch, &[]).await.unwrap();
+    record(&store, &[executed("ping", 2800, 10), executed("shards", 2801, 10)], &[]).await.unwrap();
     let top = async |since, limit| -> Vec<(String, u64)> {
         let top = store.top_commands(since, limit).await.unwrap();
         top.into_iter().map(|command| (command.command_name, command.count)).collect()
@@ -175,22 +192,47 @@ async fn commands_are_counted_by_hour(backend: Backend) {
     assert_eq!(top(second_hour, 9).await, expected(&[("ping", 10), ("shards", 10)]));
 }
 
+/// As when its commit was done, and the answer to it never came.
+async fn a_batch_that_is_tried_again_is_counted_once(backend: Backend) {
+    let database = Database::start(backend).await;
+    let store = open(&database).await;
+    let batch = |recorder: &str, number| Batch {
+        recorder: recorder.into(),
+        number,
+        executed: vec![Executed { at: time(0), command_name: "ping".into(), count: 1 }],
+        presences: vec![],
+    };
+    let counted = async || store.top_commands(time(0) - HOUR, 1).await.unwrap()[0].count;
+    for (recorder, number, count) in
+        [("a", 1, 1), ("a", 1, 1), ("a", 2, 2), ("b", 1, 3), ("a", 2, 3)]
+    {
+        store.record_activity(&batch(recorder, number)).await.unwrap();
+        assert_eq!(counted().await, count, "{recorder} {number}");
+    }
+    // Both at once, as where the first is still under way.
+    let twice = batch("c", 1);
+    let (one, other) = tokio::join!(store.record_activity(&twice), store.record_activity(&twice));
+    one.unwrap();
+    other.unwrap();
+    assert_eq!(counted().await, 4);
+}
+
 async fn guilds_come_and_go(backend: Backend) {
     let database = Database::start(backend).await;
     let store = open(&database).await;
     let presence =
         |joined, seconds| Presence { guild_id: 7, shard_id: 1, at: time(seconds), joined };
     assert_eq!(store.guild(7).await.unwrap(), None);
-    store.record_activity(&[], &[presence(true, 1), presence(false, 2)]).await.unwrap();
+    record(&store, &[], &[presence(true, 1), presence(false, 2)]).await.unwrap();
     let guild = store.guild(7).await.unwrap().unwrap();
     assert_eq!((guild.joined_at, guild.left_at), (Some(time(1)), Some(time(2))));
-    store.record_activity(&[], &[presence(true, 3)]).await.unwrap();
+    record(&store, &[], &[presence(true, 3)]).await.unwrap();
     let guild = store.guild(7).await.unwrap().unwrap();
     assert_eq!((guild.joined_at, guild.left_at), (Some(time(3)), None));
-    store.record_activity(&[], &[presence(false, 4)]).await.unwrap();
+    record(&store, &[], &[presence(false, 4)]).await.unwrap();
     let guild = store.guild(7).await.unwrap().unwrap();
     assert_eq!((guild.joined_at, guild.left_at), (Some(time(3)), Some(time(4))));
-    store.record_activity(&[], &[presence(false, 5), presence(true, 6)]).await.unwrap();
+    record(&store, &[], &[presence(false, 5), presence(true, 6)]).await.unwrap();
     let guild = store.guild(7).await.unwrap().unwrap();
     assert_eq!((guild.joined_at, guild.left_at), (Some(time(6)), None));
 }
@@ -257,8 +299,18 @@ async fn what_is_too_old_goes(backend: Backend) {
     let incidents: Vec<_> = old.chain(young).collect();
     store.record_incidents(&incidents, &position("e", 2510)).await.unwrap();
     let executed = |seconds| Executed { at: time(seconds), command_name: "ping".into(), count: 1 };
-    store.record_activity(&[executed(0), executed(310 * DAYS)], &[]).await.unwrap();
+    record(&store, &[executed(0), executed(310 * DAYS)], &[]).await.unwrap();
+    let presence = |guild_id, joined| Presence { guild_id, shard_id: 0, at: time(0), joined };
+    let left: Vec<_> = (1..=2500).map(|guild_id| presence(guild_id, false)).collect();
+    let back = [presence(1, true)];
+    record(&store, &[], &[left, back.to_vec()].concat()).await.unwrap();
+    store.forget_old(time(90 * DAYS - 1)).await.unwrap();
+    assert!(store.guild(2).await.unwrap().is_some());
     store.forget_old(time(90 * DAYS + 2501)).await.unwrap();
+    assert!(store.guild(1).await.unwrap().is_some(), "the bot is in it");
+    for guild_id in [2, 2500] {
+        assert_eq!(store.guild(guild_id).await.unwrap(), None);
+    }
     assert_eq!(store.history(all_of(1)).await.unwrap().len(), 10);
     assert_eq!(
         store.top_commands(time(0) - Duration::from_secs(DAYS), 1).await.unwrap()[0].count,
@@ -325,19 +377,19 @@ async fn a_table_that_is_missing_is_an_outage(backend: Backend) {
     let database = Database::start(backend).await;
     let store = open(&database).await;
     let executed = [Executed { at: time(0), command_name: "ping".into(), count: 1 }];
-    store.record_activity(&executed, &[]).await.unwrap();
+    record(&store, &executed, &[]).await.unwrap();
     let mut other = sqlx::AnyConnection::connect(database.url().expose()).await.unwrap();
     for (from, to) in [("command_counts", "elsewhere"), ("elsewhere", "command_counts")] {
         let rename = sqlx::AssertSqlSafe(format!("ALTER TABLE {from} RENAME TO {to}"));
         sqlx::raw_sql(rename).execute(&mut other).await.unwrap();
         if to == "elsewhere" {
             // Before the keeper looks, and after.
-            let refused = store.record_activity(&executed, &[]).await.unwrap_err();
+            let refused = record(&store, &executed, &[]).await.unwrap_err();
             assert!(matches!(refused, StoreError::Away(_)), "{refused}");
             eventually("it is noticed", || !store.is_up()).await;
         }
     }
     wait_until_up(&store).await;
-    store.record_activity(&executed, &[]).await.unwrap();
+    record(&store, &executed, &[]).await.unwrap();
     assert_eq!(store.top_commands(time(0) - HOUR, 1).await.unwrap()[0].count, 2);
 }
