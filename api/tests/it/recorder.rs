@@ -136,14 +136,19 @@ async fn of_two_apis_one_records() {
     second.stop().await;
 }
 
-/// Cuts a connection between a commit and its answer, each time it is armed.
+/// Cuts a connection before a commit, or between a commit and its answer, each time it is armed.
 #[derive(Clone)]
-struct Cuts(Arc<watch::Sender<bool>>);
+struct Cuts(Arc<watch::Sender<Option<Cut>>>);
+
+enum Cut {
+    Before,
+    After,
+}
 
 impl Cuts {
     /// The URL of a PostgreSQL behind it.
     async fn before(postgres: &Postgres) -> (Self, Secret) {
-        let cuts = Self(Arc::new(watch::Sender::new(false)));
+        let cuts = Self(Arc::new(watch::Sender::new(None)));
         let (near, listener) =
             (postgres.address(), TcpListener::bind("127.0.0.1:0").await.unwrap());
         let port = listener.local_addr().unwrap().port();
@@ -167,9 +172,13 @@ impl Cuts {
                     if asked.is_empty() {
                         return Ok(());
                     }
-                    server.write_all(asked).await?;
                     let commits = asked.windows(6).any(|word| word == b"COMMIT");
-                    if commits && self.0.send_if_modified(std::mem::take) {
+                    let cut = if commits { self.take() } else { None };
+                    if let Some(Cut::Before) = cut {
+                        return Ok(());
+                    }
+                    server.write_all(asked).await?;
+                    if cut.is_some() {
                         // Done, and never told.
                         server.read(&mut answer).await?;
                         return Ok(());
@@ -183,23 +192,32 @@ impl Cuts {
         }
     }
 
-    fn arm(&self) {
-        self.0.send_replace(true);
+    fn arm(&self, cut: Cut) {
+        self.0.send_replace(Some(cut));
+    }
+
+    fn take(&self) -> Option<Cut> {
+        let mut taken = None;
+        self.0.send_if_modified(|armed| {
+            taken = armed.take();
+            taken.is_some()
+        });
+        taken
     }
 
     async fn cut(&self) {
-        soon("a commit is cut", self.0.subscribe().wait_for(|armed| !armed)).await.unwrap();
+        soon("a commit is cut", self.0.subscribe().wait_for(Option::is_none)).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn what_was_stored_by_a_commit_that_was_cut_is_counted_once() {
+async fn what_a_commit_that_was_cut_did_or_did_not_store_is_counted_once() {
     let postgres = Postgres::start().await;
     let (cuts, url) = Cuts::before(&postgres).await;
     let server = Server::start_on(url).await;
     server.wait_until_ready().await;
-    for _ in 0..3 {
-        cuts.arm();
+    for cut in [Cut::After, Cut::Before, Cut::After] {
+        cuts.arm(cut);
         for _ in 0..10 {
             server.events.publish(executed("ping"));
         }
