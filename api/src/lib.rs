@@ -116,7 +116,7 @@ impl Api {
         let registry = &metrics.registry;
         let fleet_metrics = FleetMetrics::register(registry)?;
         let fleet = Fleet::new(&config, fleet_metrics.manager_connection_status.clone())?;
-        let gate = Arc::new(Gate::open(&config.access, &config.tls, registry)?);
+        let gate = Arc::new(Gate::open(config.addr, &config.access, &config.tls, registry)?);
         let listeners = Listeners::new(registry)?;
         let (events, event_tasks) =
             events::redis::start(redis_url, store.clone(), registry, shutdown.clone())?;

@@ -51,7 +51,8 @@ impl Client {
         let mut socket = TcpStream::connect(addr).await.unwrap();
         let last_line = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         // HTTP/1.0: the body is not in chunks, so that every byte is one of the stream.
-        let head = format!("GET /api/v1/events{query} HTTP/1.0\r\nHost: api\r\n{last_line}\r\n");
+        let head =
+            format!("GET /api/v1/events{query} HTTP/1.0\r\nHost: localhost\r\n{last_line}\r\n");
         socket.write_all(head.as_bytes()).await.unwrap();
         let mut client = Self { socket, buffer: Vec::new(), last: last.map(str::to_owned) };
         let head = client.until(b"\r\n\r\n").await.unwrap();

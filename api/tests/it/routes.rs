@@ -90,7 +90,7 @@ async fn the_document_is_openapi_3_1_and_can_be_browsed_offline() {
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{document}");
     let settings = &document["paths"]["/api/v1/guilds/{guild_id}/settings"];
     for (method, statuses) in [
-        ("get", &["200", "304", "400", "401", "429", "500", "503"][..]),
+        ("get", &["200", "304", "400", "401", "403", "429", "500", "503"][..]),
         ("put", &["200", "400", "401", "403", "412", "413", "415", "428", "429", "500", "503"]),
     ] {
         let Value::Object(answers) = &settings[method]["responses"] else { panic!("{settings}") };
