@@ -10,7 +10,13 @@ use shardmeter_proto::events::{
 use shardmeter_pubsub::{
     Heard, Publisher, Redis, RedisMetrics, Subscriber, Wanted, testing::RedisServer,
 };
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
 
 /// Only a failing test waits that long.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -406,4 +412,22 @@ async fn what_may_be_lost_is_shown_at_zero() {
         let series = format!("redis_pubsub_messages_dropped_total{{{labels}}} 0");
         assert!(page.contains(&series), "{series}:\n{page}");
     }
+}
+
+/// What changes between the two is heard of twice, and never missed.
+#[tokio::test]
+async fn who_listens_subscribes_first_and_then_reads_what_there_is() {
+    let server = RedisServer::start().await;
+    let mut monitor = TcpStream::connect(server.addr()).await.unwrap();
+    monitor.write_all(b"MONITOR\r\n").await.unwrap();
+    let mut said = BufReader::new(monitor).lines();
+    assert_eq!(soon("monitored", said.next_line()).await.unwrap().unwrap(), "+OK");
+    let _listener = Listener::new(&server, true, None);
+    let mut done = Vec::new();
+    while done.last() != Some(&"HSCAN") {
+        let line = soon("a command", said.next_line()).await.unwrap().unwrap();
+        let looked_for = ["SUBSCRIBE", "HSCAN"].into_iter();
+        done.extend(looked_for.filter(|name| line.to_uppercase().contains(&format!("\"{name}\""))));
+    }
+    assert_eq!(done, ["SUBSCRIBE", "HSCAN"]);
 }

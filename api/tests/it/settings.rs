@@ -1,6 +1,9 @@
 //! Guild settings: what is stored, and that no change is lost.
 
 use serde_json::{Value, json};
+use shardmeter_api::events::Heard;
+use shardmeter_process::testing::{is, soon, until};
+use sqlx::Connection as _;
 use tokio::task::JoinSet;
 
 use crate::{
@@ -146,5 +149,42 @@ async fn what_is_no_settings_is_refused(backend: Backend) {
         problem(answer, 400, "invalid").await;
     }
     assert_eq!(server.json(SETTINGS).await["revision"], 0, "nothing was changed");
+    server.stop().await;
+}
+
+/// What the database has, bots are told, whether or not anybody waits for the answer.
+#[tokio::test]
+async fn a_client_that_leaves_half_way_takes_nothing_back() {
+    let server = Server::start(Backend::Postgres).await;
+    let disabled = |name: &str| json!({ "disabled_commands": [name] });
+    let put = |name: &str| server.put(SETTINGS, &disabled(name)).header("If-Match", "*");
+    assert_eq!(put("ping").send().await.unwrap().status(), 200);
+    let mut told = server.events.subscribe(None, None);
+
+    // The change waits for somebody else's.
+    let url = server.database.as_ref().unwrap().url();
+    let mut other = sqlx::AnyConnection::connect(url.expose()).await.unwrap();
+    let mut transaction = other.begin().await.unwrap();
+    let write = sqlx::query("UPDATE guild_settings SET revision = revision");
+    write.execute(&mut *transaction).await.unwrap();
+    let request = tokio::spawn(put("stats").send());
+    let waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
+    until("it waits", async || {
+        let waiting = sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *transaction);
+        is(waiting.await.unwrap(), &1)
+    })
+    .await;
+    request.abort();
+    request.await.unwrap_err();
+    // By then the api knows that the client has left.
+    for _ in 0..100 {
+        assert_eq!(server.json(SETTINGS).await["disabled_commands"], json!(["ping"]));
+    }
+    transaction.commit().await.unwrap();
+
+    let Heard::Events(passage) = soon("it is told", told.next()).await.unwrap() else { panic!() };
+    let told: Vec<_> = passage.events().map(|event| format!("{event:?}")).collect();
+    assert!(told.len() == 1 && told[0].contains("stats"), "{told:?}");
+    assert_eq!(server.json(SETTINGS).await["disabled_commands"], json!(["stats"]));
     server.stop().await;
 }
