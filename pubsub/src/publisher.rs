@@ -231,8 +231,12 @@ impl Task {
             pipeline.ignore_errors().query_async(&mut line.redis).await;
         match told {
             Ok(told) => {
-                let told = events.drain(..).zip(told);
-                told.fold(Ok(()), |done, (event, told)| done.and(self.was_told(&event, told)))
+                // All are looked at, whatever the first says.
+                let mut done = Ok(());
+                for (event, told) in events.drain(..).zip(told) {
+                    done = done.and(self.was_told(&event, told));
+                }
+                done
             }
             Err(error) => {
                 for event in events.drain(..) {

@@ -180,7 +180,7 @@ impl Cuts {
                     server.write_all(asked).await?;
                     if cut.is_some() {
                         // Done, and never told.
-                        server.read(&mut answer).await?;
+                        server.readable().await?;
                         return Ok(());
                     }
                 }
