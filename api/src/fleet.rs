@@ -8,11 +8,11 @@ use std::{sync::Arc, time::SystemTime};
 use parking_lot::Mutex;
 use prometheus::IntGauge;
 use serde::Serialize;
+use shardmeter_process::ManagerConfig;
 use shardmeter_proto::v1::{self, ListShardsRequest};
 use tokio::time::{Duration, Instant, timeout};
 use tonic::Status;
 
-use crate::Config;
 use manager::Manager;
 pub use manager::ManagerError;
 
@@ -108,7 +108,7 @@ impl Fleet {
     ///
     /// # Errors
     /// If it cannot be asked with this configuration.
-    pub(crate) fn new(config: &Config, status: IntGauge) -> Result<Self, ManagerError> {
+    pub(crate) fn new(config: &ManagerConfig, status: IntGauge) -> Result<Self, ManagerError> {
         let manager = manager::connect(config)?;
         let asking = tokio::sync::Mutex::default();
         Ok(Self { manager, asking, last: Mutex::default(), status })

@@ -26,6 +26,7 @@ pub use config::{AccessConfig, Config, ConfigError};
 pub use fleet::ManagerError;
 pub use gate::GateError;
 pub use shardmeter_access::TlsConfig;
+pub use shardmeter_process::ManagerConfig;
 
 use events::{EventTasks, Events, redis::StartError};
 use fleet::Fleet;
@@ -115,7 +116,7 @@ impl Api {
         let redis_url = config.redis_url.as_ref().map(Secret::expose);
         let registry = &metrics.registry;
         let fleet_metrics = FleetMetrics::register(registry)?;
-        let fleet = Fleet::new(&config, fleet_metrics.manager_connection_status.clone())?;
+        let fleet = Fleet::new(&config.manager, fleet_metrics.manager_connection_status.clone())?;
         let gate = Arc::new(Gate::open(config.addr, &config.access, &config.tls, registry)?);
         let listeners = Listeners::new(registry)?;
         let (events, event_tasks) =

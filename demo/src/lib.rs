@@ -11,6 +11,7 @@ use shardmeter_api::{
 };
 use shardmeter_gateway_sim::{Control, GatewaySim};
 use shardmeter_manager::Manager;
+use shardmeter_process::ManagerConfig;
 use shardmeter_proto::events::Event as Told;
 use shardmeter_shard::{Bot, Settings, ShardCount};
 use tempfile::TempDir;
@@ -119,7 +120,7 @@ impl Demo {
         let file = database.path().join("api.db");
         let api = Api::build(shardmeter_api::Config {
             addr: config.api_addr,
-            manager_endpoint: format!("http://{}", manager.grpc_addr()),
+            manager: ManagerConfig::at(format!("http://{}", manager.grpc_addr())),
             database_url: format!("sqlite://{}", file.display()).into(),
             ..shardmeter_api::Config::default()
         });
@@ -134,7 +135,7 @@ impl Demo {
         let sim = sim.await.context("the simulated Discord does not start")?;
         let bot = shardmeter_shard::Config {
             shard_count: ShardCount::Fixed(config.shards),
-            manager_endpoint: format!("http://{}", manager.grpc_addr()),
+            manager: ManagerConfig::at(format!("http://{}", manager.grpc_addr())),
             discord_gateway_url: Some(sim.gateway_url()),
             discord_api_url: Some(sim.api_url()),
             ..shardmeter_shard::Config::new("demo")

@@ -1,6 +1,7 @@
 //! The gRPC port: telemetry, fleet, admin, health, reflection.
 
 mod fleet;
+mod telemetry;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -12,7 +13,6 @@ use shardmeter_proto::{
         ForgetShardRequest, ForgetShardResponse,
         admin_service_server::{AdminService, AdminServiceServer},
         fleet_service_server::FleetServiceServer,
-        telemetry_service_server::TelemetryServiceServer,
     },
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,12 +22,9 @@ use tonic::{
     transport::{Server, server::Connected},
 };
 
-use crate::{
-    admin,
-    registry::Forgotten,
-    session::{MAX_MESSAGE_BYTES, Sessions, Telemetry},
-};
+use crate::{admin, registry::Forgotten, session::Sessions};
 use fleet::Fleet;
+use telemetry::Telemetry;
 
 /// Ping a silent peer after this long, and give it up after [`KEEPALIVE_TIMEOUT`] more: a half-open connection is noticed
 /// within 20 s (design section 3).
@@ -54,11 +51,10 @@ where
 {
     let shutdown = sessions.shutdown.clone();
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<TelemetryServiceServer<Telemetry>>().await;
+    reporter.set_serving::<Telemetry>().await;
     let admin = AdminServiceServer::new(Admin(Arc::clone(&sessions)));
     let fleet = FleetServiceServer::new(Fleet::new(Arc::clone(&sessions)));
-    let telemetry = TelemetryServiceServer::new(Telemetry(sessions))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let telemetry = Telemetry(sessions);
     let describe = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)

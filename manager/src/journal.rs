@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     registry::{Change, Misfit, Registry},
 };
 pub use log::OpenError;
-use log::{Disk, Log, RealDisk};
+use log::{Disk, Log, PIECE_BYTES, RealDisk};
 
 /// A checkpoint is not worth its writing before this many bytes were added.
 const MIN_CHECKPOINT_BYTES: u64 = 1 << 20;
@@ -93,6 +93,8 @@ impl Journal for MemoryOnly {
 #[derive(Debug)]
 pub(crate) struct FileJournal<D: Disk = RealDisk> {
     open: Mutex<Open<D>>,
+    /// Held, before `open`, while a long record is added in pieces or a checkpoint begins: it goes whole into one segment.
+    long: Mutex<()>,
     /// Nothing was appended since the last maintenance.
     idle: AtomicBool,
     /// Why changes are not durable. Locked after `open`, if both are.
@@ -179,6 +181,7 @@ impl<D: Disk> FileJournal<D> {
         metrics.up.set(1);
         let journal = Self {
             open: Mutex::new(Open { log, failed: None }),
+            long: Mutex::default(),
             idle: AtomicBool::new(true),
             degraded: Mutex::default(),
             metrics,
@@ -191,8 +194,7 @@ impl<D: Disk> FileJournal<D> {
 
     /// Writes everything there is to a new segment, and drops the older ones.
     fn checkpoint(&self, registry: &Registry, now: UnixTime) -> io::Result<()> {
-        self.sync()?; // or the next line would do it while others wait
-        self.open.lock().log.begin_checkpoint()?;
+        self.begin_checkpoint()?;
         let mut written = self.write(&[Change::Time(now)]).map(drop);
         let mut synced = Instant::now();
         registry.checkpoint(|changes| {
@@ -205,14 +207,30 @@ impl<D: Disk> FileJournal<D> {
             }
         });
         written?;
-        self.sync()?;
-        self.open.lock().log.end_checkpoint()
+        self.end_checkpoint()
     }
 
-    /// Has the disk take what the kernel has, while others append.
+    fn begin_checkpoint(&self) -> io::Result<()> {
+        self.sync()?; // or the last line would do it while others wait
+        let _whole = self.long.lock();
+        self.open.lock().log.begin_checkpoint()
+    }
+
+    /// Ends it while others append: nobody waits for the disk.
+    fn end_checkpoint(&self) -> io::Result<()> {
+        let ending = self.open.lock().log.end_checkpoint()?;
+        self.sync()?;
+        let obsolete = self.open.lock().log.complete_checkpoint(ending)?;
+        let left = obsolete.delete();
+        self.open.lock().log.keep(left);
+        Ok(())
+    }
+
+    /// Has the disk take what the kernel has, while others append. If this fails, the log is broken.
     fn sync(&self) -> io::Result<()> {
         let handle = self.open.lock().log.sync_handle();
-        handle.map_or(Ok(()), |handle| handle.sync())
+        let synced = handle.map_or(Ok(()), |handle| handle.sync());
+        synced.inspect_err(|_| self.open.lock().log.broke())
     }
 
     /// Appends one record; returns whether it is durable.
@@ -225,13 +243,26 @@ impl<D: Disk> FileJournal<D> {
         record.clear();
         // Encoded before the lock, for which others wait.
         record = postcard::to_extend(changes, record).map_err(io::Error::other)?;
-        let written = {
+        let written = if record.len() <= PIECE_BYTES {
             let mut open = self.open.lock();
             open.log.append(&record).map(|()| open.log.is_durable())
+        } else {
+            self.write_long(&record)
         };
         record.shrink_to(MAX_KEPT_BYTES);
         RECORD.set(record);
         written
+    }
+
+    /// Appends a long record in pieces, and lets others append between them.
+    fn write_long(&self, record: &[u8]) -> io::Result<bool> {
+        let _whole = self.long.lock();
+        for piece in log::pieces(record)? {
+            let mut open = self.open.lock();
+            open.log.append_piece(&piece)?;
+            MutexGuard::unlock_fair(open); // or it would be locked anew before those who wait are awake
+        }
+        Ok(self.open.lock().log.is_durable())
     }
 
     /// Changes are not durable from now on.

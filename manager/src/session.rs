@@ -5,9 +5,12 @@
 
 mod convert;
 #[cfg(any(test, feature = "fuzzing"))]
+mod fixture;
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod lines;
 mod long;
+mod received;
 mod snapshot;
 mod statuses;
 
@@ -15,13 +18,12 @@ use std::{sync::Arc, time::Duration};
 
 use shardmeter_access::{Peer, Places};
 use shardmeter_proto::v1::{
-    self, ReportRequest, ReportResponse, report_request::Message as Said,
-    report_response::Message as Answer, telemetry_service_server::TelemetryService,
+    self, ReportResponse, report_request::Message as Said, report_response::Message as Answer,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::{
     clip::clip,
@@ -35,8 +37,9 @@ use crate::{
     },
 };
 pub(crate) use lines::Lines;
-use long::LONG;
 pub(crate) use long::Turns;
+pub(crate) use received::{Received, ReportCodec};
+use received::{said, unreadable};
 pub(crate) use snapshot::Room;
 use snapshot::{Assembly, Part};
 use statuses::{refusal, too_fast};
@@ -83,39 +86,34 @@ pub(crate) struct Sessions {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// The telemetry service.
-#[derive(Debug, Clone)]
-pub(crate) struct Telemetry(pub(crate) Arc<Sessions>);
-
-#[tonic::async_trait]
-impl TelemetryService for Telemetry {
-    type ReportStream = ReceiverStream<Result<ReportResponse, Status>>;
-
-    async fn report(
-        &self,
-        request: Request<Streaming<ReportRequest>>,
-    ) -> Result<Response<Self::ReportStream>, Status> {
-        let peer = request.extensions().get::<Peer>();
-        let place = self.0.places.take(peer.map(|peer| peer.addr.ip())).map_err(|full| {
-            let what = "raise limits.streams or limits.streams_per_peer in the manager's --config";
-            Status::resource_exhausted(format!("{full}; {what}"))
-        })?;
-        let (answers, stream) = mpsc::channel(ANSWERS);
-        let peer = peer.map_or_else(String::new, Peer::to_string);
-        let sessions = Arc::clone(&self.0);
-        let inbound = request.into_inner();
-        tokio::spawn(async move {
-            run(sessions, inbound, answers, peer).await;
-            drop(place);
-        });
-        Ok(Response::new(ReceiverStream::new(stream)))
-    }
+/// Begins the session of a stream, in a task of its own; what it answers.
+///
+/// # Errors
+/// If there is no place for another.
+pub(crate) fn begin(
+    sessions: &Arc<Sessions>,
+    request: Request<Streaming<Received>>,
+) -> Result<ReceiverStream<Result<ReportResponse, Status>>, Status> {
+    let peer = request.extensions().get::<Peer>();
+    let place = sessions.places.take(peer.map(|peer| peer.addr.ip())).map_err(|full| {
+        let what = "raise limits.streams or limits.streams_per_peer in the manager's --config";
+        Status::resource_exhausted(format!("{full}; {what}"))
+    })?;
+    let (answers, stream) = mpsc::channel(ANSWERS);
+    let peer = peer.map_or_else(String::new, Peer::to_string);
+    let sessions = Arc::clone(sessions);
+    let inbound = request.into_inner();
+    tokio::spawn(async move {
+        run(sessions, inbound, answers, peer).await;
+        drop(place);
+    });
+    Ok(ReceiverStream::new(stream))
 }
 
 /// What a shard says: a tonic stream, or a test's.
-trait Inbound: Stream<Item = Result<ReportRequest, Status>> + Send + Unpin {}
+trait Inbound: Stream<Item = Result<Received, Status>> + Send + Unpin {}
 
-impl<S: Stream<Item = Result<ReportRequest, Status>> + Send + Unpin> Inbound for S {}
+impl<S: Stream<Item = Result<Received, Status>> + Send + Unpin> Inbound for S {}
 
 type Answers = mpsc::Sender<Result<ReportResponse, Status>>;
 
@@ -193,8 +191,8 @@ impl Session<'_> {
         let mut within = FIRST_MESSAGE_WITHIN;
         loop {
             let step = async {
-                let said = self.unless_ended(self.listen(inbound, within)).await?;
-                self.answer(said).await
+                let received = self.unless_ended(self.listen(inbound, within)).await?;
+                self.answer(received).await
             };
             if let Err(end) = step.await {
                 return end;
@@ -224,20 +222,18 @@ impl Session<'_> {
     }
 
     /// The next message, if it comes `within` that time.
-    async fn listen(&self, inbound: &mut impl Inbound, within: Duration) -> Result<Said, End> {
+    async fn listen(&self, inbound: &mut impl Inbound, within: Duration) -> Result<Received, End> {
         match timeout(within, inbound.next()).await {
             Err(_) => Err(End::Refused(self.late(within))),
             Ok(Some(Err(status))) => Err(self.broken(status)),
             Ok(None) => Err(End::Left("ended its stream")),
-            Ok(Some(Ok(request))) => request.message.ok_or_else(|| {
-                End::Refused(Status::invalid_argument("a ReportRequest without a message"))
-            }),
+            Ok(Some(Ok(received))) => Ok(received),
         }
     }
 
     /// Takes a message, as a whole whatever happens meanwhile, and says what is to be said to it.
-    async fn answer(&mut self, said: Said) -> Result<(), End> {
-        let answer = match self.take(said).await {
+    async fn answer(&mut self, received: Received) -> Result<(), End> {
+        let answer = match self.take(received).await {
             Ok(Next::Answer(answer)) => answer,
             Ok(Next::Silence) => return Ok(()),
             Ok(Next::Goodbye) => return Err(End::Left("said goodbye")),
@@ -275,36 +271,36 @@ impl Session<'_> {
             }
             Code::Internal => {
                 self.sessions.metrics.count_frame(FrameOutcome::Invalid);
-                let message = format!("unreadable message: {}", status.message());
-                End::Refused(Status::invalid_argument(message))
+                End::Refused(unreadable(status.message()))
             }
             _ => End::Broken(status),
         }
     }
 
-    async fn take(&mut self, said: Said) -> Result<Next, Status> {
-        if let Said::Hello(hello) = &said {
-            return self.hello(hello).map(Next::Answer);
-        }
+    async fn take(&mut self, received: Received) -> Result<Next, Status> {
         let Some(mut reporting) = self.attached.take() else {
-            return Err(Status::invalid_argument("the first message must be Hello"));
+            return self.first(received);
         };
-        let (reporting, next) = if reporting.series_of(&said) < LONG {
-            let next = reporting.take(self.sessions, said);
-            (reporting, next)
+        let (reporting, next) = if reporting.is_long(&received) {
+            reporting.take_long(self.sessions, received).await?
         } else {
-            reporting.take_long(self.sessions, said).await?
+            let next = received.read().and_then(|said| reporting.take(self.sessions, said));
+            (reporting, next)
         };
         self.attached = Some(reporting);
         next
     }
 
-    fn hello(&mut self, hello: &v1::Hello) -> Result<Answer, Status> {
-        if self.attached.is_some() {
-            return Err(Status::invalid_argument(
-                "a second Hello; a stream has one, as its first message",
-            ));
+    fn first(&mut self, received: Received) -> Result<Next, Status> {
+        let first_is_hello = || Status::invalid_argument("the first message must be Hello");
+        let Received::Read(request) = received else { return Err(first_is_hello()) };
+        match said(request)? {
+            Said::Hello(hello) => self.hello(&hello).map(Next::Answer),
+            _ => Err(first_is_hello()),
         }
+    }
+
+    fn hello(&mut self, hello: &v1::Hello) -> Result<Answer, Status> {
         let sessions = self.sessions;
         if let Some(fleet) =
             sessions.fleet.as_deref().filter(|f| !hello.fleet.is_empty() && *f != hello.fleet)
@@ -357,7 +353,10 @@ impl Reporting {
             self.rate.take().map_err(too_fast)?;
         }
         match said {
-            Said::Hello(_) => Ok(Next::Silence), // the session's
+            Said::Hello(_) => {
+                let what = "a second Hello; a stream has one, as its first message";
+                Err(Status::invalid_argument(what))
+            }
             Said::Definitions(definitions) => self.define(sessions, &definitions),
             Said::Snapshot(snapshot) => self.snapshot(sessions, snapshot),
             Said::Delta(delta) => self.delta(sessions, &delta),

@@ -4,6 +4,7 @@
 
 mod health;
 mod logs;
+mod manager;
 pub mod metrics;
 mod secret;
 mod signals;
@@ -18,6 +19,7 @@ use clap::Parser;
 
 pub use health::HealthAddr;
 pub use logs::{LogArgs, LogFormat};
+pub use manager::ManagerConfig;
 pub use secret::Secret;
 pub use tokio_util::sync::CancellationToken;
 

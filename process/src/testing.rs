@@ -1,9 +1,12 @@
 //! How tests wait: for what they mean, and not for ever. No test has a sleep of its own for that.
 #![expect(clippy::panic, reason = "for tests")]
 
-use std::{fmt::Debug, time::Duration};
+use std::{
+    fmt::{Debug, Display},
+    time::Duration,
+};
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 /// Enough for a loaded machine: only a test that fails waits that long.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -22,16 +25,23 @@ pub async fn soon<T>(what: &str, end: impl Future<Output = T>) -> T {
 /// Asks again and again until there is an answer.
 ///
 /// # Panics
-/// If there is none in time, with the last reason.
-pub async fn until<T, E: Debug>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        match ask().await {
-            Ok(answer) => return answer,
-            Err(reason) if Instant::now() > deadline => panic!("{what}: {reason:?}"),
-            Err(_) => sleep(PAUSE).await,
+/// If there is none in time, with the last reason; also if a question is never answered.
+pub async fn until<T, E: Display>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
+    let mut last = None;
+    let asking = async {
+        loop {
+            match ask().await {
+                Ok(answer) => return answer,
+                Err(reason) => last = Some(reason.to_string()),
+            }
+            sleep(PAUSE).await;
         }
-    }
+    };
+    let answer = timeout(DEADLINE, asking).await;
+    answer.unwrap_or_else(|_| {
+        let reason = last.as_deref().unwrap_or("no answer");
+        panic!("not in {DEADLINE:?}: {what}: {reason}")
+    })
 }
 
 /// Waits until something holds that does not tell when it changes.
@@ -42,10 +52,10 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     until(what, async || if holds() { Ok(()) } else { Err("it does not hold") }).await;
 }
 
-/// What is not yet as it should be, as [`until`] is told of it.
+/// An answer for [`until`]: what should be so, once it is.
 ///
 /// # Errors
-/// If it is not.
-pub fn is<T: PartialEq + Debug>(now: T, expected: &T) -> Result<(), T> {
-    if now == *expected { Ok(()) } else { Err(now) }
+/// What it is instead.
+pub fn is<T: PartialEq<U> + Debug, U: Debug>(now: T, expected: U) -> Result<T, String> {
+    if now == expected { Ok(now) } else { Err(format!("{now:?} instead of {expected:?}")) }
 }

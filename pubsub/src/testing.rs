@@ -4,15 +4,11 @@
 use std::{
     net::{SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 use redis::aio::MultiplexedConnection;
+use shardmeter_process::testing::until;
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
-
-/// Enough for a loaded machine.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A `redis-server` on a free port that keeps nothing on disk; killed when dropped.
 #[derive(Debug)]
@@ -90,14 +86,7 @@ impl RedisServer {
     /// If there is none in time.
     pub async fn connection(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).unwrap();
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            match client.get_multiplexed_async_connection().await {
-                Ok(connection) => return connection,
-                Err(error) => assert!(Instant::now() < deadline, "redis-server: {error}"),
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
+        until("redis-server", || client.get_multiplexed_async_connection()).await
     }
 
     /// Asks it something.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use prometheus::Registry;
+use shardmeter_process::testing::{eventually, soon};
 use shardmeter_proto::events::{
     EVENTS_CHANNEL, Event, GuildId, GuildSettings, SETTINGS_CHANNEL, SETTINGS_KEY,
 };
@@ -17,22 +18,6 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-
-/// Only a failing test waits that long.
-const DEADLINE: Duration = Duration::from_secs(30);
-
-async fn soon<T>(what: &str, end: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, end).await.unwrap_or_else(|_| panic!("not in {DEADLINE:?}: {what}"))
-}
-
-async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    soon(what, async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-}
 
 fn metrics() -> RedisMetrics {
     RedisMetrics::register(&Registry::new()).unwrap()

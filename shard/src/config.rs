@@ -4,10 +4,7 @@ use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr};
 
 use shardmeter_process::HealthAddr;
 
-pub use shardmeter_process::Secret;
-
-/// Where a manager on the same machine takes telemetry.
-pub const DEFAULT_MANAGER_ENDPOINT: &str = "http://127.0.0.1:30001";
+pub use shardmeter_process::{ManagerConfig, Secret};
 
 /// What the bot process is told; every field is a flag and an environment variable.
 #[derive(Debug, Clone, clap::Args)]
@@ -21,21 +18,9 @@ pub struct Config {
     /// How many shards the bot has; `auto` asks Discord
     #[arg(long, env = "SHARD_COUNT", value_name = "COUNT|auto", default_value_t = ShardCount::Auto)]
     pub shard_count: ShardCount,
-    /// Where the manager takes telemetry
-    #[arg(long, env = "MANAGER_ENDPOINT", value_name = "URL", default_value = DEFAULT_MANAGER_ENDPOINT)]
-    pub manager_endpoint: String,
-    /// File with the manager's ingest token; read again for every stream
-    #[arg(long, env = "MANAGER_TOKEN_FILE", value_name = "FILE")]
-    pub manager_token_file: Option<PathBuf>,
-    /// Who signed the manager's certificate (PEM), for an https:// endpoint; without it, those that browsers trust
-    #[arg(long, env = "MANAGER_CA_CERT", value_name = "FILE")]
-    pub manager_ca_cert: Option<PathBuf>,
-    /// The bot's own certificate (PEM), for a manager that asks for one
-    #[arg(long, env = "MANAGER_CLIENT_CERT", value_name = "FILE", requires = "manager_client_key")]
-    pub manager_client_cert: Option<PathBuf>,
-    /// The private key of MANAGER_CLIENT_CERT (PEM)
-    #[arg(long, env = "MANAGER_CLIENT_KEY", value_name = "FILE", requires = "manager_client_cert")]
-    pub manager_client_key: Option<PathBuf>,
+    /// The manager, and as who it is told.
+    #[command(flatten)]
+    pub manager: ManagerConfig,
     /// The fleet this bot belongs to; a manager with a fleet name refuses another
     #[arg(long, env = "SHARDMETER_FLEET", value_name = "NAME", default_value = "")]
     pub fleet: String,
@@ -70,11 +55,7 @@ impl Config {
             discord_token: Secret::from(discord_token.into()),
             shard_ids: None,
             shard_count: ShardCount::Auto,
-            manager_endpoint: DEFAULT_MANAGER_ENDPOINT.to_owned(),
-            manager_token_file: None,
-            manager_ca_cert: None,
-            manager_client_cert: None,
-            manager_client_key: None,
+            manager: ManagerConfig::default(),
             fleet: String::new(),
             redis_url: None,
             state_dir: None,

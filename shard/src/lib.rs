@@ -18,7 +18,7 @@ mod shard;
 
 pub use bot::{Bot, BuildError, Registries, RunError};
 pub use config::{
-    Config, DEFAULT_MANAGER_ENDPOINT, Secret, ShardCount, ShardCountError, ShardIds, ShardIdsError,
+    Config, ManagerConfig, Secret, ShardCount, ShardCountError, ShardIds, ShardIdsError,
 };
 pub use platform::Settings;
 pub use rest::RestError;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use shardmeter_process::ManagerConfig;
 use shardmeter_proto::v1::fleet_service_client::FleetServiceClient;
 use tonic::{
     Request, Status,
@@ -15,8 +16,6 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
-
-use crate::Config;
 
 /// A manager that cannot be connected to within this time is away.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
@@ -80,8 +79,8 @@ impl Interceptor for Credentials {
 }
 
 /// Prepares the connection to the manager, which need not be there yet.
-pub(super) fn connect(config: &Config) -> Result<Manager, ManagerError> {
-    let credentials = match &config.manager_token_file {
+pub(super) fn connect(config: &ManagerConfig) -> Result<Manager, ManagerError> {
+    let credentials = match &config.token_file {
         None => Credentials(None),
         Some(path) => match read(path) {
             Ok(_) => Credentials(Some(path.as_path().into())),
@@ -98,16 +97,14 @@ pub(super) fn connect(config: &Config) -> Result<Manager, ManagerError> {
     Ok(manager.max_decoding_message_size(MAX_ANSWER_BYTES))
 }
 
-fn endpoint(config: &Config) -> Result<Endpoint, ManagerError> {
-    let refused = |reason: String| ManagerError::Endpoint {
-        endpoint: config.manager_endpoint.clone(),
-        reason,
-    };
-    let endpoint = Endpoint::from_shared(config.manager_endpoint.clone());
+fn endpoint(config: &ManagerConfig) -> Result<Endpoint, ManagerError> {
+    let refused =
+        |reason: String| ManagerError::Endpoint { endpoint: config.endpoint.clone(), reason };
+    let endpoint = Endpoint::from_shared(config.endpoint.clone());
     let endpoint = endpoint.map_err(|error| refused(error.to_string()))?;
     match endpoint.uri().scheme_str() {
         Some("https") => {}
-        Some("http") if config.manager_ca_cert.is_none() => return Ok(endpoint),
+        Some("http") if config.ca_cert.is_none() => return Ok(endpoint),
         Some("http") => {
             return Err(refused(
                 "it begins with http://, and MANAGER_CA_CERT is for https://".into(),
@@ -119,14 +116,14 @@ fn endpoint(config: &Config) -> Result<Endpoint, ManagerError> {
         let refuse = |error| ManagerError::Certificate { variable, path: path.clone(), error };
         read(path).map_err(refuse)
     };
-    let mut tls = match &config.manager_ca_cert {
+    let mut tls = match &config.ca_cert {
         None => ClientTlsConfig::new().with_webpki_roots(),
         Some(path) => {
             let pem = pem("MANAGER_CA_CERT", path, certificates)?;
             ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
         }
     };
-    if let (Some(cert), Some(key)) = (&config.manager_client_cert, &config.manager_client_key) {
+    if let (Some(cert), Some(key)) = (&config.client_cert, &config.client_key) {
         let cert = pem("MANAGER_CLIENT_CERT", cert, certificates)?;
         let key = pem("MANAGER_CLIENT_KEY", key, private_key)?;
         tls = tls.identity(Identity::from_pem(cert, key));
@@ -176,14 +173,13 @@ impl fmt::Debug for Credentials {
 mod tests {
     use super::*;
 
-    fn error(config: &Config) -> String {
+    fn error(config: &ManagerConfig) -> String {
         connect(config).unwrap_err().to_string()
     }
 
     #[tokio::test]
     async fn what_cannot_work_is_said_at_the_start() {
-        let endpoint =
-            |endpoint: &str| Config { manager_endpoint: endpoint.into(), ..Config::default() };
+        let endpoint = |endpoint: &str| ManagerConfig::at(endpoint);
         assert!(error(&endpoint("")).starts_with("MANAGER_ENDPOINT "));
         assert!(error(&endpoint("manager:30001")).contains("https://HOST[:PORT]"));
         let folder = tempfile::tempdir().unwrap();
@@ -192,23 +188,23 @@ mod tests {
             fs::write(&path, text).unwrap();
             Some(path)
         };
-        let token = |text| Config { manager_token_file: file(text), ..Config::default() };
+        let token = |text| ManagerConfig { token_file: file(text), ..ManagerConfig::default() };
         assert!(error(&token("\n")).ends_with("it has no token"));
         assert!(error(&token("a b")).ends_with("its token is not visible ASCII"));
         connect(&token("\nsecret\n")).unwrap();
-        let ca = |url, text| Config { manager_ca_cert: file(text), ..endpoint(url) };
+        let ca = |url, text| ManagerConfig { ca_cert: file(text), ..endpoint(url) };
         assert!(error(&ca("http://manager:1", "")).ends_with("is for https://"));
         assert!(error(&ca("https://manager:1", "none")).ends_with("no certificate in PEM"));
         connect(&endpoint("https://manager:1")).unwrap();
-        let manager_client_cert = file("none");
-        let identity = Config {
-            manager_client_key: manager_client_cert.clone(),
-            manager_client_cert,
+        let client_cert = file("none");
+        let identity = ManagerConfig {
+            client_key: client_cert.clone(),
+            client_cert,
             ..endpoint("https://manager:1")
         };
         assert!(error(&identity).starts_with("MANAGER_CLIENT_CERT "));
         let gone = Some(folder.path().join("gone"));
-        let gone = Config { manager_token_file: gone, ..Config::default() };
+        let gone = ManagerConfig { token_file: gone, ..ManagerConfig::default() };
         assert!(error(&gone).contains("gone: No such file"));
     }
 }

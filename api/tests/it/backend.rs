@@ -7,23 +7,21 @@ use std::{
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
 };
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::{Pid, Uid},
 };
-use shardmeter_process::Secret;
+use shardmeter_process::{
+    Secret,
+    testing::{soon, until},
+};
 use tempfile::TempDir;
 use tokio::{
     net::TcpStream,
     process::{Child, Command},
-    time::{Instant, sleep, timeout},
 };
-
-/// How long a server may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// PostgreSQL refuses root; `nobody` is everywhere.
 const NOBODY: u32 = 65534;
@@ -147,12 +145,11 @@ impl Postgres {
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
         server.stderr(log).stdout(Stdio::null());
         let mut child = server.spawn().unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_err() {
-            let ended = child.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < deadline, "postgres: {}", self.log());
-            sleep(Duration::from_millis(20)).await;
-        }
+        until("postgres", async || {
+            assert_eq!(child.try_wait().unwrap(), None, "postgres: {}", self.log());
+            TcpStream::connect(self.address()).await.map_err(|_| self.log())
+        })
+        .await;
         self.running = Some(child);
     }
 
@@ -160,7 +157,7 @@ impl Postgres {
     pub(crate) async fn stop(&mut self) {
         let mut child = self.running.take().expect("not running");
         signal(&child, Signal::SIGQUIT);
-        timeout(PATIENCE, child.wait()).await.expect("postgres does not stop").unwrap();
+        soon("postgres stops", child.wait()).await.unwrap();
     }
 
     /// Stops all its processes where they are; they keep their connections.

@@ -3,18 +3,21 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use shardmeter_api::store::{HistoryQuery, Position, Store, hour_of};
-use shardmeter_process::Secret;
+use shardmeter_process::{
+    Secret,
+    testing::{is, until},
+};
 use shardmeter_proto::events::{Event, GuildId};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     backend::{Database, Postgres},
-    server::{PROMPT, Server},
+    server::Server,
     store,
 };
 
@@ -87,16 +90,13 @@ async fn what_was_heard_is_stored_far_away() {
         let executed = Event::CommandExecuted { shard_id: 0, command_name, guild_id: None };
         server.events.publish(executed);
     }
-    let deadline = Instant::now() + PROMPT;
-    loop {
+    until("what was heard is stored", async || {
         let counts = near.top_commands(since, 10_000).await.unwrap();
-        if counts.len() as u64 == EACH && near.guild(EACH).await.unwrap().is_some() {
-            assert!(counts.iter().all(|command| command.count == 1), "{counts:?}");
-            break;
-        }
-        assert!(Instant::now() < deadline, "{} of {EACH} are stored", counts.len());
-        sleep(Duration::from_millis(20)).await;
-    }
+        assert!(counts.iter().all(|command| command.count == 1), "{counts:?}");
+        near.guild(EACH).await.unwrap().ok_or("the last guild is not")?;
+        is(counts.len() as u64, EACH)
+    })
+    .await;
     for i in 1..=EACH {
         assert!(near.guild(i).await.unwrap().is_some(), "guild {i}");
     }

@@ -4,18 +4,19 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde_json::{Value, json};
 use shardmeter_api::{Config, events::Events};
+use shardmeter_process::testing::{is, soon, until};
 use shardmeter_proto::events::{EVENTS_CHANNEL, Event, GuildId, GuildSettings, SETTINGS_KEY};
 use shardmeter_pubsub::testing::RedisServer;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::{Instant, sleep, timeout},
+    time::Instant,
 };
 
 use crate::{
     backend::{Backend, Database, on_both},
     manager::Manager,
-    server::{PROMPT, Server, problem},
+    server::{Server, no_manager, problem},
 };
 
 fn joined(guild: u64) -> Event {
@@ -82,7 +83,7 @@ impl Client {
     /// The next event; nothing if the connection ends.
     pub(crate) async fn next(&mut self) -> Option<Received> {
         loop {
-            let block = timeout(PROMPT, self.until(b"\n\n")).await.expect("an event")?;
+            let block = soon("an event", self.until(b"\n\n")).await?;
             let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
             if let Some(id) = field("id: ") {
                 self.last = Some(id.to_owned());
@@ -121,15 +122,7 @@ impl Client {
 }
 
 async fn eventually(server: &Server, series: &str, value: f64) {
-    let deadline = Instant::now() + PROMPT;
-    loop {
-        let now = server.value(series).await;
-        if now == value {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{series} is {now}, not {value}");
-        sleep(Duration::from_millis(10)).await;
-    }
+    until(series, async || is(server.value(series).await, value)).await;
 }
 
 async fn on_sqlite() -> Server {
@@ -318,7 +311,7 @@ async fn until_connected(server: &Server, up: bool) {
 async fn on_redis(backend: Backend, redis: &RedisServer) -> Server {
     let database = Database::start(backend).await;
     let redis_url = Some(redis.url().into());
-    let config = Config { database_url: database.url(), redis_url, ..Config::default() };
+    let config = Config { database_url: database.url(), redis_url, ..no_manager() };
     let mut server = Server::start_with(config).await;
     server.database = Some(database);
     server.wait_until_ready().await;
@@ -345,16 +338,12 @@ async fn put_settings(server: &Server, guild: u64, disabled: &[&str]) -> Duratio
 
 /// Waits until Redis has these commands of a guild as disabled.
 async fn kept(redis: &RedisServer, guild: u64, disabled: &[&str]) {
-    let deadline = Instant::now() + PROMPT;
-    loop {
+    until("the settings are kept", async || {
         let kept: Option<String> = redis.ask(&["HGET", SETTINGS_KEY, &guild.to_string()]).await;
         let kept: Value = kept.map_or(Value::Null, |json| serde_json::from_str(&json).unwrap());
-        if kept["disabled_commands"] == json!(disabled) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{kept}");
-        sleep(Duration::from_millis(10)).await;
-    }
+        is(&kept["disabled_commands"], &json!(disabled)).map(drop)
+    })
+    .await;
 }
 
 async fn events_from_redis_are_told_and_settings_go_there(backend: Backend) {
@@ -457,7 +446,7 @@ async fn a_bus_can_be_listened_to_within_the_process() {
     let events: Events = server.events.clone();
     let mut subscription = events.subscribe(None, None);
     events.publish(joined(1));
-    let heard = timeout(PROMPT, subscription.next()).await.unwrap().unwrap();
+    let heard = soon("it is told", subscription.next()).await.unwrap();
     assert!(matches!(heard, shardmeter_api::events::Heard::Events(_)));
     server.stop().await;
 }
@@ -467,11 +456,7 @@ async fn what_happens_to_shards_is_told_live() {
     let manager = Manager::start(1).await;
     let server = Server::start_beside(Backend::Sqlite, &manager).await;
     let mut all = Client::connected(&server, "", None).await;
-    let deadline = Instant::now() + PROMPT;
-    while manager.log.kept().asked.is_empty() {
-        assert!(Instant::now() < deadline, "it is not followed");
-        sleep(Duration::from_millis(10)).await;
-    }
+    manager.until_followed(1).await;
     manager.log.happens(1);
     let received = all.next().await.expect("an event");
     assert_eq!(received.name, "shard_event");

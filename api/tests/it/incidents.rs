@@ -1,18 +1,17 @@
 //! What the manager tells of shards is in the history, once, whoever is away meanwhile.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use serde_json::{Value, json};
 use shardmeter_access::testing::{Authority, Files, Pair};
-use shardmeter_api::Config;
-use shardmeter_process::testing::{is, until};
-use tokio::time::{Instant, sleep};
+use shardmeter_api::{Config, ManagerConfig};
+use shardmeter_process::testing::{eventually, is, until};
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 use crate::{
     backend::{Backend, Database, Postgres, on_both},
     manager::{Log, Manager},
-    server::{PROMPT, Server},
+    server::{Server, config},
 };
 
 on_both!(incidents_are_stored_once_whoever_is_restarted, what_the_manager_forgot_is_a_gap);
@@ -37,38 +36,27 @@ async fn history(server: &Server) -> Vec<Value> {
 
 /// Waits until the history has so many incidents: kinds and revisions.
 async fn recorded(server: &Server, many: usize) -> Vec<(String, u64)> {
-    let deadline = Instant::now() + PROMPT;
-    loop {
+    let recorded = until("the history", async || {
         let history = history(server).await;
-        if history.len() >= many {
-            let told = |incident: &Value| {
-                let kind = incident["kind"].as_str().unwrap().to_owned();
-                (kind, incident["revision"].as_u64().unwrap())
-            };
-            return history.iter().map(told).collect();
-        }
-        assert!(Instant::now() < deadline, "{} of {many}: {:?}", history.len(), history.last());
-        sleep(Duration::from_millis(20)).await;
-    }
+        let (recorded, last) = (history.len(), history.last());
+        if recorded < many { Err(format!("{recorded} of {many}: {last:?}")) } else { Ok(history) }
+    });
+    let told = |incident: &Value| {
+        let kind = incident["kind"].as_str().unwrap().to_owned();
+        (kind, incident["revision"].as_u64().unwrap())
+    };
+    recorded.await.iter().map(told).collect()
 }
 
 fn disconnected(revisions: impl Iterator<Item = u64>) -> Vec<(String, u64)> {
     revisions.map(|revision| ("disconnected".to_owned(), revision)).collect()
 }
 
-async fn until_asked(manager: &Manager, times: usize) {
-    let deadline = Instant::now() + PROMPT;
-    while manager.log.kept().asked.len() < times {
-        assert!(Instant::now() < deadline, "it is not followed");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
-
 async fn incidents_are_stored_once_whoever_is_restarted(backend: Backend) {
     let manager = Manager::start(1).await;
     let (addr, log) = (manager.addr, manager.log.clone());
     let mut server = Server::start_beside(backend, &manager).await;
-    until_asked(&manager, 1).await;
+    manager.until_followed(1).await;
     log.happens(3);
     assert_eq!(recorded(&server, 3).await, disconnected(1..=3));
     let first = history(&server).await.remove(0);
@@ -90,8 +78,8 @@ async fn incidents_are_stored_once_whoever_is_restarted(backend: Backend) {
     log.happens(4);
     let config = Config {
         database_url: database.url(),
-        manager_endpoint: manager.endpoint(),
-        ..Config::default()
+        manager: ManagerConfig::at(manager.endpoint()),
+        ..config()
     };
     let server = Server::start_with(config).await;
     server.wait_until_ready().await;
@@ -109,7 +97,7 @@ async fn what_the_manager_forgot_is_a_gap(backend: Backend) {
     let manager = Manager::start(1).await;
     let (addr, log) = (manager.addr, manager.log.clone());
     let server = Server::start_beside(backend, &manager).await;
-    until_asked(&manager, 1).await;
+    manager.until_followed(1).await;
     log.happens(2);
     recorded(&server, 2).await;
     manager.stop().await;
@@ -147,8 +135,8 @@ async fn what_happens_before_postgresql_is_there_is_stored() {
     let mut postgres = Postgres::prepare().await;
     let config = Config {
         database_url: postgres.url().into(),
-        manager_endpoint: manager.endpoint(),
-        ..Config::default()
+        manager: ManagerConfig::at(manager.endpoint()),
+        ..config()
     };
     let server = Server::start_with(config).await;
     server.wait_for_readiness(reqwest::StatusCode::SERVICE_UNAVAILABLE).await;
@@ -172,29 +160,22 @@ async fn while_postgresql_is_away_the_manager_keeps_what_happens() {
     let log = manager.log.clone();
     let mut server = Server::start_beside(Backend::Postgres, &manager).await;
     let Some(Database::Postgres(mut postgres)) = server.database.take() else { unreachable!() };
-    until_asked(&manager, 1).await;
+    manager.until_followed(1).await;
     log.happens(10);
     recorded(&server, 10).await;
     postgres.stop().await;
     log.happens_to(&instance, MANY - 10);
-    let deadline = Instant::now() + PROMPT;
-    while log.kept().told < 1_000 {
-        assert!(Instant::now() < deadline, "it is not read");
-        sleep(Duration::from_millis(10)).await;
-    }
+    eventually("it is read", || log.kept().told >= 1_000).await;
     server.wait_for_readiness(reqwest::StatusCode::SERVICE_UNAVAILABLE).await;
     assert!(log.kept().told < MANY, "it is read, wherever that goes");
     postgres.resume().await;
     server.wait_until_ready().await;
-    let newest = async || {
+    // All of the history is much to ask for again and again.
+    until("the newest", async || {
         let page = server.json("/api/v1/shards/0/history?limit=1").await;
-        page["incidents"][0]["revision"].as_u64().unwrap()
-    };
-    let deadline = Instant::now() + 3 * PROMPT;
-    while newest().await < MANY {
-        assert!(Instant::now() < deadline, "{} of {MANY}", newest().await);
-        sleep(Duration::from_millis(100)).await;
-    }
+        is(page["incidents"][0]["revision"].as_u64().unwrap(), MANY)
+    })
+    .await;
     assert_eq!(recorded(&server, MANY as usize).await, disconnected(1..=MANY));
     assert_eq!(server.value(LOST).await, 0.0);
     assert_eq!(log.kept().asked.len(), 1, "the stream never ended");
@@ -210,16 +191,18 @@ async fn it_says_who_it_is_by_a_token_that_may_be_replaced() {
     let manager = Manager::start(1).await;
     let (addr, log) = (manager.addr, manager.log.clone());
     let config = Config {
-        manager_endpoint: manager.endpoint(),
-        manager_token_file: Some(token.clone()),
-        ..Config::default()
+        manager: ManagerConfig {
+            token_file: Some(token.clone()),
+            ..ManagerConfig::at(manager.endpoint())
+        },
+        ..config()
     };
     let server = Server::start_as(Backend::Sqlite, config).await;
-    until_asked(&manager, 1).await;
+    manager.until_followed(1).await;
     fs::write(&token, "new\n").unwrap();
     manager.stop().await;
     let manager = Manager::start_after(addr, 1, log.clone()).await;
-    until_asked(&manager, 2).await;
+    manager.until_followed(2).await;
     let said: Vec<_> = log.kept().asked.iter().map(|(_, _, said)| said.clone().unwrap()).collect();
     assert_eq!(said, ["Bearer old", "Bearer new"]);
     server.stop().await;
@@ -236,24 +219,24 @@ async fn a_manager_with_tls_is_followed_by_who_has_a_certificate() {
     let manager = Manager::start_secured(tls).await;
     let files = Files::new(&authority.server(), None);
     let Pair { cert, key } = authority.client("an api");
-    let secured = Config {
-        manager_endpoint: format!("https://localhost:{}", manager.addr.port()),
-        manager_ca_cert: Some(files.put("ca.pem", &authority.pem())),
-        manager_client_cert: Some(files.put("client.pem", &cert)),
-        manager_client_key: Some(files.put("client.key", &key)),
-        ..Config::default()
+    let secured = ManagerConfig {
+        ca_cert: Some(files.put("ca.pem", &authority.pem())),
+        client_cert: Some(files.put("client.pem", &cert)),
+        client_key: Some(files.put("client.key", &key)),
+        ..ManagerConfig::at(format!("https://localhost:{}", manager.addr.port()))
     };
-    let without = Config { manager_client_cert: None, manager_client_key: None, ..secured.clone() };
+    let without = ManagerConfig { client_cert: None, client_key: None, ..secured.clone() };
     let stranger = files.put("stranger.pem", &Authority::new().pem());
-    let of_stranger = Config { manager_ca_cert: Some(stranger), ..secured.clone() };
+    let of_stranger = ManagerConfig { ca_cert: Some(stranger), ..secured.clone() };
+    let start = |manager| Server::start_as(Backend::Sqlite, Config { manager, ..config() });
     for config in [without, of_stranger] {
-        let server = Server::start_as(Backend::Sqlite, config).await;
+        let server = start(config).await;
         assert_eq!(server.json("/readyz").await["manager"], "down");
         server.stop().await;
     }
     assert!(manager.log.kept().asked.is_empty());
-    let server = Server::start_as(Backend::Sqlite, secured).await;
-    until_asked(&manager, 1).await;
+    let server = start(secured).await;
+    manager.until_followed(1).await;
     manager.log.happens(2);
     assert_eq!(recorded(&server, 2).await, disconnected(1..=2));
     assert_eq!(server.json("/readyz").await["manager"], "up");
@@ -266,7 +249,7 @@ async fn a_manager_that_hangs_is_down_until_it_goes_on() {
     let manager = Manager::start(3).await;
     let server = Server::start_beside(Backend::Sqlite, &manager).await;
     let is_said = async |state: &str| {
-        until(state, async || is(server.json("/readyz").await["manager"].take(), &json!(state)))
+        until(state, async || is(server.json("/readyz").await["manager"].take(), json!(state)))
             .await;
     };
     for _twice in 0..2 {

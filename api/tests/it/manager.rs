@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use shardmeter_process::testing::eventually;
 use shardmeter_proto::v1::{
     self, GetShardRequest, GetShardResponse, ListShardsRequest, ListShardsResponse,
     WatchShardsRequest, WatchShardsResponse,
@@ -81,6 +82,11 @@ impl Manager {
 
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// Waits until it was asked so many times to say what happens.
+    pub(crate) async fn until_followed(&self, times: usize) {
+        eventually("it is followed", || self.log.kept().asked.len() >= times).await;
     }
 
     pub(crate) async fn stop(self) {

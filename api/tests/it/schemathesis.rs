@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Stdio};
 
-use shardmeter_api::{AccessConfig, Config};
+use shardmeter_api::{AccessConfig, Config, ManagerConfig};
 use tokio::process::Command;
 
 use crate::{
@@ -27,7 +27,7 @@ async fn no_answer_is_undocumented(backend: Backend) {
         admin_token_file: Some(tokens),
         ..config().access
     };
-    let config = Config { manager_endpoint: manager.endpoint(), access, ..config() };
+    let config = Config { manager: ManagerConfig::at(manager.endpoint()), access, ..config() };
     let server = Server::start_as(backend, config).await;
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/schemathesis");
     let run = Command::new(program)

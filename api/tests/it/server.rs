@@ -1,25 +1,21 @@
 //! A running api.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::num::NonZeroU32;
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
-use shardmeter_api::{AccessConfig, Api, Config, TaskEnded, events::Events};
-use shardmeter_process::Secret;
-use shardmeter_pubsub::testing::RedisServer;
-use tokio::{
-    sync::oneshot,
-    task::JoinHandle,
-    time::{Instant, sleep, timeout},
+use shardmeter_api::{AccessConfig, Api, Config, ManagerConfig, TaskEnded, events::Events};
+use shardmeter_process::{
+    Secret,
+    testing::{soon, until},
 };
+use shardmeter_pubsub::testing::RedisServer;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::{
     backend::{Backend, Database},
     manager::Manager,
 };
-
-/// How long anything may take that should be at once.
-pub(crate) const PROMPT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Server {
     pub(crate) url: String,
@@ -41,13 +37,17 @@ impl Server {
 
     /// The same, with a manager.
     pub(crate) async fn start_beside(backend: Backend, manager: &Manager) -> Self {
-        let config = Config { manager_endpoint: manager.endpoint(), ..config() };
+        let config = Config { manager: ManagerConfig::at(manager.endpoint()), ..config() };
         Self::start_as(backend, config).await
     }
 
     /// The same, as configured.
     pub(crate) async fn start_as(backend: Backend, config: Config) -> Self {
-        let database = Database::start(backend).await;
+        Self::start_over(Database::start(backend).await, backend, config).await
+    }
+
+    /// The same, on a database that has something in it.
+    pub(crate) async fn start_over(database: Database, backend: Backend, config: Config) -> Self {
         let redis = match backend {
             Backend::Postgres => Some(RedisServer::start().await),
             Backend::Sqlite => None,
@@ -80,7 +80,7 @@ impl Server {
     /// Stops it, and fails if that takes long.
     pub(crate) async fn stop(self) {
         let _ = self.stop.send(());
-        timeout(PROMPT, self.running).await.expect("the api does not stop").unwrap().unwrap();
+        soon("the api stops", self.running).await.unwrap().unwrap();
     }
 
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
@@ -114,18 +114,14 @@ impl Server {
 
     /// Waits until `/readyz` answers so.
     pub(crate) async fn wait_for_readiness(&self, status: StatusCode) {
-        let deadline = Instant::now() + PROMPT;
-        loop {
+        let said = until("/readyz", async || {
             let answer = self.get("/readyz").send().await.unwrap();
-            if answer.status() == status {
-                let said: Value = answer.json().await.unwrap();
-                let up = if status == StatusCode::OK { "up" } else { "down" };
-                assert_eq!(said["database"], up, "{said}");
-                return;
-            }
-            assert!(Instant::now() < deadline, "never {status}: {}", answer.text().await.unwrap());
-            sleep(Duration::from_millis(20)).await;
-        }
+            let (answered, said) = (answer.status(), answer.json::<Value>().await.unwrap());
+            if answered == status { Ok(said) } else { Err(format!("{answered}: {said}")) }
+        });
+        let said = said.await;
+        let up = if status == StatusCode::OK { "up" } else { "down" };
+        assert_eq!(said["database"], up, "{said}");
     }
 }
 
@@ -149,6 +145,6 @@ pub(crate) fn config() -> Config {
 }
 
 /// Nobody is where the manager should be.
-fn no_manager() -> Config {
-    Config { manager_endpoint: "http://127.0.0.1:9".to_owned(), ..config() }
+pub(crate) fn no_manager() -> Config {
+    Config { manager: ManagerConfig::at("http://127.0.0.1:9"), ..config() }
 }

@@ -171,7 +171,7 @@ async fn a_client_that_leaves_half_way_takes_nothing_back() {
     let waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
     until("it waits", async || {
         let waiting = sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *transaction);
-        is(waiting.await.unwrap(), &1)
+        is(waiting.await.unwrap(), 1)
     })
     .await;
     request.abort();

@@ -1,12 +1,17 @@
 //! What the manager tells of shards, told live, whatever else is away; and what the log says of it.
 
 use serde_json::json;
-use shardmeter_api::Config;
+use shardmeter_api::{Config, ManagerConfig};
 use shardmeter_process::testing::{eventually, is, soon, until};
 use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 
-use crate::{backend::Postgres, events::Client, manager::Manager, server::Server};
+use crate::{
+    backend::Postgres,
+    events::Client,
+    manager::Manager,
+    server::{Server, config},
+};
 
 #[tokio::test]
 async fn what_happens_to_shards_before_the_database_is_there_is_told_live_and_once() {
@@ -16,8 +21,8 @@ async fn what_happens_to_shards_before_the_database_is_there_is_told_live_and_on
     let mut postgres = Postgres::prepare().await;
     let config = Config {
         database_url: postgres.url().into(),
-        manager_endpoint: manager.endpoint(),
-        ..Config::default()
+        manager: ManagerConfig::at(manager.endpoint()),
+        ..config()
     };
     let server = Server::start_with(config).await;
     let mut all = Client::connected(&server, "", None).await;
@@ -33,7 +38,7 @@ async fn what_happens_to_shards_before_the_database_is_there_is_told_live_and_on
     server.wait_until_ready().await;
     let stored = async || {
         let page = server.json("/api/v1/shards/0/history").await;
-        is(page["incidents"].as_array().unwrap().len(), &4)
+        is(page["incidents"].as_array().unwrap().len(), 4)
     };
     until("all are stored", stored).await;
     log.happens(1);

@@ -7,19 +7,16 @@ use std::{
 
 use serde_json::{Value, json};
 use shardmeter_api::{
-    Config,
+    Config, ManagerConfig,
     store::{Incident, Position, Presence},
 };
-use tokio::{
-    net::TcpListener,
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use shardmeter_process::testing::{is, until};
+use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 
 use crate::{
     backend::{Backend, Database, on_both},
     manager::Manager,
-    server::{PROMPT, Server, problem},
+    server::{Server, config, no_manager, problem},
     store,
 };
 
@@ -71,7 +68,7 @@ async fn however_many_ask_the_manager_is_asked_once_a_second() {
     let manager = Manager::start(2).await;
     let database = Database::start(Backend::Sqlite).await;
     let config = Config {
-        manager_endpoint: manager.endpoint(),
+        manager: ManagerConfig::at(manager.endpoint()),
         database_url: database.url(),
         ..Config::default()
     };
@@ -102,26 +99,25 @@ async fn without_a_manager_shards_are_as_they_were_last_known() {
     let known = server.json("/api/v1/shards").await;
     assert_eq!(known["shard_count"], 2);
     let ready = async || server.json("/readyz").await["manager"].clone();
-    let deadline = Instant::now() + PROMPT;
-    while ready().await != "down" {
-        assert!(Instant::now() < deadline, "never down");
-        sleep(Duration::from_millis(20)).await;
-    }
+    until("it is down", async || is(ready().await, "down")).await;
     assert_eq!(server.json("/api/v1/shards").await, known);
     for path in ["/api/v1/shards/0", "/api/v1/guilds/1"] {
         assert_eq!(server.json(path).await["as_of"], known["as_of"], "{path}");
     }
     assert_eq!(server.value(STATUS).await, 0.0);
-    // One that takes connections and says nothing.
+    // One that takes connections and says nothing: who asks it waits in vain.
     let hung = TcpListener::bind(addr).await.unwrap();
-    sleep(Duration::from_secs(1)).await; // what was said before is older
-    assert_eq!(server.value(STATUS).await, 0.0);
+    until("it is asked", async || {
+        let asked = Instant::now();
+        assert_eq!(server.value(STATUS).await, 0.0);
+        let waited = asked.elapsed();
+        if waited < Duration::from_secs(1) { Err(format!("{waited:?}")) } else { Ok(()) }
+    })
+    .await;
     drop(hung);
     let manager = Manager::start_on(addr, 5).await;
-    while server.json("/api/v1/shards").await["shard_count"] != 5 {
-        assert!(Instant::now() < deadline, "never back");
-        sleep(Duration::from_millis(20)).await;
-    }
+    let shard_count = async || server.json("/api/v1/shards").await["shard_count"].clone();
+    until("it is back", async || is(shard_count().await, 5)).await;
     assert_eq!(ready().await, "up");
     assert_eq!(server.value(STATUS).await, 1.0);
     server.stop().await;
@@ -141,8 +137,14 @@ async fn shards_that_were_never_known_are_said_to_be_so() {
 }
 
 async fn a_guild_is_found_with_its_shard(backend: Backend) {
+    let database = Database::start(backend).await;
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let joined = Presence { guild_id: 1, shard_id: 0, at, joined: true };
+    store::before(&database, async |store| store::record(store, &[], &[joined]).await.unwrap())
+        .await;
     let manager = Manager::start(3).await;
-    let server = Server::start_beside(backend, &manager).await;
+    let config = Config { manager: ManagerConfig::at(manager.endpoint()), ..config() };
+    let server = Server::start_over(database, backend, config).await;
     // Discord's example: (197038439483310086 >> 22) % 3.
     let guild = server.json("/api/v1/guilds/197038439483310086").await;
     let shard = (197_038_439_483_310_086_u64 >> 22) % 3;
@@ -151,19 +153,13 @@ async fn a_guild_is_found_with_its_shard(backend: Backend) {
     assert_eq!(dated(guild["shard"].clone()), alone);
     assert_eq!(guild["as_of"], alone["as_of"]);
     assert_eq!((&guild["joined_at"], &guild["left_at"]), (&json!(null), &json!(null)));
-    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    let joined = Presence { guild_id: 197_038_439_483_310_086, shard_id: 0, at, joined: true };
-    let store = store::open(server.database.as_ref().unwrap()).await;
-    crate::store::record(&store, &[], &[joined]).await.unwrap();
-    let guild = server.json("/api/v1/guilds/197038439483310086").await;
+    let guild = server.json("/api/v1/guilds/1").await;
     assert_eq!(guild["joined_at"], "2023-11-14T22:13:20Z");
     server.stop().await;
     manager.stop().await;
 }
 
 async fn a_history_is_read_in_pages_over_http(backend: Backend) {
-    let server = Server::start(backend).await;
-    let store = store::open(server.database.as_ref().unwrap()).await;
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     let incident = |revision: u64| Incident {
         epoch: "e".into(),
@@ -177,7 +173,12 @@ async fn a_history_is_read_in_pages_over_http(backend: Backend) {
     };
     let incidents: Vec<_> = (1..=10).map(incident).collect();
     let position = Position { epoch: "e".into(), revision: 10 };
-    store.record_incidents(&incidents, &position).await.unwrap();
+    let database = Database::start(backend).await;
+    store::before(&database, async |store| {
+        store.record_incidents(&incidents, &position).await.unwrap();
+    })
+    .await;
+    let server = Server::start_over(database, backend, no_manager()).await;
     let revisions = |page: &Value| -> Vec<u64> {
         let incidents = page["incidents"].as_array().unwrap();
         incidents.iter().map(|incident| incident["revision"].as_u64().unwrap()).collect()

@@ -11,13 +11,9 @@ use shardmeter_api::store::{
 };
 use shardmeter_process::testing::eventually;
 use sqlx::Connection as _;
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    backend::{Backend, Database, on_both},
-    server::PROMPT,
-};
+use crate::backend::{Backend, Database, on_both};
 
 on_both!(
     incidents_are_stored_once_with_their_position,
@@ -39,12 +35,18 @@ pub(crate) async fn open(database: &Database) -> Store {
     store
 }
 
+/// Does something with the store alone: an SQLite file is then free for an api.
+pub(crate) async fn before(database: &Database, fill: impl AsyncFnOnce(&Store)) {
+    let stop = CancellationToken::new();
+    let (store, task) = Store::open(&database.url(), stop.clone()).unwrap();
+    wait_until_up(&store).await;
+    fill(&store).await;
+    stop.cancel();
+    task.await.unwrap();
+}
+
 pub(crate) async fn wait_until_up(store: &Store) {
-    let deadline = Instant::now() + PROMPT;
-    while !store.is_up() {
-        assert!(Instant::now() < deadline, "the database never came");
-        sleep(Duration::from_millis(10)).await;
-    }
+    eventually("the database is up", || store.is_up()).await;
 }
 
 /// Stores what was not stored before.

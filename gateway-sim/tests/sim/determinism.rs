@@ -1,5 +1,7 @@
 //! A seed is a world and a traffic, whatever the scheduler does.
 
+use std::time::Duration;
+
 use shardmeter_gateway_sim::{Config, Guild, Place};
 
 use crate::bot::Bot;
@@ -7,10 +9,22 @@ use crate::{Sim, within};
 
 const COMMANDS: usize = 60;
 
+/// A world that a slow machine keeps up with: what waits too long for its answer is never confirmed, and while all does,
+/// nothing is.
+fn world(seed: u64) -> Config {
+    let interaction_deadline = Duration::from_secs(3600);
+    Config {
+        seed,
+        guilds: 12,
+        commands_per_second: 200.0,
+        interaction_deadline,
+        ..Config::default()
+    }
+}
+
 /// Runs a bot until every shard received some commands; the world, and what the shards received first.
 async fn run(seed: u64) -> (Vec<Guild>, Vec<Vec<(Place, String)>>) {
-    let config = Config { seed, guilds: 12, commands_per_second: 2_000.0, ..Config::default() };
-    let sim = Sim::start(config).await;
+    let sim = Sim::start(world(seed)).await;
     let bot = Bot::start(&sim, 3);
     let enough = COMMANDS as u64;
     within(sim.control.until(|books| {
@@ -41,8 +55,7 @@ async fn two_simulators_of_one_seed_send_the_same() {
 #[tokio::test]
 async fn traffic_goes_on_where_it_stopped_over_cuts_and_new_sessions() {
     let steady = run(11).await;
-    let config = Config { seed: 11, guilds: 12, commands_per_second: 2_000.0, ..Config::default() };
-    let sim = Sim::start(config).await;
+    let sim = Sim::start(world(11)).await;
     let bot = Bot::start(&sim, 3);
     let control = &sim.control;
     within(control.until(|books| books.confirmed() > 20)).await;

@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     reason = "all of this is tests; clippy knows only the functions marked as such"
 )]
@@ -16,14 +15,11 @@ mod scale;
 mod sessions;
 
 use std::future::Future;
-use std::time::Duration;
 
 use shardmeter_gateway_sim::{Config, Control, GatewaySim};
+use shardmeter_process::testing::soon;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-
-/// How long a test waits for what must happen.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A running simulator; it stops when this is dropped.
 struct Sim {
@@ -56,5 +52,5 @@ impl Sim {
 
 /// Fails the test when something takes too long.
 async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, what).await.expect("this should have happened by now")
+    soon("what must happen", what).await
 }

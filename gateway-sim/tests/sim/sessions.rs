@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shardmeter_gateway_sim::{ActError, Books, Config, Place, ShardBooks, shard_of};
+use shardmeter_process::testing::eventually;
 use twilight_gateway::CloseFrame;
 
 use crate::bot::Bot;
@@ -50,12 +51,7 @@ async fn a_bot_sees_its_guilds_and_confirms_every_command() {
     for shard in 0..4 {
         // The callback's answer reaches the bot after the simulator has booked it.
         let booked = &books.shards[&shard];
-        within(async {
-            while bot.seen(shard).confirmed != booked.confirmed {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        eventually("the bot hears of it", || bot.seen(shard).confirmed == booked.confirmed).await;
         let seen = bot.seen(shard);
         let told = booked.guilds.iter().map(|(id, guild)| (*id, u64::from(guild.members)));
         assert_eq!(seen.guilds, told.collect());
@@ -155,12 +151,7 @@ async fn a_close_that_ends_the_session_leads_to_a_new_one() {
 async fn a_fatal_close_ends_the_bot() {
     let (sim, bot, place) = one_shard().await;
     sim.control.close_with(0, 4004).await.unwrap();
-    within(async {
-        while !bot.seen(0).ended {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    eventually("the bot ends", || bot.seen(0).ended).await;
     let refused = sim.control.interaction(place, "ping").await;
     assert_eq!(refused, Err(ActError::NoSession(0)));
     assert_eq!(sim.control.cut(0).await, Err(ActError::NoSession(0)));
@@ -276,12 +267,7 @@ async fn in_a_rolling_restart_the_newer_bot_gets_the_commands() {
     assert_eq!((old.seen(0).received.len(), new.seen(0).received.len()), (0, 1));
     // The old one still has its connection, and hears of guilds.
     let joined = sim.control.guild_join(0, 5).await.unwrap();
-    within(async {
-        while !old.seen(0).guilds.contains_key(&joined) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    eventually("the old one hears of it", || old.seen(0).guilds.contains_key(&joined)).await;
 
     // It says that it leaves; the newer one is not touched.
     old.senders[0].close(CloseFrame::NORMAL).unwrap();
@@ -317,10 +303,5 @@ async fn shutdown_ends_every_connection() {
     let control = sim.control.clone();
     sim.stop().await;
     assert!(control.books().connected().is_empty());
-    within(async {
-        while bot.seen(0).unreachable == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    eventually("nobody is reached", || bot.seen(0).unreachable > 0).await;
 }

@@ -1,29 +1,19 @@
 //! The client library against a manager that asks who reports: by token, by certificate, under TLS.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use prometheus::{IntCounter, Registry};
 use shardmeter_access::testing::{Authority, Files, Pair};
 use shardmeter_api::Api;
 use shardmeter_manager::{AccessConfig, Config};
-use shardmeter_telemetry::{Connection, Reporter, Shard};
-use tokio::{
-    process::Command,
-    sync::oneshot,
-    time::{Instant, sleep},
+use shardmeter_process::{
+    ManagerConfig,
+    testing::{eventually, is, until},
 };
+use shardmeter_telemetry::{Connection, Reporter, Shard};
+use tokio::{process::Command, sync::oneshot};
 
 use crate::system::RunningManager;
-
-const SOON: Duration = Duration::from_secs(60);
-
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
 
 /// What a scraper with a certificate sees.
 async fn page(manager: &RunningManager, files: &Files, authority: &Authority) -> String {
@@ -65,7 +55,7 @@ async fn a_bot_shows_a_token_and_a_certificate() {
     };
     let right = files.put("right", "the-new\n");
     let reporter = start(&right, Some(authority.client("a bot")));
-    until("the bot reports", || reporter.status().connected).await;
+    eventually("the bot reports", || reporter.status().connected).await;
     reporter.shutdown().await.unwrap();
 
     // Without the one or the other it does not, and goes on trying: with the right token it does.
@@ -76,13 +66,14 @@ async fn a_bot_shows_a_token_and_a_certificate() {
         let count = line.strip_prefix("shardmeter_manager_unauthorized_total{role=\"ingest\"} ");
         count.is_some_and(|count| count != "0")
     };
-    let deadline = Instant::now() + SOON;
-    while !page(&manager, &files, &authority).await.lines().any(refused) {
-        assert!(Instant::now() < deadline, "nobody was refused");
-    }
+    until("somebody is refused", async || {
+        let page = page(&manager, &files, &authority).await;
+        if page.lines().any(refused) { Ok(()) } else { Err(page) }
+    })
+    .await;
     assert!(!nobody.status().connected && !reporter.status().connected);
     files.put("wrong", "the-old\n");
-    until("the bot reports", || reporter.status().connected).await;
+    eventually("the bot reports", || reporter.status().connected).await;
     assert!(!nobody.status().connected);
     reporter.shutdown().await.unwrap();
     nobody.shutdown().await.unwrap_err();
@@ -103,25 +94,23 @@ async fn the_api_shows_a_token_and_a_certificate() {
     let api = Api::build(shardmeter_api::Config {
         addr: ([127, 0, 0, 1], 0).into(),
         database_url: format!("sqlite://{}", files.path("api.db").display()).into(),
-        manager_endpoint: format!("https://{}", manager.grpc),
-        manager_token_file: Some(token),
-        manager_ca_cert: Some(files.path("client-ca.pem")),
-        manager_client_cert: Some(files.put("api.pem", &cert)),
-        manager_client_key: Some(files.put("api-key.pem", &key)),
+        manager: ManagerConfig {
+            endpoint: format!("https://{}", manager.grpc),
+            token_file: Some(token),
+            ca_cert: Some(files.path("client-ca.pem")),
+            client_cert: Some(files.put("api.pem", &cert)),
+            client_key: Some(files.put("api-key.pem", &key)),
+        },
         ..shardmeter_api::Config::default()
     });
     let api = api.await.unwrap();
     let url = format!("http://{}/api/v1/shards", api.addr());
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(api.run(async { drop(stopped.await) }));
-    let sees_the_fleet = async || reqwest::get(&url).await.unwrap().status() == 200;
-    assert!(!sees_the_fleet().await, "the manager was never asked with a valid token");
+    let status = async || reqwest::get(&url).await.unwrap().status();
+    assert_ne!(status().await, 200, "the manager was never asked with a valid token");
     files.put("token", "the-viewers\n");
-    let deadline = Instant::now() + SOON;
-    while !sees_the_fleet().await {
-        assert!(Instant::now() < deadline, "the new token is never used");
-        sleep(Duration::from_millis(50)).await;
-    }
+    until("the new token is used", async || is(status().await, 200)).await;
     drop(stop);
     running.await.unwrap().unwrap();
     manager.stop().await;

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use fastrand::Rng;
 use parking_lot::Mutex;
 use shardmeter_gateway_sim::{COMMANDS, ShardBooks};
+use shardmeter_process::testing::until;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     proxy::Proxy,
     scrape::{self, Samples},
     system::{Discord, confirmed, named, same},
-    tools::{until, variable},
+    tools::variable,
     watch::{UpUntil, Watch},
     wire::Wire,
 };

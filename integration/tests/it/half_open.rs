@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use shardmeter_process::testing::until;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -11,7 +12,6 @@ use crate::{
     proxy::Proxy,
     scrape::{self, series},
     system::{Discord, confirmed, named, same},
-    tools::until,
 };
 
 const NOTICED_WITHIN: Duration = Duration::from_secs(20);

@@ -2,12 +2,13 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
+use shardmeter_process::testing::until;
 use tokio::process::Command;
 
 use crate::{
     process::{ManagerProcess, Scratch, ShardProcess, binary},
     system::Discord,
-    tools::{lasting_addr, until},
+    tools::lasting_addr,
 };
 
 /// The exit code, and what it says.

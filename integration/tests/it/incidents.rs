@@ -5,13 +5,13 @@ use std::{path::Path, time::Duration};
 
 use serde_json::Value;
 use shardmeter_api::Api;
+use shardmeter_process::{ManagerConfig, testing::until};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     process::{ManagerProcess, Scratch, ShardProcess, get},
     system::Discord,
-    tools::until,
 };
 
 /// Longer than a bot takes to come back to a manager that was killed, on a machine that has much to do.
@@ -29,7 +29,7 @@ impl RunningApi {
         let api = Api::build(shardmeter_api::Config {
             addr: ([127, 0, 0, 1], 0).into(),
             database_url: format!("sqlite://{}/api.db", folder.display()).into(),
-            manager_endpoint: format!("http://{}", manager.grpc),
+            manager: ManagerConfig::at(format!("http://{}", manager.grpc)),
             ..shardmeter_api::Config::default()
         });
         let api = api.await.unwrap();

@@ -7,6 +7,10 @@ use reqwest::Response;
 use serde_json::{Value, json};
 use shardmeter_api::{Api, events::Events};
 use shardmeter_gateway_sim::Place;
+use shardmeter_process::{
+    ManagerConfig,
+    testing::{soon, until},
+};
 use shardmeter_proto::events::{Event, GuildId};
 use shardmeter_pubsub::testing::RedisServer;
 use shardmeter_shard::{Bot, Registries};
@@ -15,18 +19,15 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     proxy::Proxy,
     system::Discord,
-    tools::{self, root, until},
+    tools::{self, root},
 };
-
-/// Only a failing test waits that long.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 /// An api on a database file of its own.
 struct RunningApi {
@@ -43,7 +44,7 @@ impl RunningApi {
         let api = Api::build(shardmeter_api::Config {
             addr: ([127, 0, 0, 1], 0).into(),
             // None: events of shards are not what this is about.
-            manager_endpoint: "http://127.0.0.1:1".to_owned(),
+            manager: ManagerConfig::at("http://127.0.0.1:1"),
             database_url: format!("sqlite://{}/api.db", database.path().display()).into(),
             redis_url: redis.map(|redis| redis.url().into()),
             ..shardmeter_api::Config::default()
@@ -100,7 +101,7 @@ impl Listener {
                 }
                 continue;
             }
-            let chunk = timeout(DEADLINE, self.0.chunk()).await.expect("an event").unwrap();
+            let chunk = soon("an event", self.0.chunk()).await.unwrap();
             self.1.push_str(std::str::from_utf8(&chunk.expect("the stream goes on")).unwrap());
         }
     }
@@ -126,7 +127,7 @@ struct RunningBot {
 impl RunningBot {
     async fn start(discord: &Discord, redis: &RedisServer) -> Self {
         let bot = Bot::build(shardmeter_shard::Config {
-            manager_endpoint: "http://127.0.0.1:1".to_owned(),
+            manager: ManagerConfig::at("http://127.0.0.1:1"),
             redis_url: Some(redis.url().into()),
             discord_gateway_url: Some(discord.gateway_url.clone()),
             discord_api_url: Some(discord.api_url.clone()),
@@ -159,7 +160,7 @@ impl RunningBot {
         until(&format!("{command} is refused: {refused}"), || async {
             let (before, books) = (self.refused(), discord.control.books().confirmed());
             discord.control.interaction(Place::Guild(guild), command).await.unwrap();
-            timeout(DEADLINE, discord.control.until(|now| now.confirmed() > books)).await.unwrap();
+            soon("the answer", discord.control.until(|now| now.confirmed() > books)).await;
             let was_refused = self.refused() > before;
             if was_refused == refused { Ok(()) } else { Err("not yet".to_owned()) }
         })
@@ -248,7 +249,7 @@ impl Browser {
     }
 
     async fn next(&mut self) -> Value {
-        let line = timeout(DEADLINE, self.lines.next_line()).await.expect("the browser says more");
+        let line = soon("the browser says more", self.lines.next_line()).await;
         serde_json::from_str(&line.unwrap().expect("the browser runs")).unwrap()
     }
 
@@ -258,7 +259,7 @@ impl Browser {
 
     async fn stop(mut self) {
         self.process.stdin.take().unwrap().write_all(b"end\n").await.unwrap();
-        timeout(DEADLINE, self.process.wait()).await.expect("the browser ends").unwrap();
+        soon("the browser ends", self.process.wait()).await.unwrap();
     }
 }
 
@@ -333,8 +334,14 @@ async fn a_browser_that_is_cut_before_its_first_event_misses_none() {
     let proxy = Proxy::start(api.addr).await;
     let mut browser = Browser::start(&format!("http://{}", proxy.addr), "?guild_id=7");
     browser.until_open().await;
-    // The id of its beginning is no event, so it cannot tell that it has it; it comes right after the head.
-    sleep(Duration::from_millis(500)).await;
+    // The id of its beginning is no event, so it cannot tell that it has it: that shows when it comes back.
+    until("it comes back with an id", async || {
+        proxy.cut();
+        browser.until_open().await;
+        let began = proxy.began().to_ascii_lowercase();
+        if began.contains("\r\nlast-event-id: ") { Ok(()) } else { Err(began) }
+    })
+    .await;
     proxy.swallow();
     for guild in [6, 7, 8] {
         api.events.publish(joined(guild));

@@ -1,6 +1,7 @@
 //! Bots on Node with the real prom-client post to the manager; the merged page says what prom-client says of itself.
 
 use serde_json::Value;
+use shardmeter_process::testing::until;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, Command},
@@ -10,7 +11,7 @@ use crate::{
     scrape,
     scrape::Samples,
     system::{RunningManager, same},
-    tools::{self, root, until},
+    tools::{self, root},
 };
 
 struct Bot {

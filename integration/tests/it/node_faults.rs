@@ -10,6 +10,7 @@ use std::{
 };
 
 use fastrand::Rng;
+use shardmeter_process::testing::until;
 use tokio::{
     process::Command,
     time::{Instant, sleep, sleep_until},
@@ -19,7 +20,7 @@ use crate::{
     process::{ManagerProcess, Process, Scratch},
     promtool,
     scrape::{self, Samples},
-    tools::{root, until, variable},
+    tools::{root, variable},
     watch::{UpUntil, Watch},
 };
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use shardmeter_process::testing::until;
 use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
@@ -16,7 +17,7 @@ use tokio::{
 
 use crate::{
     system::{Discord, REPORT_INTERVAL},
-    tools::{lasting_addr, until},
+    tools::lasting_addr,
 };
 
 /// For a process that was asked to end.

@@ -8,6 +8,7 @@ use std::{
 
 use serde_json::Value;
 use shardmeter_gateway_sim::{Control, ShardBooks};
+use shardmeter_process::testing::until;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -15,7 +16,7 @@ use crate::{
     proxy::Proxy,
     scrape::{self, Samples, Series},
     system::{Fleet, RunningManager, confirmed, named, same},
-    tools::{self, free_addr, until},
+    tools::{self, free_addr},
 };
 
 /// An exemplar: name and labels of its series, its own labels, its value, its time in milliseconds.
@@ -108,10 +109,7 @@ impl Prometheus {
 
     /// Fails if a count of `page` fell between two of its scrapes, or its newest value is not the page's, or `increase()`
     /// is not the growth from the first value to the newest.
-    pub(crate) async fn assert_never_fell<F>(&self, page: impl Fn() -> F)
-    where
-        F: Future<Output = Result<String, String>>,
-    {
+    pub(crate) async fn assert_never_fell(&self, page: impl AsyncFn() -> Result<String, String>) {
         let counts = scrape::counts(&until("the page", &page).await);
         let own = |name: &&String| name.starts_with("shardmeter_manager_");
         let names: BTreeSet<_> = counts.keys().map(|(name, _)| name).filter(|n| !own(n)).collect();

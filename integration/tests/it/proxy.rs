@@ -1,7 +1,7 @@
 //! A TCP proxy that can cut its connections, and swallow what they carry.
 
 use std::{
-    io,
+    io, mem,
     net::SocketAddr,
     sync::{
         Arc,
@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -26,7 +27,11 @@ pub(crate) struct Proxy {
     /// What is done to the connections.
     line: watch::Sender<Line>,
     accepted: Arc<AtomicU64>,
+    began: Began,
 }
+
+/// What came first on the connection that spoke up last.
+type Began = Arc<Mutex<Vec<u8>>>;
 
 /// The state of the line.
 #[derive(Clone, Copy, Default)]
@@ -49,6 +54,8 @@ impl Proxy {
         let (line, watched) = watch::channel(Line::default());
         let accepted = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&accepted);
+        let began = Began::default();
+        let begin = Arc::clone(&began);
         tokio::spawn(async move {
             let mut dropped = watched.clone();
             loop {
@@ -60,15 +67,21 @@ impl Proxy {
                     continue;
                 };
                 count.fetch_add(1, Relaxed);
-                tokio::spawn(serve(client, target, watched.clone(), Arc::clone(&wire)));
+                let (wire, began) = (Arc::clone(&wire), Arc::clone(&begin));
+                tokio::spawn(serve(client, target, watched.clone(), wire, began));
             }
         });
-        Self { addr, line, accepted }
+        Self { addr, line, accepted, began }
     }
 
     /// How many connections were made through it.
     pub(crate) fn connections(&self) -> u64 {
         self.accepted.load(Relaxed)
+    }
+
+    /// What came first on the connection that spoke up last: the head of a request, say.
+    pub(crate) fn began(&self) -> String {
+        String::from_utf8_lossy(&self.began.lock()).into_owned()
     }
 
     /// Drops every connection; new ones are let through.
@@ -94,6 +107,7 @@ async fn serve(
     target: SocketAddr,
     mut line: watch::Receiver<Line>,
     wire: Arc<Wire>,
+    began: Began,
 ) {
     let cuts = line.borrow_and_update().cuts;
     let (mut cut, up, down) = (line.clone(), line.clone(), line.clone());
@@ -103,8 +117,15 @@ async fn serve(
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         let tap = Tap::new(wire);
+        let mut is_first = true;
+        let client_says = |bytes: &[u8]| {
+            if mem::take(&mut is_first) {
+                *began.lock() = bytes.to_vec();
+            }
+            tap.shard_says(bytes);
+        };
         tokio::try_join!(
-            pump(from_client, to_server, up, |bytes| tap.shard_says(bytes)),
+            pump(from_client, to_server, up, client_says),
             pump(from_server, to_client, down, |bytes| tap.manager_says(bytes)),
         )?;
         io::Result::Ok(())
@@ -125,7 +146,7 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut line: watch::Receiver<Line>,
-    note: impl Fn(&[u8]),
+    mut note: impl FnMut(&[u8]),
 ) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 14];
     loop {

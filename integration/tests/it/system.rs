@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use shardmeter_gateway_sim::{Books, Control, GatewaySim};
 use shardmeter_manager::{Manager, registry::Registry};
+use shardmeter_process::ManagerConfig;
 use shardmeter_shard::Bot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -127,7 +128,7 @@ impl Fleet {
     ) -> Self {
         let sim = Discord::start(shards, guilds, commands_per_second).await;
         let bot = Bot::build(shardmeter_shard::Config {
-            manager_endpoint: format!("http://{manager}"),
+            manager: ManagerConfig::at(format!("http://{manager}")),
             discord_gateway_url: Some(sim.gateway_url.clone()),
             discord_api_url: Some(sim.api_url.clone()),
             ..bot

@@ -1,21 +1,13 @@
-//! Where the counterparts are, how they are run, and how to wait for them.
+//! Where the counterparts are, and how they are run.
 
 use std::{
-    future::Future,
     iter,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
 };
 
-use tokio::{
-    process::{Child, Command},
-    time::{Instant, sleep},
-};
-
-/// Enough for a loaded machine; a test that waits this long has failed.
-const DEADLINE: Duration = Duration::from_secs(60);
+use tokio::process::{Child, Command};
 
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
@@ -60,19 +52,4 @@ pub(crate) fn seed() -> u64 {
     let seed = variable("SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
     eprintln!("SEED={seed}");
     seed
-}
-
-/// Asks again until there is an answer; fails with the last reason why there is none.
-pub(crate) async fn until<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Result<T, String>>,
-{
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        match ask().await {
-            Ok(answer) => return answer,
-            Err(reason) if Instant::now() > deadline => panic!("{what}: {reason}"),
-            Err(_) => sleep(Duration::from_millis(50)).await,
-        }
-    }
 }

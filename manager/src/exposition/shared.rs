@@ -102,7 +102,7 @@ impl Drop for Waiting<'_> {
 mod tests {
     use std::sync::mpsc;
 
-    use tokio::{task::yield_now, time::timeout};
+    use shardmeter_process::testing::eventually;
 
     use super::*;
 
@@ -112,15 +112,6 @@ mod tests {
     fn page(renders: &AtomicU64) -> Page {
         let number = renders.fetch_add(1, SeqCst) + 1;
         Page { coding: KIND.1, segments: vec![number.to_string().into()] }
-    }
-
-    async fn until(mut is_so: impl FnMut() -> bool) {
-        let wait = async {
-            while !is_so() {
-                yield_now().await;
-            }
-        };
-        timeout(std::time::Duration::from_secs(20), wait).await.unwrap();
     }
 
     #[tokio::test]
@@ -138,7 +129,7 @@ mod tests {
                 pages.page(KIND, render).await.unwrap().to_vec()
             }
         });
-        until(|| pages.begun.load(SeqCst) == 1).await;
+        eventually("a render begins", || pages.begun.load(SeqCst) == 1).await;
         let others: Vec<_> = (0..10)
             .map(|n| {
                 let (pages, renders) = (Arc::clone(&pages), Arc::clone(&renders));
@@ -148,7 +139,7 @@ mod tests {
                 })
             })
             .collect();
-        until(|| pages.waiting.load(SeqCst) == 10).await;
+        eventually("all wait", || pages.waiting.load(SeqCst) == 10).await;
         // One that is given up holds up nobody.
         others[3].abort();
         go.send(()).unwrap();
@@ -192,14 +183,14 @@ mod tests {
                 pages.page(KIND, render).await
             }
         });
-        until(|| pages.begun.load(SeqCst) == 1).await;
+        eventually("a render begins", || pages.begun.load(SeqCst) == 1).await;
         given_up.abort();
         assert!(given_up.await.is_err());
         let next = tokio::spawn({
             let (pages, renders) = (Arc::clone(&pages), Arc::clone(&renders));
             async move { pages.page(KIND, move || page(&renders)).await.unwrap() }
         });
-        until(|| pages.waiting.load(SeqCst) == 1).await;
+        eventually("the other waits", || pages.waiting.load(SeqCst) == 1).await;
         assert_eq!(renders.load(SeqCst), 0, "it waits its turn");
         go.send(()).unwrap();
         assert_eq!(next.await.unwrap().to_vec(), b"1");

@@ -33,10 +33,11 @@ use std::{
 pub use error::OpenError;
 pub(crate) use {
     disk::{Disk, RealDisk, SyncHandle},
+    format::PIECE_BYTES,
     replay::{Record, Recovered},
 };
 
-use format::{END_OF_CHECKPOINT, FIRST, Kind, MAX_PAYLOAD_BYTES};
+use format::{END_OF_CHECKPOINT, FIRST, Kind, LAST_PIECE, MAX_PAYLOAD_BYTES, PIECE};
 
 #[derive(Debug)]
 pub(crate) struct Log<D: Disk> {
@@ -121,22 +122,20 @@ impl<D: Disk> Log<D> {
         Ok((log, recovered))
     }
 
-    /// Adds one record. It survives a crash of this process if the log [is durable](Self::is_durable) after, and a power
+    /// Adds one record; a long one is better [added in pieces](Self::append_piece). It survives a crash of this process if the log [is durable](Self::is_durable) after, and a power
     /// cut once it is [synced](Self::sync_handle). If this fails, the log is broken, unless the record was just too long.
     pub(crate) fn append(&mut self, payload: &[u8]) -> io::Result<()> {
         if self.is_broken() {
             return Err(broken());
         }
-        if payload.len() > MAX_PAYLOAD_BYTES {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!(
-                    "a record of {} bytes; the journal takes {MAX_PAYLOAD_BYTES}",
-                    payload.len()
-                ),
-            ));
-        }
+        check_length(payload)?;
         self.write(payload.len() as u32, payload)
+    }
+
+    /// Adds the next piece of a long record: see [`pieces`]. No other long record may be begun before its last piece, and no
+    /// checkpoint; whatever is short may be added between.
+    pub(crate) fn append_piece(&mut self, piece: &Piece<'_>) -> io::Result<()> {
+        self.write(piece.flag | piece.payload.len() as u32, piece.payload)
     }
 
     /// Opens a segment for a checkpoint. From now on, append everything there is, and what changes meanwhile; then
@@ -166,29 +165,38 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Ends the checkpoint, syncs it and deletes all older segments. If this fails, the log is broken.
-    ///
-    /// [Sync](Self::sync_handle) it just before, without the log's lock, and little is left to do.
-    pub(crate) fn end_checkpoint(&mut self) -> io::Result<()> {
+    /// Writes that the checkpoint ends. It counts once that is [synced](Self::sync_handle) and said so to
+    /// [`Self::complete_checkpoint`].
+    pub(crate) fn end_checkpoint(&mut self) -> io::Result<Ending> {
         match &self.current {
-            None => return Err(broken()),
+            None => Err(broken()),
             Some(current) if current.kind == Kind::Start || current.complete => {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "no checkpoint was begun"));
+                Err(io::Error::new(io::ErrorKind::InvalidInput, "no checkpoint was begun"))
             }
-            Some(_) => {}
+            Some(Current { number, .. }) => {
+                let number = *number;
+                self.write(END_OF_CHECKPOINT, &[])?;
+                let Some(current) = &self.current else { return Err(broken()) };
+                Ok(Ending { number, bytes: current.bytes, since: self.since_checkpoint })
+            }
         }
-        self.write(END_OF_CHECKPOINT, &[])?;
-        let Some(current) = &mut self.current else { return Err(broken()) };
-        // Its name was synced when it was created.
-        if let Err(error) = current.file.sync() {
-            self.retire();
-            return Err(error);
-        }
-        current.complete = true;
-        self.checkpoint_bytes = current.bytes;
-        self.since_checkpoint = 0;
-        self.delete_older();
-        Ok(())
+    }
+
+    /// The checkpoint is on disk: its name was synced when it was created, its end since it was written. Nobody needs the
+    /// older segments any more; [delete](Obsolete::delete) them without the log's lock. If the log broke meanwhile, it
+    /// remains so.
+    pub(crate) fn complete_checkpoint(&mut self, ending: Ending) -> io::Result<Obsolete<D>> {
+        let current = self.current.as_mut().filter(|current| current.number == ending.number);
+        current.ok_or_else(broken)?.complete = true;
+        self.checkpoint_bytes = ending.bytes;
+        self.since_checkpoint -= ending.since;
+        let dir = self.dir.clone();
+        Ok(Obsolete { disk: self.disk.clone(), dir, segments: std::mem::take(&mut self.older) })
+    }
+
+    /// What could not be deleted is passed over by replay, and tried again after the next checkpoint.
+    pub(crate) fn keep(&mut self, obsolete: Obsolete<D>) {
+        self.older.splice(..0, obsolete.segments);
     }
 
     /// What to sync, about once a second, without the log's lock. None if the log is broken.
@@ -299,11 +307,34 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// What cannot be deleted is passed over by replay, and tried again after the next checkpoint.
-    fn delete_older(&mut self) {
+    fn path(&self, number: u64) -> PathBuf {
+        self.dir.join(format::file_name(number))
+    }
+}
+
+/// What a checkpoint was when its end was written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending {
+    number: u64,
+    bytes: u64,
+    /// Appended before, since the one before it.
+    since: u64,
+}
+
+/// Segments that nobody needs any more.
+#[derive(Debug)]
+pub(crate) struct Obsolete<D> {
+    disk: D,
+    dir: PathBuf,
+    segments: Vec<Older>,
+}
+
+impl<D: Disk> Obsolete<D> {
+    /// Deletes them, which takes as long as they are large. What is left is [to be kept](Log::keep).
+    pub(crate) fn delete(mut self) -> Self {
         let (disk, dir) = (&self.disk, &self.dir);
-        self.older.retain(|older| {
-            let path = dir.join(format::file_name(older.number));
+        self.segments.retain(|segment| {
+            let path = dir.join(format::file_name(segment.number));
             match disk.remove(&path) {
                 Ok(()) => false,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => false,
@@ -314,11 +345,33 @@ impl<D: Disk> Log<D> {
                 }
             }
         });
+        self
     }
+}
 
-    fn path(&self, number: u64) -> PathBuf {
-        self.dir.join(format::file_name(number))
+/// A piece of a long record.
+#[derive(Debug)]
+pub(crate) struct Piece<'a> {
+    flag: u32,
+    payload: &'a [u8],
+}
+
+/// A long record's pieces, in the order in which to add them.
+pub(crate) fn pieces(record: &[u8]) -> io::Result<impl Iterator<Item = Piece<'_>>> {
+    check_length(record)?;
+    let last = record.chunks(PIECE_BYTES).count().saturating_sub(1);
+    let flag = move |n| if n == last { LAST_PIECE } else { PIECE };
+    let chunks = record.chunks(PIECE_BYTES).enumerate();
+    Ok(chunks.map(move |(n, payload)| Piece { flag: flag(n), payload }))
+}
+
+fn check_length(record: &[u8]) -> io::Result<()> {
+    let bytes = record.len();
+    if bytes <= MAX_PAYLOAD_BYTES {
+        return Ok(());
     }
+    let what = format!("a record of {bytes} bytes; the journal takes {MAX_PAYLOAD_BYTES}");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
 /// Opens the directory itself, for names of segments to be synced, and locks it for as long as it is open: there is no lock

@@ -1,22 +1,22 @@
 //! The journal under a real registry: what is there after a restart, and what happens when the disk fails.
 
+mod damage;
+mod disk;
+mod epoch;
 mod golden;
 mod model;
+mod waiting;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use tempfile::TempDir;
-use tokio::time::advance;
 
-use super::{
-    log::faults::{Fault, FaultyDisk},
-    *,
-};
+use super::{log::faults::FaultyDisk, *};
 use crate::{
     metrics::Metrics,
     model::Samples,
     registry::{
-        Followed, Frame, FrameKind, Hello, InstanceKey, Outcome, Settings, ShardState,
+        Frame, FrameKind, Hello, InstanceKey, Outcome, Settings, ShardState,
         tests::{
             COUNTER, GAUGE, HISTOGRAM, STALE, Stream, at, attach, exposed, open, open_shard, page,
             value,
@@ -201,39 +201,6 @@ fn what_did_not_change_is_not_written_again() {
 }
 
 #[test]
-fn a_record_of_another_version_is_refused_rather_than_lost() {
-    let dir = TempDir::new().unwrap();
-    Run::start(&dir, at(0)).journal.open.lock().log.append(&[1, 250, 1]).unwrap();
-    let metrics = Metrics::new().unwrap().of_journal().unwrap();
-    let refused = FileJournal::open(dir.path(), &Registry::new(Settings::default(), []), metrics);
-    let error = refused.unwrap_err().to_string();
-    assert!(error.contains("another version of the manager wrote it"), "{error}");
-    assert!(error.contains(dir.path().to_str().unwrap()), "{error}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_directory_that_is_taken_away_is_noticed_and_written_anew() {
-    let dir = TempDir::new().unwrap();
-    let run = Run::start(&dir, at(0));
-    let (mut stream, first) = begin(&run.registry, 1, 5.0, at(0));
-    assert!(first);
-    let aside = dir.path().with_extension("aside");
-    std::fs::rename(dir.path(), &aside).unwrap();
-    run.maintain(at(1));
-    assert!(matches!(run.journal.state(), JournalState::Degraded(_)));
-    assert!(!durable(stream.delta(2, &[(0, &[6.0])], at(1))));
-    std::fs::create_dir(dir.path()).unwrap();
-    advance(HEAL_PAUSE).await;
-    run.maintain(at(6));
-    assert!(durable(stream.delta(3, &[(0, &[7.0])], at(6))));
-    let before = exposed(&run.registry, at(6));
-    drop(stream);
-    drop(run);
-    std::fs::remove_dir_all(aside).unwrap();
-    assert_eq!(exposed(&Run::start(&dir, at(6)).registry, at(6)), before);
-}
-
-#[test]
 fn an_instance_that_was_folded_long_ago_is_still_known() {
     let dir = TempDir::new().unwrap();
     let run = Run::start(&dir, at(0));
@@ -257,86 +224,6 @@ fn an_instance_that_was_folded_long_ago_is_still_known() {
 }
 
 #[test]
-fn damage_is_counted_and_the_segment_kept_aside() {
-    let dir = TempDir::new().unwrap();
-    drop(begin(&Run::start(&dir, at(0)).registry, 1, 5.0, at(0)));
-    let segment = dir.path().join("journal-0000000001.log");
-    let mut bytes = std::fs::read(&segment).unwrap();
-    bytes[28 + 8 + 1] ^= 1; // in the first record, behind the header and its length and checksum
-    std::fs::write(&segment, &bytes).unwrap();
-    let run = Run::start(&dir, at(0));
-    assert_eq!(run.journal.metrics.damage.get(), 1);
-    run.journal.renew(&run.registry, at(0));
-    assert!(!segment.exists());
-    let aside = dir.path().join("journal-0000000001.log.damaged");
-    assert_eq!(std::fs::read(aside).unwrap(), bytes);
-}
-
-/// What a follower of this epoch and revision is told: the next epoch and revision, and whether there is a gap; nothing if
-/// it just goes on.
-fn followed(run: Run, epoch: &str, revision: u64) -> Option<(String, u64, bool)> {
-    match Arc::new(run.registry).follow(epoch, revision).next(1) {
-        Followed::Events(_) => None,
-        Followed::State { known, gap } => Some((known.epoch.to_string(), known.revision, gap)),
-    }
-}
-
-/// A directory with two events in its journal's first segment, which ends behind the first at the returned length; and
-/// their epoch.
-fn two_events(dir: &TempDir) -> (u64, String) {
-    let run = Run::start(dir, at(0));
-    drop(begin(&run.registry, 1, 5.0, at(0)));
-    let length = std::fs::metadata(dir.path().join("journal-0000000001.log")).unwrap().len();
-    run.registry.forget(0, at(1)).unwrap();
-    let (epoch, revision, _) = followed(run, "", 0).unwrap();
-    assert_eq!(revision, 2);
-    (length, epoch)
-}
-
-fn cut(dir: &TempDir, length: u64) {
-    let segment = dir.path().join("journal-0000000001.log");
-    std::fs::OpenOptions::new().write(true).open(segment).unwrap().set_len(length).unwrap();
-}
-
-#[test]
-fn a_torn_end_ends_the_epoch_of_events_once() {
-    let dir = TempDir::new().unwrap();
-    let (length, epoch) = two_events(&dir);
-    assert_eq!(followed(Run::start(&dir, at(1)), &epoch, 2), None, "nothing is lost");
-    for segment in 2..=3 {
-        std::fs::remove_file(dir.path().join(format!("journal-000000000{segment}.log"))).ok();
-    }
-    cut(&dir, length + 3);
-    let (next, revision, gap) = followed(Run::start(&dir, at(1)), &epoch, 1).unwrap();
-    assert!(gap && next != epoch);
-    assert_eq!(revision, 1);
-    assert_eq!(followed(Run::start(&dir, at(2)), &next, 1), None, "the damage is an old one");
-}
-
-#[test]
-fn who_knows_more_than_the_journal_ends_the_epoch_once() {
-    let dir = TempDir::new().unwrap();
-    let (length, epoch) = two_events(&dir);
-    cut(&dir, length);
-    let run = Run::start(&dir, at(1));
-    let registry = Arc::new(run.registry);
-    let told = |epoch: &str, revision| match registry.follow(epoch, revision).next(1) {
-        Followed::State { known, gap: true } => known,
-        other => panic!("{other:?}"),
-    };
-    let known = told(&epoch, 2);
-    assert!(*known.epoch != *epoch);
-    assert_eq!((known.revision, known.kept_after), (1, 0));
-    assert_eq!(told(&epoch, 1), known, "whoever followed it");
-    assert_eq!(told(&known.epoch, 9), known, "nobody can have been told that");
-    registry.forget(0, at(1)).unwrap();
-    drop((registry, run.journal));
-    // The journal has the new one.
-    let run = Run::start(&dir, at(2));
-    assert_eq!(followed(run, &known.epoch, 2), None);
-}
-
-#[test]
 fn the_journal_knows_how_long_the_manager_lived() {
     let dir = TempDir::new().unwrap();
     {
@@ -347,54 +234,6 @@ fn the_journal_knows_how_long_the_manager_lived() {
     }
     let run = Run::start(&dir, at(201));
     assert_eq!(run.registry.status(at(201))[0].state, ShardState::Stale);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_full_disk_costs_durability_until_it_has_room_again() {
-    let dir = TempDir::new().unwrap();
-    let disk = FaultyDisk::default();
-    let run = Run::start_on(disk.clone(), &dir, at(0));
-    let (mut stream, first) = begin(&run.registry, 1, 5.0, at(0));
-    assert!(first);
-    disk.fail_from(0, Fault::Halfway);
-    assert!(!durable(stream.delta(2, &[(0, &[6.0])], at(1))));
-    assert!(matches!(run.journal.state(), JournalState::Degraded(_)));
-    assert_eq!(run.journal.metrics.up.get(), 0);
-    assert_eq!(
-        value(&run.registry, "c_total{}@0", at(1)),
-        Some(vec![6.0]),
-        "it counts all the same"
-    );
-    for second in 2..10 {
-        advance(Duration::from_secs(1)).await;
-        run.maintain(at(second));
-        assert!(!run.journal.is_up());
-    }
-    disk.mend();
-    assert!(!durable(stream.delta(3, &[(0, &[7.0])], at(10))), "not before all is written");
-    advance(HEAL_PAUSE).await;
-    run.maintain(at(15));
-    assert_eq!(run.journal.state(), JournalState::Up);
-    assert_eq!(run.journal.metrics.up.get(), 1);
-    assert!(durable(stream.delta(4, &[(0, &[8.0])], at(16))));
-    let before = exposed(&run.registry, at(16));
-    drop(stream);
-    drop(run);
-    assert_eq!(exposed(&Run::start(&dir, at(17)).registry, at(17)), before);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_disk_that_does_not_take_a_sync_is_not_trusted() {
-    let dir = TempDir::new().unwrap();
-    let disk = FaultyDisk::default();
-    let run = Run::start_on(disk.clone(), &dir, at(0));
-    let (mut stream, _) = begin(&run.registry, 1, 5.0, at(0));
-    disk.fail_once(0, Fault::Error);
-    run.maintain(at(1));
-    assert!(!durable(stream.delta(2, &[(0, &[6.0])], at(1))));
-    advance(HEAL_PAUSE).await;
-    run.maintain(at(6));
-    assert!(durable(stream.delta(3, &[(0, &[7.0])], at(6))));
 }
 
 #[test]

@@ -4,8 +4,6 @@
 mod peer;
 mod seen;
 
-use std::num::NonZeroU32;
-
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{
@@ -18,7 +16,6 @@ use crate::{
     clock::UnixTime,
     exposition::{self, Format, Syntax},
     fuzzing::{Input, page::Family, registry_with_rules, valid, valid_page},
-    journal::MemoryOnly,
     model::Escaping,
     registry::Change,
 };
@@ -43,7 +40,7 @@ thread_local! {
 pub fn frames(input: &[u8]) {
     let mut input = Input(input);
     let (limits, rules) = (input.byte(), input.byte());
-    let registry = Arc::new(registry(limits, rules));
+    let registry = registry(limits, rules);
     let recorded = Arc::<Mutex<Vec<Vec<u8>>>>::default();
     let sink = Arc::clone(&recorded);
     registry.record_to(Box::new(move |changes| {
@@ -51,24 +48,12 @@ pub fn frames(input: &[u8]) {
         true
     }));
     registry.apply_rules();
-    let sessions = Arc::new(Sessions {
-        registry,
-        journal: Arc::new(MemoryOnly),
-        metrics: METRICS.with(Arc::clone),
-        clock: RUNTIME.with(|runtime| {
-            let _entered = runtime.enter();
-            Clock::starting_at(UnixTime::from_secs_f64(1.7e9))
-        }),
-        places: Places::new("Report streams", STREAMS, STREAMS),
-        rates: Arc::new(Rates::new(NonZeroU32::MAX)),
-        snapshots: Room::default(),
-        lines: Lines::default(),
-        long: Turns::default(),
-        fleet: None,
-        report_interval: Duration::from_secs(10),
-        idle_gap: Duration::from_secs(30),
-        shutdown: CancellationToken::new(),
+    let clock = RUNTIME.with(|runtime| {
+        let _entered = runtime.enter();
+        Clock::starting_at(UnixTime::from_secs_f64(1.7e9))
     });
+    let sessions = Sessions::of(registry, METRICS.with(Arc::clone));
+    let sessions = Arc::new(Sessions { clock, ..sessions });
     let now = RUNTIME.with(|runtime| {
         runtime.block_on(async {
             talk(&sessions, input).await;
@@ -123,7 +108,7 @@ async fn talk(sessions: &Arc<Sessions>, mut input: Input<'_>) {
         let said = peers[at].say(&mut input);
         let told = format!("{said:?}");
         let shard_id = peers[at].shard_id(&said);
-        let outcome = peers[at].session.answer(said).await;
+        let outcome = peers[at].session.answer(Some(said).into()).await;
         let answer = answered[at].try_recv().ok();
         assert!(answered[at].try_recv().is_err(), "two answers to {told}");
         if let Some(now) = Seen::after(Some(&before), sessions) {

@@ -7,14 +7,14 @@ use shardmeter_proto::v1::{self, report_request::Message as Said};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tonic::Status;
 
-use super::{Next, Reporting, Sessions};
+use super::{Next, Received, Reporting, Sessions};
 
 /// Series from which a message takes longer than others should wait: about a millisecond.
 pub(super) const LONG: usize = 4_000;
 
 /// Turns of the long messages of all streams. There are two, so that many bad shards take no more of the machine than two.
 #[derive(Debug, Clone)]
-pub(crate) struct Turns(Arc<Semaphore>);
+pub(crate) struct Turns(pub(super) Arc<Semaphore>);
 
 impl Default for Turns {
     fn default() -> Self {
@@ -23,8 +23,18 @@ impl Default for Turns {
 }
 
 impl Reporting {
+    /// Whether it takes longer than others should wait.
+    pub(super) fn is_long(&self, received: &Received) -> bool {
+        match received {
+            Received::Long(_) => true,
+            Received::Read(request) => {
+                request.message.as_ref().is_some_and(|said| self.series_of(said) >= LONG)
+            }
+        }
+    }
+
     /// How many series are touched when the message is taken.
-    pub(super) fn series_of(&self, said: &Said) -> usize {
+    fn series_of(&self, said: &Said) -> usize {
         let named = |samples: &Option<v1::Samples>| samples.as_ref().map_or(0, |s| s.series.len());
         match said {
             Said::Definitions(new) => new.families.iter().map(|f| 1 + f.series.len()).sum(),
@@ -38,7 +48,7 @@ impl Reporting {
         }
     }
 
-    /// Takes a message on a thread for what takes long. A session that is dropped meanwhile leaves it to that thread to end: so
+    /// Reads and takes a message on a thread for what takes long. A session that is dropped meanwhile leaves it to that thread to end: so
     /// the message is applied as a whole, as any other.
     ///
     /// # Errors
@@ -46,13 +56,13 @@ impl Reporting {
     pub(super) async fn take_long(
         mut self,
         sessions: &Arc<Sessions>,
-        said: Said,
+        received: Received,
     ) -> Result<(Self, Result<Next, Status>), Status> {
         let closed = |_| Status::internal("taking a long message failed; reconnect");
         let turn = Arc::clone(&sessions.long.0).acquire_owned().await.map_err(closed)?;
         let sessions = Arc::clone(sessions);
         let taking = spawn_blocking(move || {
-            let next = self.take(&sessions, said);
+            let next = received.read().and_then(|said| self.take(&sessions, said));
             drop(turn);
             (self, next)
         });

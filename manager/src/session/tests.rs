@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use super::*;
 use crate::{
     exposition::{self, Format},
-    journal::MemoryOnly,
     registry::Settings,
 };
 
@@ -24,26 +23,14 @@ fn sessions() -> Arc<Sessions> {
 }
 
 fn sessions_of(fleet: Option<&str>) -> Arc<Sessions> {
-    Arc::new(Sessions {
-        registry: Arc::new(Registry::new(Settings::default(), [])),
-        journal: Arc::new(MemoryOnly),
-        metrics: Arc::new(Metrics::new().unwrap()),
-        clock: Clock::new(),
-        places: Places::new("Report streams", 10, 10),
-        rates: Arc::new(Rates::new(NonZeroU32::new(1_000_000).unwrap())),
-        snapshots: Room::default(),
-        lines: Lines::default(),
-        long: Turns::default(),
-        fleet: fleet.map(str::to_owned),
-        report_interval: Duration::from_secs(10),
-        idle_gap: STALE_AFTER,
-        shutdown: CancellationToken::new(),
-    })
+    let registry = Registry::new(Settings::default(), []);
+    let sessions = Sessions::of(registry, Arc::new(Metrics::new().unwrap()));
+    Arc::new(Sessions { fleet: fleet.map(str::to_owned), ..sessions })
 }
 
 /// The other end of a session.
 struct Peer {
-    says: mpsc::Sender<Result<ReportRequest, Status>>,
+    says: mpsc::Sender<Result<Received, Status>>,
     answers: mpsc::Receiver<Result<ReportResponse, Status>>,
 }
 
@@ -73,9 +60,8 @@ impl Peer {
     }
 
     async fn say(&mut self, said: Said) {
-        let message = Some(said);
         // A session that ended does not listen; what it said at its end is what the test looks at.
-        let _ = self.says.send(Ok(ReportRequest { message })).await;
+        let _ = self.says.send(Ok(Some(said).into())).await;
     }
 
     async fn next(&mut self) -> Option<Result<Answer, Status>> {

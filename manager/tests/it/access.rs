@@ -5,16 +5,14 @@ use std::{fs, path::Path, process::Command};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use shardmeter_manager::{AccessConfig, Config};
+use shardmeter_process::testing::{is, until};
 use shardmeter_proto::v1::{
     ForgetShardRequest, ListShardsRequest, MetricType, ReportRequest, WatchShardsRequest,
     admin_service_client::AdminServiceClient, fleet_service_client::FleetServiceClient,
     report_request::Message as Said, telemetry_service_client::TelemetryServiceClient,
 };
 use tempfile::TempDir;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep},
-};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -28,7 +26,7 @@ use tonic_reflection::pb::{
 
 use crate::{
     process::{Running, ends},
-    server::{PROMPT, Server, define, delta, hello, snapshot},
+    server::{Server, define, delta, hello, snapshot},
 };
 
 const ROLES: [&str; 3] = ["ingest", "view", "admin"];
@@ -297,11 +295,8 @@ async fn tokens_change_while_a_stream_stays_open() {
     stream.ack().await;
 
     let becomes = async |token: &str, valid: bool| {
-        let deadline = Instant::now() + PROMPT;
-        while report(&server, Some(&format!("Bearer {token}"))).await.is_ok() != valid {
-            assert!(Instant::now() < deadline, "{token} valid: {}", !valid);
-            sleep(std::time::Duration::from_millis(20)).await;
-        }
+        let bearer = format!("Bearer {token}");
+        until(token, async || is(report(&server, Some(&bearer)).await.is_ok(), valid)).await;
     };
     fs::write(&ingest, "first\nsecond\n").unwrap();
     becomes("second", true).await;
@@ -406,7 +401,7 @@ async fn no_log_has_a_token() {
         let called = client.report(call).await;
         assert_eq!(called.err().map(|status| status.code()), code);
     }
-    let log = manager.log_until("unauthorized: ");
+    let log = manager.log_until("unauthorized: ").await;
     assert!(log.contains("TRACE") && log.contains("role=\"ingest\""), "{log}");
     assert!(!log.contains("s3cret-of"), "a token is in the log");
 }

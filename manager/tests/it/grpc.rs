@@ -1,5 +1,8 @@
 //! The gRPC port.
 
+use std::time::Duration;
+
+use shardmeter_process::testing::soon;
 use shardmeter_proto::v1::{
     self, ReportResponse, report_request::Message as Said, report_response::Message as Answer,
 };
@@ -19,7 +22,7 @@ use tonic_reflection::pb::v1::{
 };
 use tonic_reflection::pb::v1alpha;
 
-use crate::server::{PROMPT, Server, define, delta, hello, snapshot};
+use crate::server::{Server, define, delta, hello, snapshot};
 
 #[tokio::test]
 async fn a_stream_reports_and_the_page_shows_it() {
@@ -149,9 +152,7 @@ async fn a_stream_that_misbehaves_ends_and_others_go_on() {
     ] {
         let mut stranger = TcpStream::connect(addr).await.unwrap();
         stranger.write_all(noise).await.unwrap();
-        let _ = timeout(PROMPT, stranger.read_to_end(&mut Vec::new()))
-            .await
-            .expect("the stranger is kept waiting");
+        let _ = soon("the stranger's end", stranger.read_to_end(&mut Vec::new())).await;
     }
 
     assert_eq!(server.shards_page().await, before);
@@ -169,7 +170,7 @@ async fn unreadable(server: &Server) -> tonic::Status {
     let messages = tokio_stream::iter([b"\xff\xff\xff\xff".to_vec()]);
     let answers = client.streaming(tonic::Request::new(messages), path, Bytes).await;
     let mut answers = answers.unwrap().into_inner();
-    timeout(PROMPT, answers.message()).await.expect("no answer").unwrap_err()
+    soon("an answer", answers.message()).await.unwrap_err()
 }
 
 /// A codec that sends bytes as they are.
@@ -227,7 +228,7 @@ async fn shutdown_tells_every_stream_and_is_prompt() {
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     }
     // Well before the manager would cut off what does not end.
-    let ended = timeout(PROMPT / 3, running).await.expect("the manager does not stop");
+    let ended = timeout(Duration::from_secs(3), running).await.expect("the manager does not stop");
     ended.unwrap().unwrap();
 }
 

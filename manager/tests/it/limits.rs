@@ -4,20 +4,20 @@ use std::{io, net::SocketAddr};
 
 use serde_json::{Value, json};
 use shardmeter_manager::Config;
+use shardmeter_process::testing::{soon, until};
 use shardmeter_proto::v1::report_request::Message as Said;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
     task::JoinSet,
-    time::{Instant, sleep, timeout},
 };
 use tonic::{
     Code, Status,
     transport::{Channel, Uri},
 };
 
-use crate::server::{PROMPT, Server, Stream, delta, hello, snapshot};
+use crate::server::{Server, Stream, delta, hello, snapshot};
 
 async fn with_limits(limits: &str) -> Server {
     let dir = TempDir::new().unwrap();
@@ -38,7 +38,7 @@ async fn ask(peer: &mut TcpStream) -> String {
     // The other end may have closed by now.
     let _ = peer.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let mut said = vec![0; 1_000];
-    let length = timeout(PROMPT, peer.read(&mut said)).await.expect("no answer").unwrap_or(0);
+    let length = soon("an answer", peer.read(&mut said)).await.unwrap_or(0);
     let said = String::from_utf8(said[..length].to_vec()).unwrap();
     let mut lines = said.lines();
     let status = lines.next().unwrap_or_default().to_owned();
@@ -66,15 +66,13 @@ async fn one_address_takes_half_of_the_connections() {
     }
     // Who is in goes on, and who leaves makes room: for others.
     drop(open.pop());
-    let deadline = Instant::now() + PROMPT;
-    loop {
+    until("there is room", async || {
         let mut peer = connect(1, server.http_addr).await.unwrap();
         let said = ask(&mut peer).await;
-        if said.contains("this address has 3 HTTP connections, the limit of one address") {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{said}");
-    }
+        let reason = "this address has 3 HTTP connections, the limit of one address";
+        if said.contains(reason) { Ok(()) } else { Err(said) }
+    })
+    .await;
     let mut peer = connect(4, server.http_addr).await.unwrap();
     assert_eq!(ask(&mut peer).await, FINE);
     for peer in &mut open {
@@ -119,14 +117,7 @@ async fn streams_have_a_limit_for_all_and_for_one_address() {
     second.say(snapshot(1, &[])).await;
     second.ack().await;
     drop(first);
-    let deadline = Instant::now() + PROMPT;
-    let _fourth = loop {
-        match open(&two).await {
-            Ok(stream) => break stream,
-            Err(status) => assert!(Instant::now() < deadline, "{status:?}"),
-        }
-        sleep(std::time::Duration::from_millis(5)).await;
-    };
+    let _fourth = until("there is room", || open(&two)).await;
     second.say(delta(2, &[])).await;
     assert_eq!(second.ack().await.sequence, 2);
     server.stop().await;
@@ -142,10 +133,10 @@ async fn grpc_connections_have_the_limits_of_streams() {
     // The preface's answer tells that a connection is served.
     for peer in &mut open {
         peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-        timeout(PROMPT, peer.read_u8()).await.unwrap().unwrap();
+        soon("the preface's answer", peer.read_u8()).await.unwrap();
     }
     let mut refused = connect(3, server.grpc_addr).await.unwrap();
-    let read = timeout(PROMPT, refused.read(&mut [0])).await.expect("it is kept waiting");
+    let read = soon("the end", refused.read(&mut [0])).await;
     assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     drop(open);
     server.stop().await;
@@ -275,7 +266,7 @@ async fn long_bodies_have_a_limit_together() {
         (0..40).map(|shard| post_most(server.http_addr, shard)).collect();
     // 256 MiB are enough for 37 of them.
     for _ in 0..3 {
-        let refused = timeout(PROMPT, posts.join_next()).await.expect("all are kept");
+        let refused = soon("some are refused", posts.join_next()).await;
         let refused = refused.unwrap().unwrap();
         assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
         assert!(refused.contains("\r\nretry-after: 30\r\n"), "{refused}");
@@ -288,15 +279,11 @@ async fn long_bodies_have_a_limit_together() {
     assert!(posts.len() > 30, "{} are left", posts.len());
     posts.shutdown().await;
     // The manager may take a moment to see that they are gone.
-    let deadline = Instant::now() + PROMPT;
-    loop {
+    until("there is room", async || {
         let large = format!("a 2\n{}", "\n".repeat(7 << 20));
-        match client.post(&url).body(large).send().await {
-            Ok(answer) if answer.status() == 200 => break,
-            other => assert!(Instant::now() < deadline, "{other:?}"),
-        }
-        sleep(std::time::Duration::from_millis(20)).await;
-    }
+        client.post(&url).body(large).send().await?.error_for_status()
+    })
+    .await;
     server.wait_for("a{shard_id=\"50\"} 2").await;
     server.stop().await;
 }

@@ -39,7 +39,7 @@ async fn what_strangers_do_over_and_over_is_logged_now_and_then() {
     // This line is always there, and all that are looked for come before it.
     let client = reqwest::Client::new();
     client.delete(format!("{}/api/v1/shards/0", manager.http)).send().await.unwrap();
-    let log = manager.log_until("forget shard");
+    let log = manager.log_until("forget shard").await;
     let windows = 1 + began.elapsed().as_secs() as usize / 10;
     for (words, least, most) in [
         ("shard refused", 20, 20),

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::server::PROMPT;
+use shardmeter_process::testing::until;
 
 fn manager(args: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shardmeter-manager"));
@@ -59,16 +59,12 @@ impl Running {
     }
 
     /// What it logged since it listens, once that has these words.
-    pub(crate) fn log_until(&self, words: &str) -> String {
-        let deadline = std::time::SystemTime::now() + PROMPT;
-        loop {
+    pub(crate) async fn log_until(&self, words: &str) -> String {
+        until(words, async || {
             let log = self.log.lock().unwrap().clone();
-            if log.contains(words) {
-                return log;
-            }
-            assert!(std::time::SystemTime::now() < deadline, "{words} never came: {log}");
-            std::thread::yield_now();
-        }
+            if log.contains(words) { Ok(log) } else { Err(log) }
+        })
+        .await
     }
 
     pub(crate) fn pid(&self) -> String {

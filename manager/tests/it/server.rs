@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use shardmeter_manager::{Config, Manager};
+use shardmeter_process::testing::{DEADLINE, soon, until};
 use shardmeter_proto::v1::{
     self, ReportRequest, ReportResponse, report_request::Message as Said,
     report_response::Message as Answer, telemetry_service_client::TelemetryServiceClient,
@@ -10,13 +11,10 @@ use shardmeter_proto::v1::{
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming, transport::Channel};
-
-/// How long anything may take that should be at once.
-pub(crate) const PROMPT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Server {
     pub(crate) http: String,
@@ -44,7 +42,7 @@ impl Server {
     /// Stops it, and fails if that takes long.
     pub(crate) async fn stop(self) {
         let _ = self.stop.send(());
-        timeout(PROMPT, self.running).await.expect("the manager does not stop").unwrap().unwrap();
+        soon("the manager stops", self.running).await.unwrap().unwrap();
     }
 
     pub(crate) fn tell_to_stop(self) -> JoinHandle<std::io::Result<()>> {
@@ -70,15 +68,11 @@ impl Server {
 
     /// Waits until a line is on the page.
     pub(crate) async fn wait_for(&self, line: &str) {
-        let deadline = Instant::now() + PROMPT;
-        loop {
+        until(line, async || {
             let page = self.page().await;
-            if page.lines().any(|l| l == line) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{line} never came:\n{page}");
-            sleep(Duration::from_millis(10)).await;
-        }
+            if page.lines().any(|l| l == line) { Ok(()) } else { Err(page) }
+        })
+        .await;
     }
 
     pub(crate) async fn channel(&self) -> Channel {
@@ -134,7 +128,7 @@ impl Stream {
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Answer>, Status> {
-        self.next_within(PROMPT).await
+        self.next_within(DEADLINE).await
     }
 
     async fn next_within(&mut self, time: Duration) -> Result<Option<Answer>, Status> {
@@ -147,7 +141,7 @@ impl Stream {
     }
 
     pub(crate) async fn ack(&mut self) -> v1::Ack {
-        self.ack_within(PROMPT).await
+        self.ack_within(DEADLINE).await
     }
 
     /// The answer to something that is much.

@@ -4,13 +4,13 @@ use std::process::{Command, Stdio};
 
 use shardmeter_access::testing::{Authority, Files, Pair};
 use shardmeter_manager::{BuildError, Config, Manager, TlsConfig};
+use shardmeter_process::testing::until;
 use shardmeter_proto::v1::report_request::Message as Said;
-use tokio::time::{Instant, sleep};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
 use crate::{
     process::Running,
-    server::{PROMPT, Server, Stream, delta, hello, snapshot},
+    server::{Server, Stream, delta, hello, snapshot},
 };
 
 /// What curl gets: status, or its exit code.
@@ -117,11 +117,7 @@ async fn certificates_change_while_a_stream_stays_open() {
     let next = new.server();
     files.put("cert.pem", &next.cert);
     files.put("key.pem", &next.key);
-    let deadline = Instant::now() + PROMPT;
-    while stream(&server, &new, None, 2).await.is_err() {
-        assert!(Instant::now() < deadline, "the new certificate is never used");
-        sleep(std::time::Duration::from_millis(20)).await;
-    }
+    until("the new certificate", || stream(&server, &new, None, 2)).await;
     assert!(stream(&server, &old, None, 2).await.is_err());
     open.say(delta(2, &[])).await;
     assert_eq!(open.ack().await.sequence, 2);
@@ -167,8 +163,8 @@ async fn files_that_cannot_be_used_are_named() {
 }
 
 /// The binary, its flags, and who did what in its log.
-#[test]
-fn an_admin_with_a_certificate_is_named_in_the_log() {
+#[tokio::test]
+async fn an_admin_with_a_certificate_is_named_in_the_log() {
     let authority = Authority::new();
     let files = Files::new(&authority.server(), Some(&authority));
     let admin = authority.client("an admin");
@@ -196,7 +192,7 @@ fn an_admin_with_a_certificate_is_named_in_the_log() {
     let (status, body) =
         curl(&url, &[&as_admin[..], &["-u", "me:an-admin-token"]].concat()).unwrap();
     assert_eq!((status, &*body), (404, "{\"error\":\"no shard 3 has reported\"}"));
-    let log = manager.log_until("forget shard");
+    let log = manager.log_until("forget shard").await;
     let line = log.lines().find(|line| line.contains("forget shard")).unwrap();
     for named in ["role=\"admin\"", "peer=127.0.0.1:", "CN=an admin", "shard_id=3"] {
         assert!(line.contains(named), "{named}: {line}");

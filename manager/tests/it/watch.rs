@@ -1,20 +1,18 @@
 //! `WatchShards` as services meet it: over kills of the manager, and when they do not read.
 
-use std::time::Duration;
-
 use serde_json::json;
+use shardmeter_process::testing::{soon, until};
 use shardmeter_proto::v1::{
     FleetState, ShardEvent, ShardEventKind as Kind, ShardEventReason as Reason, ShardState,
     WatchShardsRequest, WatchShardsResponse, fleet_service_client::FleetServiceClient,
     report_request::Message as Said, watch_shards_response::Message,
 };
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status, Streaming, transport::Channel};
 
 use crate::{
     process::Running,
-    server::{PROMPT, Server, Stream, define, hello, snapshot},
+    server::{Server, Stream, define, hello, snapshot},
 };
 
 /// A watcher that remembers where it is.
@@ -35,8 +33,8 @@ impl Watcher {
     }
 
     async fn next(&mut self) -> Result<Message, Status> {
-        let message = timeout(PROMPT, self.stream.as_mut().unwrap().message()).await;
-        let said = message.expect("nothing comes")?.expect("the stream ended").message.unwrap();
+        let message = soon("what comes next", self.stream.as_mut().unwrap().message()).await?;
+        let said = message.expect("the stream ended").message.unwrap();
         match &said {
             Message::State(state) => {
                 (self.epoch, self.revision) = (state.epoch.clone(), state.revision);
@@ -198,16 +196,12 @@ async fn watchers_are_so_many_and_end_with_the_manager() {
     let elsewhere = elsewhere.local_address(Some([127, 0, 0, 2].into())).connect().await.unwrap();
     Watcher::default().open(elsewhere).await.unwrap();
     watchers.pop();
-    let deadline = Instant::now() + PROMPT;
     let mut next = Watcher::default();
-    while next.open(channel.clone()).await.is_err() {
-        assert!(Instant::now() < deadline, "there is never room");
-        sleep(Duration::from_millis(10)).await;
-    }
+    until("there is room", async || next.open(channel.clone()).await).await;
     next.state().await;
     // While it waits for what comes next.
     let stopping = server.tell_to_stop();
     assert_eq!(next.next().await.unwrap_err().code(), Code::Unavailable);
     drop((next, watchers));
-    timeout(PROMPT, stopping).await.unwrap().unwrap().unwrap();
+    soon("the manager stops", stopping).await.unwrap().unwrap();
 }

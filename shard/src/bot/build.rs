@@ -20,7 +20,7 @@ use twilight_model::gateway::SessionStartLimit;
 use super::{Bot, Registries};
 use crate::{
     commands::{Commands, Standing},
-    config::{Config, ShardCount, ShardIds},
+    config::{Config, ManagerConfig, ShardCount, ShardIds},
     gateway_bot,
     guilds::Guilds,
     health::Health,
@@ -119,20 +119,18 @@ impl From<OnRedisError> for BuildError {
 }
 
 /// The connection to the manager, with what it may ask for.
-fn manager(config: &Config) -> Result<Connection, BuildError> {
+fn manager(config: &ManagerConfig) -> Result<Connection, BuildError> {
     let read = |path: &Path| {
         fs::read(path).map_err(|error| BuildError::ManagerFile { path: path.to_owned(), error })
     };
-    let mut manager = Connection::builder(&config.manager_endpoint);
-    if let Some(file) = &config.manager_token_file {
+    let mut manager = Connection::builder(&config.endpoint);
+    if let Some(file) = &config.token_file {
         manager = manager.token_file(file);
     }
-    if let Some(ca) = &config.manager_ca_cert {
+    if let Some(ca) = &config.ca_cert {
         manager = manager.ca_certificate(read(ca)?);
     }
-    if let Some((cert, key)) =
-        config.manager_client_cert.as_ref().zip(config.manager_client_key.as_ref())
-    {
+    if let Some((cert, key)) = config.client_cert.as_ref().zip(config.client_key.as_ref()) {
         manager = manager.identity(read(cert)?, read(key)?);
     }
     Ok(manager.build()?)
@@ -148,7 +146,7 @@ pub(super) async fn build(config: Config, beside: Option<Publisher>) -> Result<B
     // First what needs no network: a configuration that cannot work ends at once, whether Discord is there or not.
     let token = token(&config)?;
     let rest = Arc::new(rest(&config, &token, &process)?);
-    let manager = manager(&config)?;
+    let manager = manager(&config.manager)?;
     let fixed_ids = match config.shard_count {
         ShardCount::Auto => None,
         ShardCount::Fixed(count) => Some(OwnShards::new(&config, count.get())?),
@@ -190,7 +188,7 @@ pub(super) async fn build(config: Config, beside: Option<Publisher>) -> Result<B
     let shards = Shards::new(&config, token, &gateway, &info.session_start_limit);
     let tasks = shards.tasks(&shared, metrics, ids.count).await;
     let reporters = reporters(&config, &manager, &registries, ids.count)?;
-    tracing::info!(shards = %ids.range, of = ids.count, gateway, manager = config.manager_endpoint, "the bot is ready to connect");
+    tracing::info!(shards = %ids.range, of = ids.count, gateway, manager = config.manager.endpoint, "the bot is ready to connect");
     let refresh = gateway_bot::refresh(rest, identify, Arc::clone(&shared.identified));
     Ok(Bot {
         registries,

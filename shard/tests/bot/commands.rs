@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use shardmeter_gateway_sim::{Config, Fault, Place, Route};
+use shardmeter_process::testing::{eventually, soon};
 use shardmeter_shard::ShardIds;
 
-use crate::support::{Discord, Running, eventually, family, quiet_world, soon, total};
+use crate::support::{Discord, Running, family, quiet_world, total};
 
 /// Commands by command name and guild.
 type Counts = BTreeMap<(String, String), u64>;

@@ -1,12 +1,17 @@
 //! A configuration that cannot work ends the start at once.
 
-use shardmeter_shard::{Bot, BuildError, Config};
+use shardmeter_shard::{Bot, BuildError, Config, ManagerConfig};
 
 use crate::support::{Discord, TOKEN, quiet_world};
 
 /// A configuration for a Discord that is not there: what asks it fails with [`BuildError::Discord`].
 fn without_discord() -> Config {
     Config { discord_api_url: Some("http://127.0.0.1:1".to_owned()), ..Config::new(TOKEN) }
+}
+
+/// The same, with a manager.
+fn with_manager(manager: ManagerConfig) -> Config {
+    Config { manager, ..without_discord() }
 }
 
 /// Why a bot with this configuration cannot be built, which is the configuration's fault.
@@ -28,7 +33,7 @@ async fn addresses_that_are_none_are_refused_without_discord() {
         assert!(matches!(error, BuildError::Address(..)), "{error:?}");
     }
     for url in ["", "nowhere", "ftp://127.0.0.1:1"] {
-        let error = refused(Config { manager_endpoint: url.to_owned(), ..without_discord() }).await;
+        let error = refused(with_manager(ManagerConfig::at(url))).await;
         assert!(matches!(error, BuildError::Report(_)), "{error:?}");
     }
     for url in ["", "nowhere", "http://127.0.0.1:1"] {
@@ -42,15 +47,13 @@ async fn addresses_that_are_none_are_refused_without_discord() {
 async fn files_for_the_manager_that_are_none_are_refused_without_discord() {
     let empty = tempfile::NamedTempFile::new().unwrap().into_temp_path();
     let (missing, empty) = (Some("/no/such/file".into()), Some(empty.to_path_buf()));
-    for manager_token_file in [missing.clone(), empty.clone()] {
-        let error = refused(Config { manager_token_file, ..without_discord() }).await;
+    for token_file in [missing.clone(), empty.clone()] {
+        let manager = ManagerConfig { token_file, ..ManagerConfig::default() };
+        let error = refused(with_manager(manager)).await;
         assert!(matches!(error, BuildError::Report(_)), "{error:?}");
     }
-    let manager_endpoint = "https://127.0.0.1:1".to_owned();
-    let config = |manager_ca_cert| Config {
-        manager_ca_cert,
-        manager_endpoint: manager_endpoint.clone(),
-        ..without_discord()
+    let config = |ca_cert| {
+        with_manager(ManagerConfig { ca_cert, ..ManagerConfig::at("https://127.0.0.1:1") })
     };
     let error = refused(config(missing)).await;
     assert!(matches!(error, BuildError::ManagerFile { .. }), "{error:?}");

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use shardmeter_gateway_sim::Config;
+use shardmeter_process::testing::{eventually, soon};
 use shardmeter_shard::{FatalClose, RunError};
 
-use crate::support::{Discord, booked_guilds, eventually, family, quiet_world, soon, total};
+use crate::support::{Discord, booked_guilds, family, quiet_world, total};
 
 #[tokio::test]
 async fn a_bot_off_discord_does_not_look_healthy() {

@@ -1,13 +1,14 @@
 //! Events and settings on a real Redis.
 
 use shardmeter_gateway_sim::Place;
+use shardmeter_process::testing::{eventually, soon};
 use shardmeter_proto::events::{
     EVENTS_CHANNEL, Event, GuildId, GuildSettings, SETTINGS_CHANNEL, SETTINGS_KEY,
 };
 use shardmeter_pubsub::testing::RedisServer;
 use shardmeter_shard::{Bot, Config};
 
-use crate::support::{Discord, Running, eventually, family, quiet_world, soon};
+use crate::support::{Discord, Running, family, quiet_world};
 
 fn redis_value(bot: &Running, family: &str, event: &str) -> f64 {
     bot.process_value(&format!("redis_pubsub_messages_{family}_total"), &[("event_type", event)])

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use shardmeter_gateway_sim::{Config as World, Place};
+use shardmeter_process::testing::{eventually, soon};
 use shardmeter_shard::Config;
 
-use crate::support::{Discord, Running, booked_guilds, eventually, quiet_world, soon, total};
+use crate::support::{Discord, Running, booked_guilds, quiet_world, total};
 
 #[tokio::test]
 async fn a_saved_session_is_resumed_and_nothing_in_between_is_lost() {

@@ -6,10 +6,11 @@ use std::{
 };
 
 use shardmeter_gateway_sim::{Fault, Place, Route};
+use shardmeter_process::testing::{eventually, soon};
 use shardmeter_shard::{Bot, BuildError, Config};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::{Discord, eventually, quiet_world, soon, total};
+use crate::support::{Discord, quiet_world, total};
 
 /// Logs in memory.
 #[derive(Clone, Default)]

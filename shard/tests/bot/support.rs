@@ -1,39 +1,22 @@
 //! A simulated Discord and bots that run against it.
 
-use std::{collections::BTreeMap, future::Future, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use prometheus::{Registry, proto::MetricType};
 use shardmeter_gateway_sim as sim;
+use shardmeter_process::{
+    ManagerConfig,
+    testing::{eventually, soon},
+};
 use shardmeter_shard::{Bot, Config, Registries, RunError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-/// The longest any condition is waited for; only a failing test waits that long.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A manager that is not there: these tests read the registries themselves.
 const NO_MANAGER: &str = "http://127.0.0.1:1";
 
 /// The token of every bot in these tests.
 pub(crate) const TOKEN: &str = "dGVzdA.secret-token";
-
-/// Waits for a condition on something that does not tell when it changes.
-pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(DEADLINE, async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    });
-    assert!(waited.await.is_ok(), "not in {DEADLINE:?}: {what}");
-}
-
-/// Waits for something that ends by itself.
-pub(crate) async fn soon<T>(what: &str, end: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(DEADLINE, end).await {
-        Ok(end) => end,
-        Err(_) => panic!("not in {DEADLINE:?}: {what}"),
-    }
-}
 
 /// A world of 2 shards and 20 guilds that does nothing of its own accord.
 pub(crate) fn quiet_world() -> sim::Config {
@@ -72,7 +55,7 @@ impl Discord {
     /// How a bot is told to run against it.
     pub(crate) fn config(&self) -> Config {
         Config {
-            manager_endpoint: NO_MANAGER.to_owned(),
+            manager: ManagerConfig::at(NO_MANAGER),
             discord_gateway_url: Some(format!("ws://{}", self.addr)),
             discord_api_url: Some(format!("http://{}", self.addr)),
             ..Config::new(TOKEN)

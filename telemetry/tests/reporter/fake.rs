@@ -1,5 +1,6 @@
 //! A manager whose every answer the test gives: it hands each Report stream over as a [`Call`].
 
+use shardmeter_process::testing::{soon, until};
 use shardmeter_proto::v1::report_request::Message as Request;
 use shardmeter_proto::v1::report_response::Message as Response;
 use shardmeter_proto::v1::telemetry_service_server::{TelemetryService, TelemetryServiceServer};
@@ -16,8 +17,6 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request as Incoming, Response as Outgoing, Status, Streaming, transport::Server};
 
-/// How long a test waits for what must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The report interval of most tests.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -90,7 +89,7 @@ impl Fake {
 
     /// The next stream.
     pub(crate) async fn accept(&mut self) -> Call {
-        timeout(PATIENCE, self.calls.recv()).await.expect("a stream in time").unwrap()
+        soon("a stream", self.calls.recv()).await.unwrap()
     }
 
     /// The next stream, welcomed as that of a new instance.
@@ -110,7 +109,7 @@ impl Fake {
 impl Call {
     /// The next message; none when the client ended the stream.
     pub(crate) async fn next(&mut self) -> Option<Request> {
-        let message = timeout(PATIENCE, self.inbox.message()).await.expect("a message in time");
+        let message = soon("a message", self.inbox.message()).await;
         message.ok().flatten().map(|request| request.message.expect("a message that is not empty"))
     }
 
@@ -238,15 +237,7 @@ impl Frame {
 
 /// Binds, once a predecessor has let go of the address.
 async fn bind(addr: SocketAddr) -> TcpListener {
-    let binding = async {
-        loop {
-            match TcpListener::bind(addr).await {
-                Ok(listener) => return listener,
-                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
-            }
-        }
-    };
-    timeout(PATIENCE, binding).await.expect("an address in time")
+    until("an address", move || TcpListener::bind(addr)).await
 }
 
 /// For an instance that is new, with generous limits.

@@ -1,7 +1,8 @@
 //! Connections that take everything and carry nothing, and the end of a reporter without any.
 
+use crate::registry;
 use crate::wire::Wire;
-use crate::{registry, until};
+use shardmeter_process::testing::eventually;
 use shardmeter_telemetry::{Reporter, Shard, ShutdownError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -18,7 +19,7 @@ fn reporter(wire: &Wire) -> Reporter {
 
 async fn connected(wire: &Wire) -> Reporter {
     let reporter = reporter(wire);
-    until("connected", || reporter.status().connected).await;
+    eventually("connected", || reporter.status().connected).await;
     reporter
 }
 

@@ -19,8 +19,6 @@ mod wire;
 use fake::Fake;
 use prometheus::{IntCounter, Registry};
 use shardmeter_telemetry::{Connection, Reporter, Shard};
-use std::time::Duration;
-use tokio::time::{Instant, sleep};
 
 /// Shard 1 of 2 with one counter.
 struct Bot {
@@ -48,13 +46,4 @@ fn registry() -> (Registry, IntCounter) {
     let counter = IntCounter::new("c_total", "A counter").unwrap();
     registry.register(Box::new(counter.clone())).unwrap();
     (registry, counter)
-}
-
-/// Waits until something holds.
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + fake::PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        sleep(Duration::from_millis(1)).await;
-    }
 }

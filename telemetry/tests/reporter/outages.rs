@@ -1,8 +1,9 @@
 //! Streams that break, managers that are away, silent, or restarted.
 
+use crate::Bot;
 use crate::fake::{Fake, INTERVAL, welcome};
-use crate::{Bot, until};
 use prometheus::PullingGauge;
+use shardmeter_process::testing::eventually;
 use shardmeter_proto::v1::Welcome;
 use shardmeter_proto::v1::report_response::Message as Response;
 use shardmeter_telemetry::{Connection, Reporter, Shard};
@@ -35,7 +36,7 @@ async fn after_a_cut_the_instance_goes_on_with_a_snapshot() {
     let mut call = fake.accept().await;
     let second = call.hello().await;
     assert_eq!(second, first, "the same instance since the same moment");
-    until("the status knows", || !bot.reporter.status().connected).await;
+    eventually("the status knows", || !bot.reporter.status().connected).await;
     call.welcome(known(lost.sequence() - 1)).await;
     let frame = call.frame().await;
     assert!(frame.is_snapshot());
@@ -43,7 +44,7 @@ async fn after_a_cut_the_instance_goes_on_with_a_snapshot() {
     assert_eq!(frame.families(), ["c_total"], "ids are defined anew");
     assert_eq!(frame.values(), [7.0]);
     call.ack(frame.sequence()).await;
-    until("the status knows", || bot.reporter.status().connected).await;
+    eventually("the status knows", || bot.reporter.status().connected).await;
 }
 
 #[tokio::test]
@@ -81,7 +82,7 @@ async fn a_reset_while_the_manager_is_away_is_noticed() {
     let gathered = async || {
         // Two: one may have begun before.
         let before = gathers.load(Relaxed);
-        until("gathered", || gathers.load(Relaxed) >= before + 2).await;
+        eventually("gathered", || gathers.load(Relaxed) >= before + 2).await;
     };
 
     let (mut call, _) = fake.accept_and_welcome().await;
@@ -261,7 +262,7 @@ async fn a_manager_that_disappears_with_its_connections_is_found_again() {
     let (mut call, _) = fake.accept_and_welcome().await;
     call.frame_with(|_| true).await;
     process.shutdown_background();
-    until("the status knows", || !bot.reporter.status().connected).await;
+    eventually("the status knows", || !bot.reporter.status().connected).await;
     let mut fake = Fake::start_at(fake.addr(), None).await;
     let (mut call, _) = fake.accept_and_welcome().await;
     assert!(call.frame().await.is_snapshot());

@@ -1,8 +1,9 @@
 //! What one stream says while all is well.
 
+use crate::Bot;
 use crate::fake::{Fake, INTERVAL, welcome};
-use crate::{Bot, until};
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry};
+use shardmeter_process::testing::eventually;
 use shardmeter_proto::v1::report_response::Message as Response;
 use shardmeter_proto::v1::{Ack, Delta, Limits, MetricType, RejectReason, Rejected};
 use shardmeter_telemetry::{Connection, Reporter, Shard, Status};
@@ -205,7 +206,7 @@ async fn reporters_share_a_connection_that_carries_few_streams() {
     calls.pop();
     // Whoever takes the free place, one stream or the other comes.
     fake.accept_and_welcome().await;
-    until("two are connected", || {
+    eventually("two are connected", || {
         reporters.iter().filter(|reporter| reporter.status().acknowledged > 0).count() >= 2
     })
     .await;

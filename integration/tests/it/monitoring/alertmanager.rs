@@ -5,9 +5,9 @@ use std::{fs, sync::Arc};
 use axum::{Json, Router, extract::State, routing::post};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use shardmeter_process::testing::until;
 
 use super::{files::for_any_alertmanager, folder, platform::Listening};
-use crate::tools::until;
 
 type Told = Arc<Mutex<Vec<Value>>>;
 

@@ -7,6 +7,7 @@ use std::{
     process::Stdio,
 };
 
+use shardmeter_process::testing::until;
 use tempfile::TempDir;
 use tokio::{
     net::TcpStream,
@@ -14,7 +15,7 @@ use tokio::{
 };
 
 use super::said;
-use crate::tools::{self, free_addr, until};
+use crate::tools::{self, free_addr};
 
 /// PostgreSQL refuses root, and `nobody` is everywhere.
 const NOBODY: u32 = 65534;

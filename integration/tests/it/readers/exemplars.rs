@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, process::Stdio};
 
 use serde_json::Value;
+use shardmeter_process::testing::until;
 use tokio::process::Command;
 
 use crate::{
     prometheus::{Exemplar, Prometheus},
     system::RunningManager,
-    tools::{self, root, until},
+    tools::{self, root},
 };
 
 /// What prom-client said, and what the manager answered.

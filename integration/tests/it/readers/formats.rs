@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
+use shardmeter_process::testing::until;
 
 use super::{
     accept::{
@@ -14,11 +15,7 @@ use super::{
     random::Shape,
     reported::Reported,
 };
-use crate::{
-    prometheus::Prometheus,
-    scrape::Samples,
-    tools::{seed, until},
-};
+use crate::{prometheus::Prometheus, scrape::Samples, tools::seed};
 
 /// A job: its name, the `Accept` in place of Prometheus' own, and the format that is answered.
 type Job = (&'static str, Option<&'static str>, &'static str);

@@ -1,40 +1,15 @@
-use std::{num::NonZeroU32, time::Duration};
-
-use shardmeter_access::Places;
-use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::*;
 use crate::{
-    clock::Clock,
-    journal::MemoryOnly,
     metrics::Metrics,
-    rates::Rates,
     registry::{InstanceKey, Registry, Report, Scope, Settings},
-    session::{Lines, Room, Turns},
 };
-
-fn sessions() -> Arc<Sessions> {
-    Arc::new(Sessions {
-        registry: Arc::new(Registry::new(Settings::default(), [])),
-        journal: Arc::new(MemoryOnly),
-        metrics: Arc::new(Metrics::new().unwrap()),
-        clock: Clock::new(),
-        places: Places::new("Report streams", 1, 1),
-        rates: Arc::new(Rates::new(NonZeroU32::MAX)),
-        snapshots: Room::default(),
-        lines: Lines::default(),
-        long: Turns::default(),
-        fleet: None,
-        report_interval: Duration::from_secs(10),
-        idle_gap: Duration::from_secs(30),
-        shutdown: CancellationToken::new(),
-    })
-}
 
 #[tokio::test]
 async fn shards_are_listed_as_the_registry_has_them() {
-    let sessions = sessions();
+    let registry = Registry::new(Settings::default(), []);
+    let sessions = Arc::new(Sessions::of(registry, Arc::new(Metrics::new().unwrap())));
     let now = sessions.clock.now();
     let report = Report {
         shard_id: 3,

@@ -3,15 +3,14 @@
 use std::{
     net::SocketAddr,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
-    time::Duration,
 };
 
 use axum::{Extension, Router, extract::State, routing::get};
 use shardmeter_access::{Door, Farewell, Places, Protocol, accept, serve_http};
+use shardmeter_process::testing::{eventually, soon};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
-    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -24,8 +23,6 @@ const PAGE: usize = SEGMENTS * SEGMENT;
 
 /// What sockets keep, so that pages do not end up there.
 const SOCKET: u32 = 16 << 10;
-
-const PROMPT: Duration = Duration::from_secs(60);
 
 /// Memory of pages, and how much of it there is.
 struct Counted {
@@ -125,17 +122,8 @@ async fn ask(addr: SocketAddr) -> TcpStream {
 /// Bytes that come, to the end.
 async fn read(mut peer: TcpStream) -> usize {
     let mut page = Vec::new();
-    let read = timeout(PROMPT, peer.read_to_end(&mut page)).await.expect("it has no end");
+    let read = soon("its end", peer.read_to_end(&mut page)).await;
     read.map_or(0, |_| page.iter().filter(|byte| **byte == b'x').count())
-}
-
-async fn until(what: &str, holds: impl Fn() -> bool) {
-    let wait = async {
-        while !holds() {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(PROMPT, wait).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,18 +134,18 @@ async fn who_does_not_read_keeps_no_more_than_there_is_room_for() {
     for n in 0..40 {
         stalled.push(ask(addr).await);
         if n % 4 == 0 {
-            let page = timeout(PROMPT, read(ask(addr).await)).await.unwrap();
+            let page = read(ask(addr).await).await;
             assert_eq!(page, PAGE, "one that reads is not hurt");
         }
         // Beside the room: the newest page, and the one of which it is decided.
-        until("room", || pages.bytes() <= 10 * PAGE).await;
+        eventually("room", || pages.bytes() <= 10 * PAGE).await;
     }
     assert!(pages.cut() >= 30, "{} cut", pages.cut());
     // Those that asked last are not cut, and come to the end of it.
     assert_eq!(read(stalled.pop().unwrap()).await, PAGE);
     assert!(read(stalled.swap_remove(0)).await < PAGE);
     drop(stalled);
-    until("nothing but the page is left", || pages.bytes() == PAGE).await;
+    eventually("nothing but the page is left", || pages.bytes() == PAGE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

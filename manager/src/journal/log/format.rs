@@ -9,7 +9,7 @@
 //! | bytes | | |
 //! |---|---|---|
 //! | 0..8 | magic | `shmetlog` |
-//! | 8..12 | version | 2 |
+//! | 8..12 | version | 3; version 2, which has no pieces, is read too |
 //! | 12..16 | kind | 0 start, 1 checkpoint, 2 healing checkpoint; see [`Kind`] |
 //! | 16..24 | number | the n of its name |
 //! | 24..28 | crc | of bytes 0..24 |
@@ -18,9 +18,13 @@
 //!
 //! | bytes | | |
 //! |---|---|---|
-//! | 0..4 | length | of the payload, at most 64 MiB; or [`END_OF_CHECKPOINT`], which has no payload |
+//! | 0..4 | length | of the payload, at most 64 MiB, and flags; or [`END_OF_CHECKPOINT`], which has no payload |
 //! | 4..8 | crc | of length and payload |
 //! | 8.. | payload | any bytes, none too |
+//!
+//! A long record comes in pieces, so that who has a short one need not wait for all of it. Each piece is a record by itself
+//! with a flag in its length, [`PIECE`] or, on the last, [`LAST_PIECE`]. Short records may stand between the pieces of a long
+//! one, but no other long one. It counts where its last piece stands; a segment that ends before that does not have it.
 //!
 //! Nothing is ever changed in place. What comes after a record that is cut off, too long or has the wrong CRC means
 //! nothing, because where the next record starts is unknown. Which segments count, and in which order: see
@@ -29,8 +33,11 @@
 /// What every segment begins with.
 const MAGIC: [u8; 8] = *b"shmetlog";
 
-/// The version that is written and read. Version 1 knew no parts of merged series and no retired families.
-pub(super) const VERSION: u32 = 2;
+/// The version that is written.
+pub(super) const VERSION: u32 = 3;
+
+/// The oldest version that is read. Version 1 knew no parts of merged series and no retired families.
+const OLDEST: u32 = 2;
 
 /// Number of the first segment in a new directory.
 pub(super) const FIRST: u64 = 1;
@@ -45,6 +52,13 @@ pub(super) const MAX_PAYLOAD_BYTES: usize = 64 << 20;
 
 /// The length that says: the checkpoint this segment began with is complete. No payload can have it.
 pub(super) const END_OF_CHECKPOINT: u32 = 1 << 31;
+
+/// Flags of a length: a piece of a record that goes on, and the last piece of one.
+pub(super) const PIECE: u32 = 1 << 30;
+pub(super) const LAST_PIECE: u32 = 1 << 29;
+
+/// Longest piece, bytes: writing it takes a tenth of a millisecond.
+pub(crate) const PIECE_BYTES: usize = 256 << 10;
 
 /// Why a segment was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +125,7 @@ pub(super) fn read_header(bytes: &[u8], number: u64) -> Header {
     if header[..8] != MAGIC || crc != crc32fast::hash(&header[..24]) {
         return Header::Invalid;
     }
-    if version != VERSION {
+    if !(OLDEST..=VERSION).contains(&version) {
         return Header::Version(version);
     }
     if header[16..24] != number.to_le_bytes() {

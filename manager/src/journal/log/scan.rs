@@ -6,7 +6,9 @@ use std::{
     path::Path,
 };
 
-use super::format::{self, END_OF_CHECKPOINT, HEADER_BYTES, MAX_PAYLOAD_BYTES, PREFIX_BYTES};
+use super::format::{
+    self, END_OF_CHECKPOINT, HEADER_BYTES, LAST_PIECE, MAX_PAYLOAD_BYTES, PIECE, PREFIX_BYTES,
+};
 
 /// How much is asked of the disk at once.
 const READ_BYTES: usize = 1 << 20;
@@ -41,6 +43,7 @@ pub(super) fn scan(
     let mut at = file.seek(SeekFrom::Start(HEADER_BYTES as u64))?;
     let mut file = BufReader::with_capacity(READ_BYTES, file.take(bytes.saturating_sub(at)));
     let mut buffer = Vec::new();
+    let mut long = Vec::new();
     while at < bytes {
         let rest = bytes - at;
         if rest < PREFIX_BYTES as u64 {
@@ -49,8 +52,10 @@ pub(super) fn scan(
         let mut prefix = [0; PREFIX_BYTES];
         file.read_exact(&mut prefix)?;
         let (length, crc) = format::read_prefix(prefix);
-        let size = if length == END_OF_CHECKPOINT { 0 } else { length as usize };
-        if size > MAX_PAYLOAD_BYTES {
+        let size = size(length);
+        if size > MAX_PAYLOAD_BYTES
+            || length & (PIECE | LAST_PIECE) != 0 && long.len() + size > MAX_PAYLOAD_BYTES
+        {
             return Ok((at, End::Length));
         }
         let record = (PREFIX_BYTES + size) as u64;
@@ -69,16 +74,24 @@ pub(super) fn scan(
             return Ok((at, end));
         }
         at += record;
-        each(
-            if length == END_OF_CHECKPOINT {
-                Entry::EndOfCheckpoint
-            } else {
-                Entry::Payload(payload)
-            },
-            at,
-        );
+        if length == END_OF_CHECKPOINT {
+            each(Entry::EndOfCheckpoint, at);
+        } else if length & (PIECE | LAST_PIECE) == 0 {
+            each(Entry::Payload(payload), at);
+        } else {
+            long.extend_from_slice(payload);
+            if length & LAST_PIECE != 0 {
+                each(Entry::Payload(&long), at);
+                long.clear();
+            }
+        }
     }
-    Ok((at, End::Whole))
+    Ok((at, if long.is_empty() { End::Whole } else { End::Torn }))
+}
+
+/// Bytes of the payload.
+fn size(length: u32) -> usize {
+    if length == END_OF_CHECKPOINT { 0 } else { (length & !(PIECE | LAST_PIECE)) as usize }
 }
 
 /// How far to look for a record behind a length that cannot be, and how long one may be to be found, bytes.
@@ -94,7 +107,7 @@ fn holds_record(file: &mut impl Read) -> io::Result<bool> {
             return false;
         };
         let (length, crc) = format::read_prefix(*prefix);
-        let size = length as usize;
+        let size = size(length);
         (1..=FOUND_BYTES).contains(&size)
             && after.get(..size).is_some_and(|payload| format::crc(length, payload) == crc)
     }))

@@ -1,6 +1,7 @@
 //! The log over whole and damaged files; over a failing disk in [`faults`].
 
 mod faults;
+mod pieces;
 mod scenario;
 
 use std::{
@@ -27,6 +28,18 @@ fn reopen(dir: &Path) -> (Log<FaultyDisk>, Recovered, Replayed) {
     let each = |record: Record<'_>| replayed.push((record.payload.to_vec(), record.in_checkpoint));
     let (log, recovered) = Log::open_on(FaultyDisk::default(), dir, each).unwrap();
     (log, recovered, replayed)
+}
+
+impl Log<FaultyDisk> {
+    /// Ends the checkpoint, as the journal does.
+    fn end_whole(&mut self) -> io::Result<()> {
+        let ending = self.end_checkpoint()?;
+        let handle = self.sync_handle().unwrap();
+        handle.sync().inspect_err(|_| self.broke())?;
+        let left = self.complete_checkpoint(ending)?.delete();
+        self.keep(left);
+        Ok(())
+    }
 }
 
 fn payloads(dir: &Path) -> Vec<Vec<u8>> {
@@ -127,7 +140,7 @@ fn a_checkpoint_takes_the_place_of_what_was_before() {
     log.append(b"all").unwrap();
     assert!(log.is_durable());
     assert_eq!(numbers(dir.path()), [1, 2, 3], "nothing goes before the checkpoint is complete");
-    log.end_checkpoint().unwrap();
+    log.end_whole().unwrap();
     assert_eq!(numbers(dir.path()), [3]);
     let complete = (HEADER_BYTES + 2 * PREFIX_BYTES + 3) as u64;
     assert_eq!((log.checkpoint_bytes(), log.since_checkpoint()), (complete, 0));
@@ -141,6 +154,37 @@ fn a_checkpoint_takes_the_place_of_what_was_before() {
     assert_eq!(replayed, [(b"all".to_vec(), true), (b"new".to_vec(), false)]);
     assert_eq!(recovered.damage, []);
     assert_eq!((log.checkpoint_bytes(), log.since_checkpoint()), before);
+}
+
+#[test]
+fn what_is_appended_while_a_checkpoint_ends_comes_after_it() {
+    let dir = written(&["old"]);
+    let (mut log, ..) = reopen(dir.path());
+    log.begin_checkpoint().unwrap();
+    log.append(b"all").unwrap();
+    let ending = log.end_checkpoint().unwrap();
+    log.append(b"new").unwrap();
+    assert_eq!(numbers(dir.path()), [1, 2, 3], "it is not known to be on disk");
+    let obsolete = log.complete_checkpoint(ending).unwrap();
+    let complete = (HEADER_BYTES + 2 * PREFIX_BYTES + 3) as u64;
+    let new = PREFIX_BYTES as u64 + 3;
+    assert_eq!((log.checkpoint_bytes(), log.since_checkpoint()), (complete, new));
+    drop((obsolete, log)); // before anything is deleted
+    let replayed = reopen(dir.path()).2;
+    assert_eq!(replayed, [(b"all".to_vec(), true), (b"new".to_vec(), false)]);
+}
+
+#[test]
+fn an_end_is_the_end_of_its_own_checkpoint() {
+    let dir = written(&["old"]);
+    let (mut log, ..) = reopen(dir.path());
+    log.begin_checkpoint().unwrap();
+    let ending = log.end_checkpoint().unwrap();
+    log.broke();
+    assert!(log.complete_checkpoint(ending).is_err());
+    log.begin_checkpoint().unwrap();
+    assert!(log.complete_checkpoint(ending).is_err(), "the next one has only begun");
+    log.end_whole().unwrap();
 }
 
 #[test]
@@ -169,7 +213,7 @@ fn segments_before_a_complete_checkpoint_do_not_count() {
     let (mut log, ..) = reopen(dir.path());
     log.begin_checkpoint().unwrap();
     log.append(b"all").unwrap();
-    log.end_checkpoint().unwrap();
+    log.end_whole().unwrap();
     drop(log);
     fs::write(segment(dir.path(), 1), &old).unwrap();
 
@@ -177,7 +221,7 @@ fn segments_before_a_complete_checkpoint_do_not_count() {
     assert_eq!(replayed, [(b"all".to_vec(), true)]);
     assert_eq!((recovered.segments, recovered.damage), (1, Vec::new()));
     log.begin_checkpoint().unwrap();
-    log.end_checkpoint().unwrap();
+    log.end_whole().unwrap();
     assert_eq!(numbers(dir.path()).len(), 1);
 }
 
@@ -187,7 +231,7 @@ fn a_checkpoint_of_nothing_counts() {
     let old = fs::read(segment(dir.path(), 1)).unwrap();
     let (mut log, ..) = reopen(dir.path());
     log.begin_checkpoint().unwrap();
-    log.end_checkpoint().unwrap();
+    log.end_whole().unwrap();
     drop(log);
     fs::write(segment(dir.path(), 1), &old).unwrap();
     for _ in 0..2 {
@@ -199,10 +243,10 @@ fn a_checkpoint_of_nothing_counts() {
 fn only_a_checkpoint_that_was_begun_can_end() {
     let dir = TempDir::new().unwrap();
     let (mut log, ..) = reopen(dir.path());
-    assert!(log.end_checkpoint().is_err());
+    assert!(log.end_whole().is_err());
     log.begin_checkpoint().unwrap();
-    log.end_checkpoint().unwrap();
-    assert!(log.end_checkpoint().is_err());
+    log.end_whole().unwrap();
+    assert!(log.end_whole().is_err());
     assert!(log.is_durable(), "a call out of turn writes nothing");
     log.append(b"on").unwrap();
     drop(log);
@@ -302,7 +346,7 @@ fn another_version_is_refused_by_name() {
     bytes[24..28].copy_from_slice(&crc.to_le_bytes());
     fs::write(&path, &bytes).unwrap();
     let error = open_error(dir.path()).to_string();
-    for part in ["journal-0000000001.log", "version 9", "version 2", "that wrote it", "--data-dir"]
+    for part in ["journal-0000000001.log", "version 9", "version 3", "that wrote it", "--data-dir"]
     {
         assert!(error.contains(part), "{error}");
     }
@@ -339,7 +383,7 @@ fn files_of_others_are_left_alone() {
     let (mut log, recovered, replayed) = reopen(dir.path());
     assert_eq!((replayed.len(), recovered.damage), (1, Vec::new()));
     log.begin_checkpoint().unwrap();
-    log.end_checkpoint().unwrap();
+    log.end_whole().unwrap();
     for name in names {
         assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), name);
     }

@@ -1,6 +1,7 @@
 //! One stream's client, which says what the fuzzer's bytes make it say.
 
 use prost::Message as _;
+use shardmeter_proto::v1::ReportRequest;
 
 use super::*;
 

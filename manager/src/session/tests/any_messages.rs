@@ -124,7 +124,7 @@ proptest! {
                 for said in good.chain(messages) {
                     let before = pages(&sessions);
                     let told = format!("{said:?}");
-                    if let Err(end) = session.answer(said).await {
+                    if let Err(end) = session.answer(Some(said).into()).await {
                         let refused = matches!(end, End::Refused(_));
                         assert!(!refused || pages(&sessions) == before, "{told}");
                         break;

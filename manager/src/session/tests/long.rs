@@ -2,9 +2,16 @@
 
 use std::sync::mpsc::sync_channel;
 
+use bytes::Bytes;
+use prost::Message as _;
+use shardmeter_proto::v1::ReportRequest;
 use tokio::sync::Notify;
+use tonic::codec::Codec as _;
 
-use super::*;
+use super::{
+    super::{long::LONG, received::LONG_BYTES},
+    *,
+};
 use crate::registry::{Change, Step};
 
 /// Much longer than anything here takes, and then the test fails.
@@ -55,4 +62,54 @@ async fn others_are_answered_while_a_message_takes_long() {
     release.send(()).unwrap();
     assert_eq!(long.ack().await.sequence, 1);
     assert_eq!(*was_released.lock().unwrap(), Some(true));
+}
+
+#[tokio::test]
+async fn a_long_message_is_not_read_before_its_turn() {
+    let sessions = sessions();
+    let mut peer = Peer::join(&sessions, 1).await;
+    let turns = sessions.long.0.acquire_many(2).await.unwrap();
+    let bytes = Bytes::from(vec![0xff; LONG_BYTES]);
+    peer.says.send(Ok(Received::Long(bytes.clone()))).await.unwrap();
+    // Another stream goes on meanwhile, so this one has been looked at.
+    let mut other = Peer::connect(&sessions);
+    other.say(Said::Hello(v1::Hello { shard_id: 1, ..hello(2) })).await;
+    assert!(matches!(other.answer().await, Answer::Welcome(_)));
+    assert!(peer.answers.try_recv().is_err());
+    assert!(!bytes.is_unique(), "still as it came");
+
+    drop(turns);
+    let status = peer.refusal().await;
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().starts_with("unreadable message: "), "{status}");
+    assert!(bytes.is_unique());
+}
+
+#[tokio::test]
+async fn a_first_message_that_is_long_is_not_even_read() {
+    let mut peer = Peer::connect(&sessions());
+    peer.says.send(Ok(Received::Long(Bytes::from(vec![0xff; LONG_BYTES])))).await.unwrap();
+    assert_eq!(peer.refusal().await.message(), "the first message must be Hello");
+}
+
+#[tokio::test]
+async fn only_short_messages_are_read_as_they_come() {
+    let framed = |message: &[u8]| {
+        let mut frame = vec![0];
+        frame.extend((message.len() as u32).to_be_bytes());
+        frame.extend(message);
+        frame
+    };
+    let short = ReportRequest { message: Some(Said::Hello(hello(1))) }.encode_to_vec();
+    let long = vec![0xff; LONG_BYTES];
+    let body = axum::body::Body::from([framed(&short), framed(&long)].concat());
+    let decoder = ReportCodec::default().decoder();
+    let mut stream = Streaming::new_request(decoder, body, None, None);
+    let first = stream.next().await.unwrap().unwrap();
+    assert!(matches!(first, Received::Read(_)));
+    match stream.next().await.unwrap().unwrap() {
+        Received::Long(bytes) => assert_eq!(bytes, long),
+        Received::Read(_) => panic!("it was read"),
+    }
+    assert!(stream.next().await.is_none());
 }

@@ -40,8 +40,7 @@ async fn hello_comes_first_and_once() {
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().starts_with("a second Hello"));
     let mut peer = Peer::connect(&sessions());
-    let empty = ReportRequest { message: None };
-    peer.says.send(Ok(empty)).await.unwrap();
+    peer.says.send(Ok(None.into())).await.unwrap();
     assert_eq!(peer.refusal().await.code(), Code::InvalidArgument);
 }
 

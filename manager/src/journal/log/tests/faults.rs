@@ -88,7 +88,7 @@ fn a_broken_log_does_not_touch_the_disk_until_it_heals() {
     disk.fail_once(0, Short);
     assert!(log.append(b"torn").is_err());
     let (operations, bytes) = (disk.operations(), log.disk_bytes());
-    assert!(log.append(b"lost").is_err() && log.end_checkpoint().is_err());
+    assert!(log.append(b"lost").is_err() && log.end_whole().is_err());
     assert!(log.is_broken() && !log.is_durable() && log.sync_handle().is_none());
     assert_eq!((disk.operations(), log.disk_bytes()), (operations, bytes));
     assert_eq!(bytes, disk_bytes(dir.path()));
@@ -96,7 +96,7 @@ fn a_broken_log_does_not_touch_the_disk_until_it_heals() {
     log.begin_checkpoint().unwrap();
     log.append(b"all").unwrap();
     assert!(!log.is_broken() && !log.is_durable(), "not before the checkpoint is complete");
-    log.end_checkpoint().unwrap();
+    log.end_whole().unwrap();
     assert!(log.is_durable());
     assert_eq!(numbers(dir.path()), [2]);
     drop(log);
@@ -172,7 +172,7 @@ fn a_sync_that_failed_once_fails_for_everyone() {
     let handle = log.sync_handle().unwrap();
     disk.fail_once(0, Error);
     assert!(handle.sync().is_err());
-    assert!(log.end_checkpoint().is_err(), "the owner had no time to say that it broke");
+    assert!(log.end_whole().is_err(), "the owner had no time to say that it broke");
     assert!(log.is_broken());
     assert_eq!(numbers(dir.path()), [1, 2]);
 }
@@ -183,12 +183,12 @@ fn what_cannot_be_deleted_goes_after_the_next_checkpoint() {
     let (mut log, disk) = one_record(dir.path());
     log.begin_checkpoint().unwrap();
     disk.fail_once(2, Error);
-    log.end_checkpoint().unwrap();
+    log.end_whole().unwrap();
     assert!(log.is_durable());
     assert_eq!(numbers(dir.path()), [1, 2]);
     assert_eq!(log.disk_bytes(), disk_bytes(dir.path()));
     log.begin_checkpoint().unwrap();
-    log.end_checkpoint().unwrap();
+    log.end_whole().unwrap();
     assert_eq!(numbers(dir.path()), [3]);
 }
 
@@ -206,7 +206,7 @@ fn a_full_disk_at_the_start_shows_what_is_known() {
     disk.mend();
     log.begin_checkpoint().unwrap();
     log.append(b"all").unwrap();
-    log.end_checkpoint().unwrap();
+    log.end_whole().unwrap();
     drop(log);
     assert_eq!(payloads(dir.path()), [b"all"]);
 }

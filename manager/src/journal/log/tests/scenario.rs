@@ -188,7 +188,7 @@ impl Owner {
             self.count_one(new);
         }
         self.sync();
-        if self.log.as_mut().is_some_and(|log| log.end_checkpoint().is_ok()) {
+        if self.log.as_mut().is_some_and(|log| log.end_whole().is_ok()) {
             self.durable = self.counters.clone();
             self.synced = self.counters.clone();
         }

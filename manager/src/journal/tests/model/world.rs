@@ -244,7 +244,7 @@ impl World {
             (Arc::clone(&self.run().registry), Arc::clone(&self.run().journal));
         let before = self.newest_segment();
         let now = self.now;
-        let mut written = journal.open.lock().log.begin_checkpoint();
+        let mut written = journal.begin_checkpoint();
         written = written.and_then(|()| journal.write(&[Change::Time(now)]).map(drop));
         if written.is_ok() && journal.open.lock().log.is_durable() {
             self.time_is_durable(position(self.dir.path()));
@@ -264,7 +264,7 @@ impl World {
             self.disk.mend();
             return self.restart(cut);
         }
-        let ended = written.and_then(|()| journal.open.lock().log.end_checkpoint());
+        let ended = written.and_then(|()| journal.end_checkpoint());
         let mut open = journal.open.lock();
         match &ended {
             Ok(()) => *journal.degraded.lock() = None,
