@@ -279,7 +279,7 @@ impl Session<'_> {
 
     async fn take(&mut self, received: Received) -> Result<Next, Status> {
         let Some(mut reporting) = self.attached.take() else {
-            return self.first(received);
+            return self.first(received).await;
         };
         let (reporting, next) = if reporting.is_long(&received) {
             reporting.take_long(self.sessions, received).await?
@@ -291,12 +291,15 @@ impl Session<'_> {
         next
     }
 
-    fn first(&mut self, received: Received) -> Result<Next, Status> {
-        let first_is_hello = || Status::invalid_argument("the first message must be Hello");
-        let Received::Read(request) = received else { return Err(first_is_hello()) };
-        match said(request)? {
+    /// What comes first is Hello, however long it is.
+    async fn first(&mut self, received: Received) -> Result<Next, Status> {
+        let said = match received {
+            Received::Read(request) => said(request),
+            Received::Long(_) => self.sessions.long.take(|| received.read()).await?,
+        };
+        match said? {
             Said::Hello(hello) => self.hello(&hello).map(Next::Answer),
-            _ => Err(first_is_hello()),
+            _ => Err(Status::invalid_argument("the first message must be Hello")),
         }
     }
 

@@ -48,24 +48,41 @@ impl Reporting {
         }
     }
 
-    /// Reads and takes a message on a thread for what takes long. A session that is dropped meanwhile leaves it to that thread to end: so
-    /// the message is applied as a whole, as any other.
+    /// Reads and takes a message in its turn. A session that is dropped meanwhile leaves it to end by itself: so the message is
+    /// applied as a whole, as any other.
     ///
     /// # Errors
-    /// If the thread failed.
+    /// If that failed.
     pub(super) async fn take_long(
         mut self,
         sessions: &Arc<Sessions>,
         received: Received,
     ) -> Result<(Self, Result<Next, Status>), Status> {
-        let closed = |_| Status::internal("taking a long message failed; reconnect");
-        let turn = Arc::clone(&sessions.long.0).acquire_owned().await.map_err(closed)?;
-        let sessions = Arc::clone(sessions);
-        let taking = spawn_blocking(move || {
-            let next = received.read().and_then(|said| self.take(&sessions, said));
-            drop(turn);
+        let of_all = Arc::clone(sessions);
+        let take = move || {
+            let next = received.read().and_then(|said| self.take(&of_all, said));
             (self, next)
+        };
+        sessions.long.take(take).await
+    }
+}
+
+impl Turns {
+    /// Does something that takes long on a thread for that, in its turn.
+    ///
+    /// # Errors
+    /// If the thread failed.
+    pub(super) async fn take<T: Send + 'static>(
+        &self,
+        long: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let failed = || Status::internal("taking a long message failed; reconnect");
+        let turn = Arc::clone(&self.0).acquire_owned().await.map_err(|_| failed())?;
+        let taking = spawn_blocking(move || {
+            let done = long();
+            drop(turn);
+            done
         });
-        taking.await.map_err(|_| Status::internal("taking a long message failed; reconnect"))
+        taking.await.map_err(|_| failed())
     }
 }
