@@ -34,7 +34,7 @@ mod summary;
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
-use shardmeter_access::{Access, Door, Places, Protocol, Tls, accept, serve_http};
+use shardmeter_access::{Access, Door, Pages, Places, Protocol, Tls, accept, serve_http};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -130,7 +130,10 @@ impl Manager {
         let config::File { limits, rules } = config::File::read(config.config.as_deref())?;
         let tls = Tls::open(&config.tls)?.map(Arc::new);
         let metrics = Arc::new(Metrics::new()?);
-        let access = Arc::new(Access::open(config.access.token_files(), metrics.access.clone())?);
+        let anybody = config.access.allow_unauthenticated;
+        let pages = Pages::of_port(config.http_addr, anybody, Vec::new());
+        let files = config.access.token_files();
+        let access = Arc::new(Access::open(files, pages, metrics.access.clone())?);
         let of_journal = config.data_dir.as_ref().map(|_| metrics.of_journal()).transpose()?;
         let reserved = exposition::reserved(&metrics.gather());
         let settings = Settings {

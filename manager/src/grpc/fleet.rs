@@ -20,6 +20,7 @@ use convert::timestamp;
 use watch::Watcher;
 
 /// Streams that may follow shards at once: each costs little, and no platform has many services that do.
+/// One address may have half.
 const WATCHERS: usize = 256;
 
 /// The fleet service.
@@ -30,7 +31,7 @@ pub(super) struct Fleet {
 
 impl Fleet {
     pub(super) fn new(sessions: Arc<Sessions>) -> Self {
-        Self { sessions, watchers: Places::new("watchers", WATCHERS, WATCHERS) }
+        Self { sessions, watchers: Places::new("watchers", WATCHERS, WATCHERS / 2) }
     }
 }
 

@@ -13,7 +13,7 @@ use axum::{
     },
 };
 use flate2::{Compression, write::GzEncoder};
-use shardmeter_access::{Access, Places, TokenFiles};
+use shardmeter_access::{Access, Pages, Places, TokenFiles};
 use tokio::{
     runtime::{Builder as RuntimeBuilder, Runtime},
     sync::Semaphore,
@@ -45,7 +45,7 @@ const REQUESTS: usize = 6;
 thread_local! {
     static METRICS: Arc<Metrics> = Arc::new(Metrics::new().unwrap());
     static ACCESS: Arc<Access> =
-        Arc::new(Access::open(TokenFiles::default(), METRICS.with(|all| all.access.clone())).unwrap());
+        Arc::new(Access::open(TokenFiles::default(), Pages::Any, METRICS.with(|all| all.access.clone())).unwrap());
     static RUNTIME: Runtime =
         RuntimeBuilder::new_current_thread().enable_time().start_paused(true).build().unwrap();
 }
