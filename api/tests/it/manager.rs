@@ -11,8 +11,8 @@ use std::{
 
 use shardmeter_process::testing::eventually;
 use shardmeter_proto::v1::{
-    self, GetShardRequest, GetShardResponse, ListShardsRequest, ListShardsResponse,
-    WatchShardsRequest, WatchShardsResponse,
+    self, ExplainSeriesRequest, ExplainSeriesResponse, GetShardRequest, GetShardResponse,
+    ListShardsRequest, ListShardsResponse, WatchShardsRequest, WatchShardsResponse,
     fleet_service_server::{FleetService, FleetServiceServer},
     watch_shards_response::Message,
 };
@@ -245,6 +245,13 @@ impl FleetService for Says {
         &self,
         _: Request<GetShardRequest>,
     ) -> Result<Response<GetShardResponse>, Status> {
+        Err(Status::unimplemented("not asked"))
+    }
+
+    async fn explain_series(
+        &self,
+        _: Request<ExplainSeriesRequest>,
+    ) -> Result<Response<ExplainSeriesResponse>, Status> {
         Err(Status::unimplemented("not asked"))
     }
 
