@@ -23,7 +23,7 @@ mod tls;
 
 pub use http::{BodyError, Endless, cause, serve as serve_http};
 pub use rates::{Rate, Rates, TooFast};
-pub use roles::{Access, AccessMetrics, CHALLENGES, Denied, Role, TokenError, TokenFiles};
+pub use roles::{Access, AccessMetrics, CHALLENGES, Denied, Pages, Role, TokenError, TokenFiles};
 pub use seldom::Seldom;
 pub use serve::{
     Connection, Door, Farewell, Full, HangUp, Peer, Place, Places, Socket, accept, network,

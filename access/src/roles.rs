@@ -2,9 +2,10 @@
 //!
 //! A role that has no token file is open to whoever reaches the port (which a product's configuration keeps to this machine,
 //! unless it is told otherwise), except admin, which nobody has then but a caller on this machine, as long as there is no token
-//! at all.
+//! at all. Where no token is needed, [`Pages`] says which web pages may ask.
 
 mod authorization;
+mod pages;
 mod tokens;
 
 use std::{array, fmt, path::PathBuf};
@@ -14,6 +15,8 @@ use prometheus::{IntCounterVec, Opts, Registry};
 
 use crate::{seldom::Seldom, serve::Peer};
 use authorization::Presented;
+pub use pages::Pages;
+use pages::{Foreign, local};
 pub use tokens::TokenError;
 use tokens::TokenFile;
 
@@ -67,6 +70,8 @@ pub struct TokenFiles {
 pub struct Access {
     /// In the order of [`Role::ALL`].
     tokens: [Option<TokenFile>; 3],
+    /// Of which nothing needs a token.
+    pages: Pages,
     /// Lines about those that are refused.
     lines: [Seldom; 3],
     metrics: AccessMetrics,
@@ -115,6 +120,14 @@ enum Why {
     Other(Role),
     /// Nobody has an admin token.
     NoAdmin,
+    /// A web page of elsewhere.
+    Page(Foreign),
+}
+
+impl From<Foreign> for Why {
+    fn from(foreign: Foreign) -> Self {
+        Self::Page(foreign)
+    }
 }
 
 impl Denied {
@@ -144,6 +157,22 @@ impl fmt::Display for Denied {
             Why::NoAdmin => {
                 f.write_str("there is no admin token: set --admin-token-file to allow this")
             }
+            Why::Page(Foreign::Host) => {
+                write!(
+                    f,
+                    "the Host header names another machine, and without a {role} token this port is for this machine \
+                     alone: ask it as localhost or 127.0.0.1, or set --{role}-token-file"
+                )?;
+                match self.role {
+                    Role::Admin => Ok(()),
+                    _ => f.write_str(", or say --allow-unauthenticated if a proxy brings others"),
+                }
+            }
+            Why::Page(Foreign::Origin) => write!(
+                f,
+                "a web page of another machine sent this (its Origin says so), and may not without a {role} token: set \
+                 --{role}-token-file"
+            ),
         }
     }
 }
@@ -153,14 +182,18 @@ impl Access {
     ///
     /// # Errors
     /// If one cannot be used.
-    pub fn open(files: TokenFiles, metrics: AccessMetrics) -> Result<Self, TokenError> {
+    pub fn open(
+        files: TokenFiles,
+        pages: Pages,
+        metrics: AccessMetrics,
+    ) -> Result<Self, TokenError> {
         let open = |role, path: Option<_>| path.map(|path| TokenFile::open(role, path)).transpose();
         let tokens = [
             open(Role::Ingest, files.ingest)?,
             open(Role::View, files.view)?,
             open(Role::Admin, files.admin)?,
         ];
-        Ok(Self { tokens, lines: array::from_fn(|_| Seldom::new(1)), metrics })
+        Ok(Self { tokens, pages, lines: array::from_fn(|_| Seldom::new(1)), metrics })
     }
 
     /// Reads the files again if they changed. One that cannot be used leaves its role's tokens as they are.
@@ -193,12 +226,17 @@ impl Access {
     fn decide(&self, needed: Role, headers: &HeaderMap, peer: Option<&Peer>) -> Result<(), Why> {
         let [ingest, view, admin] = &self.tokens;
         match needed {
-            Role::Ingest if ingest.is_none() => return Ok(()),
-            Role::View if view.is_none() => return Ok(()),
+            Role::Ingest if ingest.is_none() => return Ok(self.pages.check(needed, headers)?),
+            Role::View if view.is_none() => return Ok(self.pages.check(needed, headers)?),
             Role::Admin if admin.is_none() => {
                 let alone = self.tokens.iter().all(Option::is_none);
                 let here = peer.is_some_and(|peer| peer.addr.ip().to_canonical().is_loopback());
-                return if alone && here { Ok(()) } else { Err(Why::NoAdmin) };
+                return match &self.pages {
+                    _ if !(alone && here) => Err(Why::NoAdmin),
+                    Pages::Local(origins) => Ok(local(needed, headers, origins)?),
+                    // Anybody may ask; who is here is asked all the same.
+                    Pages::Any => Ok(local(needed, headers, &[])?),
+                };
             }
             _ => {}
         }

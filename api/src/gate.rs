@@ -1,6 +1,10 @@
 //! Who comes in: connections, TLS, tokens, and how often one address may ask.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     extract::{Request, State},
@@ -9,8 +13,8 @@ use axum::{
 };
 use prometheus::Registry;
 use shardmeter_access::{
-    Access, AccessMetrics, Denied, Door, Farewell, Full, Peer, Places, Protocol, Rates, Role, Tls,
-    TlsConfig, TlsError, TokenError, TooFast, network,
+    Access, AccessMetrics, Denied, Door, Farewell, Full, Pages, Peer, Places, Protocol, Rates,
+    Role, Tls, TlsConfig, TlsError, TokenError, TooFast, network,
 };
 use tokio::{
     task::{JoinHandle, spawn_blocking},
@@ -34,6 +38,19 @@ pub(crate) struct Gate {
     access: Access,
     tls: Option<Arc<Tls>>,
     rates: Rates<IpAddr>,
+    /// Of scrapes, which a dashboard at the same address must not cost.
+    scrapes: Rates<IpAddr>,
+}
+
+/// Routes that are let in alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// For those who have a role.
+    Of(Role),
+    /// `/metrics`, for those who may view.
+    Scrapes,
+    /// None at all: everybody is told that there is nothing.
+    Unknown,
 }
 
 /// Why there is no gate.
@@ -56,15 +73,19 @@ impl Gate {
     /// # Errors
     /// If one cannot be used.
     pub(crate) fn open(
+        addr: SocketAddr,
         config: &AccessConfig,
         tls: &TlsConfig,
         registry: &Registry,
     ) -> Result<Self, GateError> {
         let metrics = AccessMetrics::register("shardmeter_api", registry)?;
+        let origins = config.cors_origin.clone();
+        let pages = Pages::of_port(addr, config.allow_unauthenticated, origins);
         Ok(Self {
-            access: Access::open(config.token_files(), metrics)?,
+            access: Access::open(config.token_files(), pages, metrics)?,
             tls: Tls::open(tls)?.map(Arc::new),
             rates: Rates::new(config.requests_per_second),
+            scrapes: Rates::new(config.requests_per_second),
         })
     }
 
@@ -100,25 +121,34 @@ impl Gate {
             tls.reload();
         }
         self.rates.forget_full();
+        self.scrapes.forget_full();
     }
 
-    fn admit(&self, role: Role, request: &Request) -> Result<(), Problem> {
+    fn admit(&self, group: Group, request: &Request) -> Result<(), Problem> {
+        let (rates, role) = match group {
+            Group::Of(role) => (&self.rates, Some(role)),
+            Group::Scrapes => (&self.scrapes, Some(Role::View)),
+            Group::Unknown => (&self.rates, None),
+        };
         let peer = request.extensions().get::<Peer>();
         if let Some(peer) = peer {
             // First, so that nobody tries one token after the other.
-            self.rates.of(network(peer.addr.ip())).take()?;
+            rates.of(network(peer.addr.ip())).take()?;
         }
-        Ok(self.access.check(role, request.headers(), peer)?)
+        match role {
+            Some(role) => Ok(self.access.check(role, request.headers(), peer)?),
+            None => Ok(()),
+        }
     }
 }
 
 /// Lets through who may do what the route does, and not too often.
 pub(crate) async fn admit(
-    State((gate, role)): State<(Arc<Gate>, Role)>,
+    State((gate, group)): State<(Arc<Gate>, Group)>,
     request: Request,
     next: Next,
 ) -> Response {
-    match gate.admit(role, &request) {
+    match gate.admit(group, &request) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
@@ -168,9 +198,10 @@ mod tests {
     async fn an_address_asks_so_often_and_no_more() {
         let requests_per_second = NonZeroU32::new(2).unwrap();
         let config = AccessConfig { requests_per_second, ..AccessConfig::default() };
-        let gate = Gate::open(&config, &TlsConfig::default(), &Registry::new()).unwrap();
-        let ask = |addr: &str| {
-            gate.admit(Role::View, &from(addr)).map_err(|problem| {
+        let addr = ([127, 0, 0, 1], 0).into();
+        let gate = Gate::open(addr, &config, &TlsConfig::default(), &Registry::new()).unwrap();
+        let ask_for = |group, addr: &str| {
+            gate.admit(group, &from(addr)).map_err(|problem| {
                 let answer = problem.into_response();
                 (
                     answer.status().as_u16(),
@@ -178,10 +209,17 @@ mod tests {
                 )
             })
         };
+        let ask = |addr: &str| ask_for(Group::Of(Role::View), addr);
         for n in 0..10 {
             ask(&format!("[2001:db8::{n}]:1")).unwrap();
         }
         assert_eq!(ask("[2001:db8::ff]:9"), Err((429, "1".to_owned())), "a network has one rate");
+        let unknown = ask_for(Group::Unknown, "[2001:db8::1]:1");
+        assert!(matches!(unknown, Err((429, _))), "scanners have the same");
+        for _ in 0..10 {
+            ask_for(Group::Scrapes, "[2001:db8::1]:1").unwrap();
+        }
+        assert!(matches!(ask_for(Group::Scrapes, "[2001:db8::1]:1"), Err((429, _))));
         ask("[2001:db8:0:1::1]:1").unwrap();
         ask("10.0.0.1:1").unwrap();
         advance(Duration::from_millis(500)).await;

@@ -11,15 +11,15 @@ mod request_id;
 mod settings;
 mod shards;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, Method, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{any, get},
 };
 use shardmeter_access::Role;
 use tokio::time::{Instant, timeout};
@@ -31,7 +31,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     events::Events,
     fleet::Fleet,
-    gate::{Gate, admit},
+    gate::{Gate, Group, admit},
     metrics::Metrics,
     store::Store,
 };
@@ -63,7 +63,8 @@ const CORS_FOR: Duration = Duration::from_secs(3600);
 
 /// All routes. Each is in the group of those that may use it; pages of these origins may ask too.
 pub(crate) fn routes(http: Http, gate: &Arc<Gate>, origins: Vec<HeaderValue>) -> Router {
-    let only = |role| from_fn_with_state((Arc::clone(gate), role), admit);
+    let group = |group| from_fn_with_state((Arc::clone(gate), group), admit);
+    let only = |role| group(Group::Of(role));
     let anybody = OpenApiRouter::with_openapi(openapi::description())
         .routes(routes!(health::live))
         .routes(routes!(health::ready));
@@ -80,9 +81,12 @@ pub(crate) fn routes(http: Http, gate: &Arc<Gate>, origins: Vec<HeaderValue>) ->
         .merge(view.route_layer(only(Role::View)))
         .merge(admin.route_layer(only(Role::Admin)))
         .split_for_parts();
-    let pages = openapi::pages(document).route("/metrics", get(scrape));
+    let scrapes = Router::new().route("/metrics", get(scrape)).route_layer(group(Group::Scrapes));
+    let unknown = any(|| ready(StatusCode::NOT_FOUND)).layer(group(Group::Unknown));
     let routes = routes
-        .merge(pages.route_layer(only(Role::View)))
+        .merge(openapi::pages(document).route_layer(only(Role::View)))
+        .merge(scrapes)
+        .fallback_service(unknown)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn(in_time));
     let routes = if origins.is_empty() { routes } else { routes.layer(cors(origins)) };

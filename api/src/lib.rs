@@ -14,12 +14,12 @@ mod metrics;
 mod recorder;
 pub mod store;
 
-use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use shardmeter_access::{accept, serve_http};
 use shardmeter_process::Secret;
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 pub use config::{AccessConfig, Config, ConfigError};
@@ -48,10 +48,14 @@ pub struct Api {
     shutdown: CancellationToken,
     events: Events,
     _events: EventTasks,
-    recorder: JoinHandle<()>,
-    following: JoinHandle<()>,
-    store: JoinHandle<()>,
+    /// What goes on beside requests, until `shutdown`: what each is called.
+    tasks: JoinSet<&'static str>,
 }
+
+/// A task of the api ended while it was needed: what is left would look as if all were well.
+#[derive(Debug, thiserror::Error)]
+#[error("the {0} ended by itself, and the api with it; the log has more")]
+pub struct TaskEnded(&'static str);
 
 /// Why the api cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +117,7 @@ impl Api {
         let registry = &metrics.registry;
         let fleet_metrics = FleetMetrics::register(registry)?;
         let fleet = Fleet::new(&config.manager, fleet_metrics.manager_connection_status.clone())?;
-        let gate = Arc::new(Gate::open(&config.access, &config.tls, registry)?);
+        let gate = Arc::new(Gate::open(config.addr, &config.access, &config.tls, registry)?);
         let listeners = Listeners::new(registry)?;
         let (events, event_tasks) =
             events::redis::start(redis_url, store.clone(), registry, shutdown.clone())?;
@@ -126,6 +130,14 @@ impl Api {
             fleet_metrics,
             shutdown.clone(),
         );
+        let mut tasks = JoinSet::new();
+        for (name, task) in [("recorder", recorder), ("follower", following), ("store", keeping)] {
+            tasks.spawn(async move {
+                // A panic in it was reported where it was.
+                let _ended = task.await;
+                name
+            });
+        }
         let bind = |error| BuildError::Bind { addr: config.addr, error };
         let http = TcpListener::bind(config.addr).await.map_err(bind)?;
         let addr = http.local_addr().map_err(bind)?;
@@ -140,18 +152,7 @@ impl Api {
             shutdown: shutdown.clone(),
         };
         let router = http::routes(parts, &gate, config.access.cors_origin);
-        Ok(Self {
-            http,
-            addr,
-            router,
-            gate,
-            shutdown,
-            events,
-            _events: event_tasks,
-            recorder,
-            following,
-            store: keeping,
-        })
+        Ok(Self { http, addr, router, gate, shutdown, events, _events: event_tasks, tasks })
     }
 
     /// The address that is really bound.
@@ -167,21 +168,55 @@ impl Api {
     }
 
     /// Serves until `shutdown`, then ends what has no end and lets requests in flight finish.
-    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) {
+    ///
+    /// # Errors
+    /// If it ended before, because a task of it did.
+    pub async fn run(
+        mut self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), TaskEnded> {
         let connections = accept(self.http, self.gate.door());
         let looking = AbortOnDropHandle::new(self.gate.look_after());
-        let mut serving = pin!(serve_http(connections, self.router, self.shutdown.clone()));
-        tokio::select! {
-            () = &mut serving => {}
-            () = shutdown => {
-                self.shutdown.cancel();
-                // A client that does not come to an end must not keep the api up.
-                let _ = timeout(DRAIN_WITHIN, serving).await;
-            }
-        }
+        let serving = serve_http(connections, self.router, self.shutdown.clone());
+        self.tasks.spawn(async {
+            serving.await;
+            "HTTP port"
+        });
+        let ended = tokio::select! {
+            Some(task) = self.tasks.join_next() => Err(TaskEnded(task.unwrap_or("api"))),
+            () = shutdown => Ok(()),
+        };
         self.shutdown.cancel();
+        // A client that does not come to an end must not keep the api up.
+        let _ =
+            timeout(DRAIN_WITHIN, async { while self.tasks.join_next().await.is_some() {} }).await;
         drop(looking);
-        // They end with the token; a panic in one was reported where it was.
-        let _ended = tokio::join!(self.recorder, self.following, self.store);
+        ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_api_ends_with_any_task_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            addr: ([127, 0, 0, 1], 0).into(),
+            database_url: format!("sqlite://{}/api.db", folder.path().display()).into(),
+            ..Config::default()
+        };
+        let mut api = Api::build(config).await.unwrap();
+        assert_eq!(api.tasks.len(), 3);
+        let task = tokio::spawn(async { panic!("on purpose") });
+        api.tasks.spawn(async {
+            task.await.unwrap_err();
+            "test"
+        });
+        let ended = timeout(Duration::from_secs(30), api.run(pending())).await.unwrap();
+        assert!(ended.unwrap_err().to_string().starts_with("the test ended by itself"));
     }
 }

@@ -15,6 +15,5 @@ async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Failure>
     let api = Api::build(config).await.map_err(|error| {
         if error.is_config() { Failure::config(error) } else { Failure::run(error) }
     })?;
-    api.run(shutdown.cancelled_owned()).await;
-    Ok(())
+    api.run(shutdown.cancelled_owned()).await.map_err(Failure::run)
 }

@@ -2,10 +2,11 @@
 //!
 //! Events are added up and stored once a second. While the database is away they go on being added up, which takes next to
 //! no room. Of several apis that hear the same bots only one records ([`Store::records`]). A batch whose outcome is not known,
-//! because the connection was cut at its end, is stored again: then it is counted twice.
+//! because the connection was cut at its end, is tried again as it was; the database knows if it has it.
 
 use std::{
     collections::BTreeMap,
+    iter,
     time::{Duration, SystemTime},
 };
 
@@ -18,7 +19,7 @@ use tokio::{
 use crate::{
     events::{Ended, Event, Events, Heard, Subscription},
     metrics::RecorderMetrics,
-    store::{Executed, Presence, Store, StoreError, hour_of, is_command_name},
+    store::{Batch, Executed, Presence, Store, StoreError, hour_of, is_command_name},
 };
 
 /// How often what was heard is stored.
@@ -36,14 +37,29 @@ const MAX_COUNTS: usize = 10_000;
 /// Guilds joined or left that wait for it: a busy bot has hundreds a day.
 const MAX_PRESENCES: usize = 10_000;
 
+/// Of how many events, and which, nobody knows.
+const UNKNOWN: &str = "unknown";
+
 /// Listens to the bus and stores what it hears, until the bus ends.
 pub(crate) fn start(events: &Events, store: Store, metrics: RecorderMetrics) -> JoinHandle<()> {
-    let recorder = Recorder { waiting: Waiting::default(), store, metrics, failures: 0 };
+    // At zero: of a series that begins at one, no increase is seen.
+    for event_type in Platform::NAMES.into_iter().chain([UNKNOWN]) {
+        metrics.api_events_lost_total.with_label_values(&[event_type]);
+    }
+    let name = format!("{:016x}", fastrand::u64(..));
+    let waiting = Waiting::default();
+    let recorder = Recorder { name, batch: None, batches: 0, waiting, store, metrics, failures: 0 };
     let subscription = events.subscribe(None, None);
     tokio::spawn(recorder.run(subscription, events.clone()))
 }
 
 struct Recorder {
+    /// Another than any other process's.
+    name: String,
+    /// What is being stored, and stays as it is until it is known to be.
+    batch: Option<Batch>,
+    /// How many there were.
+    batches: u64,
     waiting: Waiting,
     store: Store,
     metrics: RecorderMetrics,
@@ -74,24 +90,24 @@ impl Recorder {
                         }
                     }
                     // How many were missed, nobody knows.
-                    Ok(Heard::Gap) => self.lose("unknown"),
+                    Ok(Heard::Gap) => self.lose(UNKNOWN),
                     Ok(Heard::Heartbeat) => {}
                     Err(Ended::Behind) => {
-                        self.lose("unknown");
+                        self.lose(UNKNOWN);
                         subscription = events.subscribe(None, None);
                     }
                     Err(Ended::Closed) => break,
                 },
                 _ = tick.tick() => {
-                    if self.store_batch().await && !self.waiting.is_empty() {
+                    if self.store_batch().await && !self.is_idle() {
                         // The rest as soon as what came meanwhile was heard.
                         tick.reset_immediately();
                     }
                 }
             }
         }
-        let last = async { while !self.waiting.is_empty() && self.store_batch().await {} };
-        if timeout(LAST, last).await.is_err() || !self.waiting.is_empty() {
+        let last = async { while !self.is_idle() && self.store_batch().await {} };
+        if timeout(LAST, last).await.is_err() || !self.is_idle() {
             tracing::warn!("what was heard last is not in the database, which is away");
         }
     }
@@ -121,7 +137,7 @@ impl Recorder {
             Event::Gap => false,
         };
         if !taken {
-            self.lose(if *event == Event::Gap { "unknown" } else { event.name() });
+            self.lose(if *event == Event::Gap { UNKNOWN } else { event.name() });
         }
     }
 
@@ -129,22 +145,31 @@ impl Recorder {
         self.metrics.api_events_lost_total.with_label_values(&[event_type]).inc();
     }
 
+    /// Whether everything is stored.
+    fn is_idle(&self) -> bool {
+        self.batch.is_none() && self.waiting.is_empty()
+    }
+
     /// Stores the first of what waits. Whether that is done, so that more may be stored.
     async fn store_batch(&mut self) -> bool {
-        if self.waiting.is_empty() {
+        if self.is_idle() {
             return true;
         }
         match self.store.records() {
             // Nobody knows yet who will.
             None => return false,
             Some(false) => {
-                self.waiting = Waiting::default();
+                (self.batch, self.waiting) = (None, Waiting::default());
                 return true;
             }
             Some(true) => {}
         }
-        let (executed, presences) = self.waiting.first();
-        match self.store.record_activity(&executed, presences).await {
+        let batch = self.batch.get_or_insert_with(|| {
+            self.batches += 1;
+            let (executed, presences) = self.waiting.take_first();
+            Batch { recorder: self.name.clone(), number: self.batches, executed, presences }
+        });
+        match self.store.record_activity(batch).await {
             Ok(()) => self.failures = 0,
             Err(StoreError::Away(reason)) => {
                 self.failures = self.failures.saturating_add(1);
@@ -157,10 +182,10 @@ impl Recorder {
             // It would be refused again.
             Err(StoreError::Failed(error)) => {
                 tracing::error!(%error, "the database refused what was heard");
-                self.lose("unknown");
+                self.lose(UNKNOWN);
             }
         }
-        self.waiting.forget_first();
+        self.batch = None;
         true
     }
 }
@@ -171,23 +196,12 @@ impl Waiting {
     }
 
     /// What is stored next.
-    fn first(&self) -> (Vec<Executed>, &[Presence]) {
-        let executed = self.executed.iter().take(AT_ONCE);
-        let executed = executed.map(|((at, command_name), count)| Executed {
-            at: *at,
-            command_name: command_name.clone(),
-            count: *count,
-        });
-        let presences = self.presences.get(..AT_ONCE).unwrap_or(&self.presences);
-        (executed.collect(), presences)
-    }
-
-    /// It is stored.
-    fn forget_first(&mut self) {
-        for _ in 0..AT_ONCE {
-            self.executed.pop_first();
-        }
-        self.presences.drain(..AT_ONCE.min(self.presences.len()));
+    fn take_first(&mut self) -> (Vec<Executed>, Vec<Presence>) {
+        let first = iter::from_fn(|| self.executed.pop_first()).take(AT_ONCE);
+        let executed =
+            first.map(|((at, command_name), count)| Executed { at, command_name, count }).collect();
+        let presences = self.presences.drain(..AT_ONCE.min(self.presences.len()));
+        (executed, presences.collect())
     }
 
     /// Whether there was room for it.
@@ -268,11 +282,10 @@ mod tests {
         }
         let (mut names, mut guilds) = (Vec::new(), Vec::new());
         while !waiting.is_empty() {
-            let (executed, presences) = waiting.first();
+            let (executed, presences) = waiting.take_first();
             assert!(executed.len() <= AT_ONCE && presences.len() <= AT_ONCE);
             names.extend(executed.into_iter().map(|executed| executed.command_name));
             guilds.extend(presences.iter().map(|presence| presence.guild_id));
-            waiting.forget_first();
         }
         assert!(guilds.into_iter().eq(0..many));
         names.sort();

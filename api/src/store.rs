@@ -5,6 +5,7 @@
 //! there, brings its tables up to date, and hands out a pool while it is; without one every question fails at once.
 
 mod commands;
+mod file;
 mod guilds;
 mod incidents;
 mod keeper;
@@ -14,6 +15,7 @@ mod settings;
 
 use std::{
     future::Future,
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
@@ -28,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use self::keeper::{Keeper, Up};
 pub(crate) use self::settings::{MAX_COMMAND_NAME, is_command_name};
 pub use self::{
-    commands::{CommandCount, Executed, HOUR, hour_of},
+    commands::{Batch, CommandCount, Executed, HOUR, hour_of},
     guilds::{Guild, Presence},
     incidents::{GAP, HistoryQuery, Incident, Position, Recorded},
     settings::{Expected, Settings, SettingsChange},
@@ -172,16 +174,20 @@ impl Database {
     /// What may be said of it in a log: where it is, never who asks.
     fn place(&self) -> String {
         let url = &self.options.database_url;
-        match self.kind {
-            Kind::Sqlite => sqlx::sqlite::SqliteConnectOptions::try_from(&self.options)
-                .map_or_else(
-                    |_| "SQLite".into(),
-                    |options| format!("SQLite file {}", options.get_filename().display()),
-                ),
-            Kind::Postgres => {
-                format!("PostgreSQL {}{}", url.host_str().unwrap_or("on a socket"), url.path())
-            }
+        self.file().map_or_else(
+            || format!("PostgreSQL {}{}", url.host_str().unwrap_or("on a socket"), url.path()),
+            |path| format!("SQLite file {}", path.display()),
+        )
+    }
+
+    /// Of SQLite, where it is.
+    fn file(&self) -> Option<PathBuf> {
+        if self.kind == Kind::Postgres {
+            return None;
         }
+        // Looked at when it was parsed.
+        let options = sqlx::sqlite::SqliteConnectOptions::try_from(&self.options).ok()?;
+        Some(options.get_filename().to_owned())
     }
 }
 
@@ -226,10 +232,13 @@ fn is_away(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(error) => match error.code().as_deref() {
             // SQLSTATE classes: connection, transaction (one that was idle for too long, a server that only reads), rollback (a
             // deadlock, say), resources, limits, what is not ready or locked, the operator, the system, the server's mistakes.
+            // And a table that is missing, which the keeper notices too.
+            Some("42P01") => true,
             Some(code) if code.len() == 5 => ["08", "25", "40", "53", "54", "55", "57", "58", "XX"]
                 .iter()
                 .any(|class| code.starts_with(class)),
             // SQLite's primary code is the low byte: busy, locked, read-only, I/O, full, cannot open.
+            Some("1") => error.message().starts_with("no such table"),
             Some(code) => code
                 .parse::<u32>()
                 .is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14)),

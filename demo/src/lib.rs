@@ -189,7 +189,7 @@ impl Demo {
             timeout(DRAIN_WITHIN, drained).await.context("the manager or the api does not stop")?;
         sim.context("the simulated Discord failed")?;
         manager.context("the manager failed")??;
-        api.context("the api failed")?;
+        api.context("the api failed")??;
         Ok(summary)
     }
 }

@@ -4,6 +4,7 @@ mod coding;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod page;
 mod posted;
 mod push;
 mod readers;
@@ -22,7 +23,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
 };
-use shardmeter_access::{Access, Peer, Role};
+use shardmeter_access::{Access, Peer, Places, Role};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -31,12 +32,14 @@ use crate::{
     exposition::Exposition,
     ingest::PreviousBodies,
     journal::{Journal, JournalState},
+    live::Live,
     metrics::Metrics,
     rates::Rates,
     registry::Registry,
 };
 use error::HttpError;
 pub(crate) use error::say_full;
+pub(crate) use page::VIEWERS;
 pub(crate) use readers::Readers;
 pub(crate) use received::Room;
 
@@ -64,6 +67,9 @@ pub(crate) struct Http {
     pub(crate) parts: Arc<Semaphore>,
     /// Those that read answers.
     pub(crate) readers: Arc<Readers>,
+    /// The fleet at this second, and those that look at it.
+    pub(crate) live: Arc<Live>,
+    pub(crate) viewers: Arc<Places>,
     /// Bodies that may be read at the same time.
     pub(crate) bodies: Arc<Semaphore>,
     /// What bodies on their way may take.
@@ -86,8 +92,12 @@ pub(crate) fn routes(http: Http, access: &Arc<Access>) -> Router {
         .route("/shard-metrics", post(shard_metrics::take));
     let view = Router::new()
         .route("/metrics", get(scrape::scrape))
-        .route("/", get(|| ready(INDEX)))
-        .route("/api/v1/shards", get(shards::list));
+        .route("/", get(page::index))
+        .route("/page.js", get(page::script))
+        .route("/page.css", get(page::style))
+        .route("/api/v1/shards", get(shards::list))
+        .route("/api/v1/shards/live", get(page::live))
+        .route("/api/v1/shards/{id}", get(shards::get));
     let admin = Router::new().route("/api/v1/shards/{id}", delete(shards::forget));
     let anybody =
         Router::new().route("/healthz", get(|| ready("ok\n"))).route("/readyz", get(readiness));
@@ -130,7 +140,10 @@ shardmeter-manager
   PUT, POST, DELETE /metrics/job/<job>/shard_id/3{/<label>/<value>}
                          the same, as clients push to a Pushgateway
                          all bodies by Content-Encoding gzip or zstd too
-  GET  /api/v1/shards    who reports, as JSON
+  GET  /                 how the fleet is, live, for browsers
+  GET  /api/v1/shards    who reports, as JSON; one of them with /3
+  GET  /api/v1/shards/live
+                         the same in short, each second what changed (Server-Sent Events)
   DELETE /api/v1/shards/3
                          forget what shard 3 counted (admin)
   GET  /healthz, /readyz

@@ -23,6 +23,7 @@ mod grpc;
 mod http;
 pub mod ingest;
 mod journal;
+mod live;
 pub mod metrics;
 pub mod model;
 mod rates;
@@ -33,7 +34,7 @@ mod summary;
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
-use shardmeter_access::{Access, Door, Places, Protocol, Tls, accept, serve_http};
+use shardmeter_access::{Access, Door, Pages, Places, Protocol, Tls, accept, serve_http};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -52,6 +53,7 @@ use clock::Clock;
 use exposition::Exposition;
 use ingest::PreviousBodies;
 use journal::{FileJournal, Journal, JournalState, MemoryOnly};
+use live::Live;
 use metrics::{Dropped, Metrics};
 use rates::Rates;
 use registry::{Registry, Settings};
@@ -128,7 +130,10 @@ impl Manager {
         let config::File { limits, rules } = config::File::read(config.config.as_deref())?;
         let tls = Tls::open(&config.tls)?.map(Arc::new);
         let metrics = Arc::new(Metrics::new()?);
-        let access = Arc::new(Access::open(config.access.token_files(), metrics.access.clone())?);
+        let anybody = config.access.allow_unauthenticated;
+        let pages = Pages::of_port(config.http_addr, anybody, Vec::new());
+        let files = config.access.token_files();
+        let access = Arc::new(Access::open(files, pages, metrics.access.clone())?);
         let of_journal = config.data_dir.as_ref().map(|_| metrics.of_journal()).transpose()?;
         let reserved = exposition::reserved(&metrics.gather());
         let settings = Settings {
@@ -310,6 +315,8 @@ impl Kept {
             previous_bodies: Arc::clone(previous_bodies),
             exposition: Arc::clone(exposition),
             readers: Arc::new(http::Readers::new(sessions.metrics.cut_readers.clone())),
+            live: Live::new(Arc::clone(&sessions.registry), sessions.clock),
+            viewers: Places::new("viewers of live rows", http::VIEWERS, http::VIEWERS),
             parts: Arc::new(Semaphore::new(http::PARTS_AT_ONCE)),
             bodies: Arc::new(Semaphore::new(http::BODIES_AT_ONCE)),
             room: Arc::new(http::Room::new(http::BODY_BYTES_AT_ONCE)),

@@ -18,6 +18,7 @@ mod change;
 mod check;
 mod events;
 mod exemplars;
+mod explain;
 mod family;
 mod fleet;
 mod fold;
@@ -58,6 +59,7 @@ pub use events::{
     Successor,
 };
 pub use exemplars::ReportedExemplar;
+pub use explain::{Explained, ExplainedValue, Hidden, MAX_EXPLAINED, NotExplained};
 pub use family::Family;
 pub use frame::{
     Applied, AttachError, DefineError, FamilyDefinition, Frame, FrameError, FrameKind, Hello,

@@ -99,7 +99,7 @@ impl<'de> Deserialize<'de> for GuildId {
 pub struct GuildSettings {
     /// Whose settings these are.
     pub guild_id: GuildId,
-    /// Grows by one with every change; of two settings of a guild the one with the higher revision counts.
+    /// Grows with every change; of two settings of a guild the one with the higher revision counts.
     pub revision: u64,
     /// Names of the commands that the bot refuses in this guild.
     pub disabled_commands: Vec<String>,

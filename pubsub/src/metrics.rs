@@ -1,8 +1,8 @@
 //! What is counted of a process's dealings with Redis, alike in shards and the api.
 
-use shardmeter_process::families;
-
 use prometheus::{IntCounterVec, IntGaugeVec};
+use shardmeter_process::families;
+use shardmeter_proto::events::Event;
 
 families! {
     /// Events over Redis.
@@ -13,7 +13,8 @@ families! {
         /// Deliveries of events: of those this process published, to as many subscribers as Redis says; of those that others
         /// published, to this process.
         redis_pubsub_messages_delivered_total: IntCounterVec["event_type"],
-        /// Events lost: not published, because the queue was full or Redis did not confirm, or not understood.
+        /// Events lost: not published, because the queue was full, Redis did not confirm, had no room or has newer settings; or
+        /// not understood.
         redis_pubsub_messages_dropped_total: IntCounterVec["event_type", "reason"],
         /// 1 while Redis answers, else 0.
         redis_connection_status: IntGaugeVec["connection_type"],
@@ -27,6 +28,10 @@ pub(crate) enum Lost {
     QueueFull,
     /// Redis did not say that it has it; it may have.
     NotConfirmed,
+    /// Redis has no room for these settings.
+    NoRoom,
+    /// Redis has newer settings than these.
+    Older,
     /// A message that is no event this version knows.
     Undecodable,
     /// A message beyond the limit.
@@ -38,6 +43,8 @@ impl Lost {
         match self {
             Self::QueueFull => "queue_full",
             Self::NotConfirmed => "not_confirmed",
+            Self::NoRoom => "no_room",
+            Self::Older => "older",
             Self::Undecodable => "undecodable",
             Self::TooLarge => "too_large",
         }
@@ -64,6 +71,26 @@ impl Purpose {
 pub(crate) const UNKNOWN: &str = "unknown";
 
 impl RedisMetrics {
+    /// Shows at zero what a publisher may lose: of a series that begins at one, no increase is seen.
+    pub(crate) fn expect_to_publish(&self) {
+        for event in Event::NAMES {
+            self.expect(event, &[Lost::QueueFull, Lost::NotConfirmed]);
+        }
+        self.expect("guild_settings_updated", &[Lost::NoRoom, Lost::Older]);
+    }
+
+    /// The same of a subscriber.
+    pub(crate) fn expect_to_hear(&self) {
+        self.expect(UNKNOWN, &[Lost::QueueFull, Lost::Undecodable, Lost::TooLarge]);
+    }
+
+    fn expect(&self, event: &str, reasons: &[Lost]) {
+        for reason in reasons {
+            let labels = [event, reason.label()];
+            self.redis_pubsub_messages_dropped_total.with_label_values(&labels);
+        }
+    }
+
     pub(crate) fn published(&self, event: &str, subscribers: u64) {
         self.redis_pubsub_messages_published_total.with_label_values(&[event]).inc();
         let delivered = &self.redis_pubsub_messages_delivered_total;

@@ -1,14 +1,15 @@
 //! Publishes this process's events. A queue that is full costs events, which are counted; nobody waits.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use redis::{Pipeline, RedisError};
+use redis::{Pipeline, RedisError, RedisResult};
 use shardmeter_proto::events::{
     EVENTS_CHANNEL, Event, GuildSettings, Message, SETTINGS_CHANNEL, SETTINGS_KEY,
 };
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -23,17 +24,30 @@ const QUEUE: usize = 4096;
 /// Events sent to Redis at once; under load fewer and larger writes.
 const BATCH: usize = 128;
 
-/// Keeps a guild's settings and tells of them, unless Redis has the same or newer ones: then it says -1, else how many were
-/// told. Settings that cannot be read are none.
+/// How often Redis is asked whether it still has what it was told.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A mark of this process beside the settings lasts that long in seconds, unless it is asked for. Who is stopped longer than
+/// that tells all settings once more.
+const MARK_LASTS: u32 = 60;
+
+/// Keeps a guild's settings and tells of them; then it says how many were told. If Redis has the same it says -1, if it has
+/// newer ones -2. Settings that cannot be read are none; what cannot be kept is not told.
 const SET_IF_NEWER: &str = r"
 local known = redis.call('HGET', KEYS[1], ARGV[1])
 if known then
   local readable, settings = pcall(cjson.decode, known)
-  if readable and type(settings) == 'table' and (tonumber(settings.revision) or -1) >= tonumber(ARGV[2]) then
+  local revision = readable and type(settings) == 'table' and tonumber(settings.revision) or -1
+  if revision > tonumber(ARGV[2]) then
+    return -2
+  elseif revision == tonumber(ARGV[2]) then
     return -1
   end
 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+local kept = redis.pcall('HSET', KEYS[1], ARGV[1], ARGV[3])
+if type(kept) == 'table' and kept.err then
+  return kept
+end
 return redis.call('PUBLISH', ARGV[4], ARGV[5])";
 
 /// Hands events to the task that publishes them; the task ends when the last of its publishers is dropped and what is
@@ -67,7 +81,12 @@ impl Publisher {
             from,
             metrics: metrics.clone(),
             gone: gone.clone(),
+            mark: format!("{SETTINGS_KEY}:mark:{:016x}", fastrand::u64(..)),
+            whole: false,
+            full: false,
+            behind: false,
         };
+        metrics.expect_to_publish();
         let task = tokio::spawn(task.run());
         let alive = Arc::new(gone.drop_guard());
         (Self { events, settings, lacking, metrics, _alive: alive }, task)
@@ -89,8 +108,8 @@ impl Publisher {
         self.lacking.send_modify(|times| *times += 1);
     }
 
-    /// Changes whenever Redis may lack settings: with every connection to it (it may have been emptied), and when some
-    /// could not be queued, or are not known ([`Publisher::lack`]). Whoever knows all settings then tells them by [`Publisher::restore`].
+    /// Changes whenever Redis may lack settings: with every connection to it, when it was emptied, when it was full and takes
+    /// some again, and when some could not be queued, or are not known ([`Publisher::lack`]). Whoever knows all settings then tells them by [`Publisher::restore`].
     #[must_use]
     pub fn lacking(&self) -> watch::Receiver<u64> {
         self.lacking.subscribe()
@@ -112,6 +131,14 @@ struct Task {
     metrics: RedisMetrics,
     /// No publisher is left.
     gone: CancellationToken,
+    /// A key of this process's own in Redis: who lost it, lost settings.
+    mark: String,
+    /// Redis has the mark, and took all settings that it was told since.
+    whole: bool,
+    /// It was said that Redis is full.
+    full: bool,
+    /// It was said on this connection that Redis has newer settings.
+    behind: bool,
 }
 
 impl Task {
@@ -122,7 +149,7 @@ impl Task {
                 return self.give_up();
             };
             self.dialer.up();
-            self.lacking.send_modify(|times| *times += 1);
+            (self.whole, self.behind) = (false, false);
             match self.publish_on(&mut line).await {
                 Ok(()) => return,
                 Err(error) => self.dialer.lost(&error).await,
@@ -133,10 +160,16 @@ impl Task {
     /// Publishes until there is nobody left to publish for.
     async fn publish_on(&mut self, line: &mut Line) -> Result<(), RedisError> {
         let mut events = Vec::with_capacity(BATCH);
+        let mut look = interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 error = line.broken() => return Err(error),
+                _ = look.tick() => {
+                    self.look(line).await?;
+                    continue;
+                }
                 some = self.queue.recv_many(&mut events, BATCH) => if some == 0 {
                     return Ok(());
                 },
@@ -151,8 +184,37 @@ impl Task {
         }
     }
 
+    /// Has all settings told anew if Redis lost its mark, as one that was emptied did, or had no room for some.
+    async fn look(&mut self, line: &mut Line) -> Result<(), RedisError> {
+        if self.lacking.receiver_count() == 0 {
+            return Ok(()); // a bot, which knows no settings
+        }
+        if self.whole {
+            let mut expire = redis::cmd("EXPIRE");
+            if expire.arg(&self.mark).arg(MARK_LASTS).query_async(&mut line.redis).await? {
+                return Ok(());
+            }
+            tracing::warn!("Redis was emptied; it is told all settings anew");
+        }
+        // First the mark: what is lost while settings are told is lost with it.
+        let mut set = redis::cmd("SET");
+        set.arg(&self.mark).arg("").arg("EX").arg(MARK_LASTS);
+        match set.query_async::<()>(&mut line.redis).await {
+            Ok(()) => {
+                (self.whole, self.full) = (true, false);
+                self.lacking.send_modify(|times| *times += 1);
+                Ok(())
+            }
+            Err(error) if is_full(&error) => {
+                self.has_no_room(&error);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sends the events; what is not confirmed is not sent again, for it may have been heard.
-    async fn send(&self, line: &mut Line, events: &mut Vec<Event>) -> Result<(), RedisError> {
+    async fn send(&mut self, line: &mut Line, events: &mut Vec<Event>) -> Result<(), RedisError> {
         let mut pipeline = Pipeline::with_capacity(events.len());
         events.retain(|event| match self.command(event) {
             Ok(command) => {
@@ -164,16 +226,17 @@ impl Task {
                 false
             }
         });
-        let told: Result<Vec<i64>, RedisError> = pipeline.query_async(&mut line.redis).await;
+        // Each has its own answer: one for which there is no room is none of the others' business.
+        let told: RedisResult<Vec<RedisResult<i64>>> =
+            pipeline.ignore_errors().query_async(&mut line.redis).await;
         match told {
             Ok(told) => {
-                for (event, subscribers) in events.drain(..).zip(told) {
-                    // Negative: Redis had these settings.
-                    if let Ok(subscribers) = u64::try_from(subscribers) {
-                        self.metrics.published(event.name(), subscribers);
-                    }
+                // All are looked at, whatever the first says.
+                let mut done = Ok(());
+                for (event, told) in events.drain(..).zip(told) {
+                    done = done.and(self.was_told(&event, told));
                 }
-                Ok(())
+                done
             }
             Err(error) => {
                 for event in events.drain(..) {
@@ -181,6 +244,46 @@ impl Task {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// What Redis said to an event. An error if the connection is of no use.
+    fn was_told(&mut self, event: &Event, told: RedisResult<i64>) -> Result<(), RedisError> {
+        match told {
+            // It had these settings.
+            Ok(-1) => {}
+            Ok(subscribers) => match u64::try_from(subscribers) {
+                Ok(subscribers) => self.metrics.published(event.name(), subscribers),
+                Err(_negative) => {
+                    self.metrics.lost(event.name(), Lost::Older);
+                    self.is_behind(event);
+                }
+            },
+            Err(error) if is_full(&error) => {
+                self.metrics.lost(event.name(), Lost::NoRoom);
+                self.has_no_room(&error);
+            }
+            Err(error) => {
+                self.metrics.lost(event.name(), Lost::NotConfirmed);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// What Redis did not take it is told anew when it takes the mark.
+    fn has_no_room(&mut self, error: &RedisError) {
+        self.whole = false;
+        if !std::mem::replace(&mut self.full, true) {
+            tracing::error!(%error, "Redis is full: bots do not learn of settings that change");
+        }
+    }
+
+    /// Of many guilds if the database was put back to an earlier state.
+    fn is_behind(&mut self, event: &Event) {
+        if !std::mem::replace(&mut self.behind, true) {
+            let guild_id = event.guild_id().map(tracing::field::display);
+            tracing::warn!(guild_id, "Redis has newer settings than the api, and bots obey those");
         }
     }
 
@@ -209,4 +312,9 @@ impl Task {
             self.metrics.lost(event.name(), Lost::NotConfirmed);
         }
     }
+}
+
+/// Whether Redis has reached its `maxmemory`: it does what takes no memory, as publishing.
+fn is_full(error: &RedisError) -> bool {
+    error.code() == Some("OOM")
 }

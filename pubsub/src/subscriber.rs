@@ -54,6 +54,7 @@ impl Subscriber {
         metrics: RedisMetrics,
         hear: impl FnMut(Heard) + Send + 'static,
     ) -> Self {
+        metrics.expect_to_hear();
         let dialer = Dialer::new(redis, Purpose::Subscriber, metrics.clone());
         let task = Task { dialer, wanted, metrics, hear };
         Self { _task: AbortOnDropHandle::new(tokio::spawn(task.run())) }

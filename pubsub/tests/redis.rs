@@ -11,7 +11,13 @@ use shardmeter_proto::events::{
 use shardmeter_pubsub::{
     Heard, Publisher, Redis, RedisMetrics, Subscriber, Wanted, testing::RedisServer,
 };
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
 
 fn metrics() -> RedisMetrics {
     RedisMetrics::register(&Registry::new()).unwrap()
@@ -286,4 +292,127 @@ async fn what_is_no_event_is_counted_and_hurts_nobody() {
     listener.hears(Heard::Event(joined(3))).await;
     assert_eq!((listener.dropped("undecodable"), listener.dropped("too_large")), (3, 1));
     assert!(Redis::at("no address").is_err());
+}
+
+async fn settings_in(server: &RedisServer) -> u64 {
+    server.ask(&["HLEN", SETTINGS_KEY]).await
+}
+
+#[tokio::test]
+async fn a_redis_that_is_emptied_on_a_live_connection_lacks_settings() {
+    let server = RedisServer::start().await;
+    let speaker = Speaker::new(&server, None);
+    let mut lacking = speaker.publisher.lacking();
+    soon("connected", lacking.wait_for(|times| *times == 1)).await.unwrap();
+    let is_asked = async {
+        while !server
+            .ask::<String>(&["INFO", "commandstats"])
+            .await
+            .contains("cmdstat_expire:calls=2")
+        {}
+    };
+    soon("asked twice", is_asked).await;
+    assert_eq!(*lacking.borrow(), 1, "it lacks nothing");
+    for times in 2..=3 {
+        let () = server.ask(&["FLUSHALL"]).await;
+        // One that is told of a change since is not whole either.
+        speaker.publisher.publish(updated(1, times));
+        soon("noticed", lacking.wait_for(|known| *known == times)).await.unwrap();
+    }
+    assert!(speaker.metrics.is_up());
+    // Of a process that ended nothing stays.
+    let marks: Vec<String> = server.ask(&["KEYS", "shardmeter:guild_settings:mark:*"]).await;
+    let [mark] = &marks[..] else { panic!("{marks:?}") };
+    assert!(server.ask::<i64>(&["TTL", mark]).await > 0);
+}
+
+#[tokio::test]
+async fn who_knows_no_settings_leaves_no_mark() {
+    let server = RedisServer::start().await;
+    let (speaker, mut listener) =
+        (Speaker::new(&server, None), Listener::new(&server, false, None));
+    speaker.until_up(true).await;
+    listener.until_up(true).await;
+    speaker.publisher.publish(joined(1));
+    listener.hears(Heard::Event(joined(1))).await;
+    assert_eq!(server.ask::<u64>(&["DBSIZE"]).await, 0);
+}
+
+#[tokio::test]
+async fn a_full_redis_tells_of_no_settings_that_it_cannot_keep_and_of_all_when_it_has_room() {
+    let server = RedisServer::start().await;
+    let speaker = Speaker::new(&server, None);
+    let mut listener = Listener::new(&server, false, None);
+    let mut lacking = speaker.publisher.lacking();
+    soon("connected", lacking.wait_for(|times| *times == 1)).await.unwrap();
+    listener.until_up(true).await;
+    let () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    for times in 1..=3 {
+        speaker.publisher.publish(updated(1, times));
+        speaker.publisher.publish(joined(times));
+        // Told all the same: it takes no memory.
+        listener.hears(Heard::Event(joined(times))).await;
+    }
+    eventually("counted", || speaker.dropped("guild_settings_updated", "no_room") == 3).await;
+    assert_eq!((settings_in(&server).await, speaker.published("guild_settings_updated")), (0, 0));
+    eventually("confirmed", || speaker.published("guild_joined") == 3).await;
+    assert_eq!(*lacking.borrow(), 1, "it would take none of them");
+    assert!(speaker.metrics.is_up(), "the connection is good");
+    let () = server.ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    soon("room", lacking.wait_for(|times| *times == 2)).await.unwrap();
+    speaker.publisher.restore(settings(1, 3)).await;
+    listener.hears(Heard::Event(updated(1, 3))).await;
+    assert_eq!(settings_in(&server).await, 1);
+}
+
+#[tokio::test]
+async fn what_redis_has_newer_is_counted_and_what_it_has_is_not() {
+    let server = RedisServer::start().await;
+    let speaker = Speaker::new(&server, None);
+    for revision in [7, 7, 6, 5] {
+        speaker.publisher.publish(updated(1, revision));
+    }
+    eventually("refused", || speaker.dropped("guild_settings_updated", "older") == 2).await;
+    assert_eq!(speaker.published("guild_settings_updated"), 1);
+}
+
+#[tokio::test]
+async fn what_may_be_lost_is_shown_at_zero() {
+    let server = RedisServer::start().await;
+    let registry = Registry::new();
+    let metrics = RedisMetrics::register(&registry).unwrap();
+    let redis = Redis::at(&server.url()).unwrap();
+    let (_publisher, _task) = Publisher::start(redis.clone(), None, metrics.clone());
+    let wanted = Wanted { channels: &[EVENTS_CHANNEL], settings: false, own: None };
+    let _subscriber = Subscriber::start(redis, wanted, metrics, |_| {});
+    let page = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    for (event, reason) in [
+        ("command_executed", "queue_full"),
+        ("guild_joined", "not_confirmed"),
+        ("guild_settings_updated", "no_room"),
+        ("guild_settings_updated", "older"),
+        ("unknown", "undecodable"),
+    ] {
+        let labels = format!("event_type=\"{event}\",reason=\"{reason}\"");
+        let series = format!("redis_pubsub_messages_dropped_total{{{labels}}} 0");
+        assert!(page.contains(&series), "{series}:\n{page}");
+    }
+}
+
+/// What changes between the two is heard of twice, and never missed.
+#[tokio::test]
+async fn who_listens_subscribes_first_and_then_reads_what_there_is() {
+    let server = RedisServer::start().await;
+    let mut monitor = TcpStream::connect(server.addr()).await.unwrap();
+    monitor.write_all(b"MONITOR\r\n").await.unwrap();
+    let mut said = BufReader::new(monitor).lines();
+    assert_eq!(soon("monitored", said.next_line()).await.unwrap().unwrap(), "+OK");
+    let _listener = Listener::new(&server, true, None);
+    let mut done = Vec::new();
+    while done.last() != Some(&"HSCAN") {
+        let line = soon("a command", said.next_line()).await.unwrap().unwrap();
+        let looked_for = ["SUBSCRIBE", "HSCAN"].into_iter();
+        done.extend(looked_for.filter(|name| line.to_uppercase().contains(&format!("\"{name}\""))));
+    }
+    assert_eq!(done, ["SUBSCRIBE", "HSCAN"]);
 }

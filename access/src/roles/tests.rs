@@ -18,7 +18,7 @@ fn access(dir: &Path, files: [Option<&str>; 3]) -> Result<Access, TokenError> {
         view: file("view", view),
         admin: file("admin", admin),
     };
-    Access::open(files, metrics(&Registry::new()))
+    Access::open(files, Pages::Local(vec![]), metrics(&Registry::new()))
 }
 
 /// Writes a file that is not young.
@@ -61,7 +61,7 @@ fn files_that_cannot_be_used_are_refused_without_a_word_of_them() {
         assert!(said.contains(problem) && !said.contains("s3cr"), "{text:?}: {said}");
     }
     let missing = TokenFiles { admin: Some("/no/such/file".into()), ..TokenFiles::default() };
-    let error = Access::open(missing, metrics(&Registry::new())).unwrap_err();
+    let error = Access::open(missing, Pages::Any, metrics(&Registry::new())).unwrap_err();
     assert!(error.to_string().starts_with("--admin-token-file /no/such/file: No such file"));
 }
 
@@ -178,4 +178,36 @@ fn what_is_refused_is_counted() {
     }
     let counted = access.metrics.unauthorized.with_label_values(&["ingest"]).get();
     assert_eq!(counted, 5);
+}
+
+#[test]
+fn pages_of_elsewhere_are_refused_where_no_token_is_needed() {
+    let headers = |host: &'static str, token: Option<&str>| {
+        let mut headers = sends(token.as_slice());
+        headers.insert(http::header::HOST, HeaderValue::from_static(host));
+        headers
+    };
+    let here = peer("127.0.0.1:1");
+    let dir = tempfile::tempdir().unwrap();
+    let open = access(dir.path(), [None; 3]).unwrap();
+    for role in Role::ALL {
+        open.check(role, &headers("localhost", None), Some(&here)).unwrap();
+        let denied = open.check(role, &headers("evil.example", None), Some(&here)).unwrap_err();
+        assert!(!denied.wants_token());
+        let said = denied.to_string();
+        let cures = ["localhost", &format!("--{}-token-file", role.as_str())];
+        assert!(cures.iter().all(|cure| said.contains(cure)), "{said}");
+        assert_eq!(said.contains("--allow-unauthenticated"), role != Role::Admin, "{said}");
+    }
+    // Who has a token comes as whoever they like.
+    let closed = access(dir.path(), [Some("i"), Some("v"), Some("a")]).unwrap();
+    for (role, token) in Role::ALL.into_iter().zip(["Bearer i", "Bearer v", "Bearer a"]) {
+        closed.check(role, &headers("manager.example", Some(token)), Some(&here)).unwrap();
+    }
+    // Where anybody may look, this machine's browser still changes nothing for a page of elsewhere.
+    let files = TokenFiles::default();
+    let any = Access::open(files, Pages::Any, metrics(&Registry::new())).unwrap();
+    any.check(Role::View, &headers("evil.example", None), Some(&here)).unwrap();
+    any.check(Role::Admin, &headers("evil.example", None), Some(&here)).unwrap_err();
+    any.check(Role::Admin, &headers("localhost", None), Some(&here)).unwrap();
 }

@@ -2,7 +2,8 @@
 //!
 //! Two tasks with a bounded queue between them: one reads the manager's stream, the other stores. While the database is
 //! away the queue fills, and then the stream is not read any further: the manager keeps the last 10,000 events. With the
-//! incidents the database stores how far it has come, so after a restart of the api the stream goes on from there.
+//! incidents the database stores how far it has come, so after a restart of the api the stream goes on from there. Until the
+//! database says how far that is, what happens is told live, and stored once it is read again from there.
 
 use std::{
     convert::Infallible,
@@ -16,7 +17,7 @@ use shardmeter_proto::v1::{
 use tokio::{
     sync::mpsc::{self, Receiver, Sender},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -40,9 +41,15 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Pause before a database that is away is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// At the start a database that is there has said how far it has come by then. Else what happens is told live meanwhile.
+const DATABASE_WITHIN: Duration = Duration::from_secs(3);
+
 /// Upper end of the first wait for the manager, and of every later one.
 const BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(15);
+
+/// A stream that says nothing is one that is followed after this time, for nothing may have happened.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
 /// What the stream told, and where that leaves it.
 #[derive(Debug)]
@@ -60,7 +67,15 @@ pub(crate) fn start(
     shutdown: CancellationToken,
 ) -> JoinHandle<()> {
     let (told, waiting) = mpsc::channel(MAX_WAITING);
-    let follower = Follower { manager, events, metrics: metrics.clone(), told, failures: 0 };
+    let follower = Follower {
+        manager,
+        events,
+        metrics: metrics.clone(),
+        told,
+        live: nowhere(),
+        follows: None,
+        failures: 0,
+    };
     tokio::spawn(async move {
         let both = async { tokio::join!(follower.run(&store), keep(waiting, &store, &metrics)) };
         // What is not stored yet is told again after the next start.
@@ -68,52 +83,103 @@ pub(crate) fn start(
     })
 }
 
+/// An answer of the manager's that goes on.
+struct Stream {
+    messages: Streaming<WatchShardsResponse>,
+    /// When it is one that is followed, if it did not end by then.
+    settled: Instant,
+}
+
 struct Follower {
     manager: Manager,
     events: Events,
     metrics: FleetMetrics,
     told: Sender<Told>,
-    /// Since the manager was reached last.
+    /// What was told live before anything could be stored.
+    live: Position,
+    /// Whether the manager tells, as it was said last.
+    follows: Option<bool>,
+    /// Since the manager told something last.
     failures: u32,
 }
 
 impl Follower {
     async fn run(mut self, store: &Store) {
-        let mut position = stored_position(store).await;
+        let live = async {
+            sleep(DATABASE_WITHIN).await;
+            tracing::debug!(
+                "the database does not say how far it has come: what happens is told live alone"
+            );
+            self.keep_following(None).await
+        };
+        let mut position = tokio::select! {
+            biased;
+            position = stored_position(store) => position,
+            never = live => match never {},
+        };
+        tracing::debug!(epoch = position.epoch, revision = position.revision, "stored so far");
+        match self.keep_following(Some(&mut position)).await {}
+    }
+
+    /// Follows the manager for ever, on from what is stored; or live alone, where that is not known.
+    async fn keep_following(&mut self, mut stored: Option<&mut Position>) -> Infallible {
         loop {
-            let Err(status) = self.watch(&mut position).await;
-            if self.failures == 0 {
+            let Err(status) = match &mut stored {
+                Some(position) => self.watch(position).await,
+                None => self.watch_live().await,
+            };
+            if self.follows != Some(false) {
                 tracing::warn!(
                     code = ?status.code(),
                     reason = status.message(),
                     "the manager does not tell what happens to shards"
                 );
             }
+            self.follows = Some(false);
             sleep(backoff(self.failures)).await;
             self.failures = self.failures.saturating_add(1);
         }
     }
 
     /// Asks the manager what happened since `position`.
-    async fn ask(&mut self, position: &Position) -> Result<Streaming<WatchShardsResponse>, Status> {
+    async fn ask(&mut self, position: &Position) -> Result<Stream, Status> {
         let Position { epoch, revision } = position.clone();
         tracing::debug!(epoch, revision, "asking the manager what happened since");
         let request = WatchShardsRequest { epoch, revision };
         let answer = timeout(ANSWER_WITHIN, self.manager.watch_shards(request));
         let late = |_| Status::deadline_exceeded("the manager does not answer");
-        let stream = answer.await.map_err(late)??.into_inner();
-        tracing::info!(revision, "follows what happens to shards");
+        let messages = answer.await.map_err(late)??.into_inner();
+        Ok(Stream { messages, settled: Instant::now() + SETTLED_AFTER })
+    }
+
+    /// What the manager tells next.
+    async fn next(&mut self, stream: &mut Stream) -> Result<WatchShardsResponse, Status> {
+        let said = match timeout_at(stream.settled, stream.messages.message()).await {
+            Err(_quiet) if self.follows != Some(true) => {
+                self.follow();
+                stream.messages.message().await
+            }
+            Err(_quiet) => stream.messages.message().await,
+            Ok(said) => said,
+        };
+        let said = said?.ok_or_else(|| Status::unavailable("the manager ended its answer"))?;
+        self.follow();
+        Ok(said)
+    }
+
+    /// The manager tells. That it began to answer is not enough: it may end at once, again and again.
+    fn follow(&mut self) {
         self.failures = 0;
-        Ok(stream)
+        if self.follows.replace(true) != Some(true) {
+            tracing::info!("follows what happens to shards");
+        }
     }
 
     /// Takes what the manager tells from `position` on, until that ends.
     async fn watch(&mut self, position: &mut Position) -> Result<Infallible, Status> {
         let mut stream = self.ask(position).await?;
         loop {
-            let said = stream.message().await?;
-            let said = said.ok_or_else(|| Status::unavailable("the manager ended its answer"))?;
-            let told = match said.message {
+            let told = match self.next(&mut stream).await?.message {
                 // Nothing is stored yet: what the manager still has is where the history begins.
                 Some(Message::State(state)) if begins_earlier(position, &state) => {
                     *position = Position { epoch: state.epoch, revision: state.kept_after };
@@ -127,6 +193,23 @@ impl Follower {
             position.clone_from(&told.position);
             if self.told.send(told).await.is_err() {
                 return Err(Status::cancelled("nobody stores it"));
+            }
+        }
+    }
+
+    /// The same from now on, and nothing is stored.
+    async fn watch_live(&mut self) -> Result<Infallible, Status> {
+        let mut stream = self.ask(&self.live.clone()).await?;
+        loop {
+            match self.next(&mut stream).await?.message {
+                Some(Message::State(state)) => {
+                    self.live = Position { epoch: state.epoch, revision: state.revision };
+                }
+                Some(Message::Event(event)) => {
+                    let told = self.event(&self.live.clone(), event);
+                    self.live = told.position;
+                }
+                None => {} // of a later version
             }
         }
     }
@@ -159,7 +242,10 @@ impl Follower {
             reason,
             count: event.count,
         };
-        self.events.publish(events::ShardEvent::new(&incident, event.shard_id, state));
+        // What was told live is not told again where it is read to be stored.
+        if position.epoch != self.live.epoch || position.revision > self.live.revision {
+            self.events.publish(events::ShardEvent::new(&incident, event.shard_id, state));
+        }
         Told { incident: Some(incident), position }
     }
 }
@@ -169,7 +255,7 @@ async fn stored_position(store: &Store) -> Position {
     loop {
         match store.position().await {
             Ok(position) => {
-                return position.unwrap_or(Position { epoch: String::new(), revision: 0 });
+                return position.unwrap_or_else(nowhere);
             }
             Err(StoreError::Away(_)) => {}
             Err(StoreError::Failed(error)) => {
@@ -211,6 +297,11 @@ async fn keep(mut waiting: Receiver<Told>, store: &Store, metrics: &FleetMetrics
             }
         }
     }
+}
+
+/// Before all that ever happened.
+fn nowhere() -> Position {
+    Position { epoch: String::new(), revision: 0 }
 }
 
 fn begins_earlier(position: &Position, state: &FleetState) -> bool {

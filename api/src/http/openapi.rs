@@ -43,7 +43,6 @@ pub(super) fn description() -> Description {
 /// Where the document is, and the page.
 pub(super) fn pages(mut document: Description) -> Router<State> {
     for path in document.paths.paths.values_mut() {
-        path.put.iter_mut().for_each(|change| add_answers(change, &OF_CHANGES));
         for operation in [&mut path.get, &mut path.put].into_iter().flatten() {
             no_nulls(operation);
             add_answers(operation, &OF_ALL);
@@ -107,14 +106,14 @@ const OF_ALL: [(&str, &str); 3] = [
 ];
 
 /// What one may answer that is not for anybody.
-const OF_THOSE_WITH_TOKENS: [(&str, &str); 2] = [
+const OF_THOSE_WITH_TOKENS: [(&str, &str); 3] = [
     ("401", "A token is needed, and none came or none that is valid"),
+    (
+        "403",
+        "The token of another role came, or nobody may do this here: a web page of another machine, say",
+    ),
     ("429", "This address asks too often; Retry-After says when it may again"),
 ];
-
-/// And one that is for admins.
-const OF_CHANGES: [(&str, &str); 1] =
-    [("403", "The token of another role came, or nobody may do this here")];
 
 /// How to say who one is: `Authorization: Bearer TOKEN`, or Basic with the token as password.
 const SCHEMES: [(&str, HttpAuthScheme); 2] =

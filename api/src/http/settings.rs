@@ -33,14 +33,14 @@ const MAX_PREFIX: usize = 16;
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({
     "guild_id": "117483251847168000",
-    "revision": 3,
+    "revision": 1772366400000_u64,
     "disabled_commands": ["stats"],
     "command_prefix": "!",
     "updated_at": "2026-03-01T12:00:00Z",
 }))]
 pub(super) struct GuildSettings {
     guild_id: GuildId,
-    /// Counts up with each change, and is the ETag; 0: never set.
+    /// Greater with each change, and the ETag; 0: never set.
     revision: u64,
     disabled_commands: BTreeSet<String>,
     command_prefix: Option<String>,
@@ -122,7 +122,7 @@ impl TryFrom<NewGuildSettings> for SettingsChange {
     tag = "guilds",
     params(
         GuildPath,
-        ("If-None-Match" = Option<String>, Header, description = "ETags that the client has", example = "\"3\""),
+        ("If-None-Match" = Option<String>, Header, description = "ETags that the client has", example = "\"1772366400000\""),
     ),
     responses(
         (status = 200, description = "The settings", body = GuildSettings, headers(("ETag" = String, description = "Their revision"))),

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sqlx::{AnyConnection, query_as};
+use sqlx::{AnyConnection, query, query_as};
 
 use super::{
     Presence, Store, StoreError, from_db, guilds, in_time,
@@ -27,6 +27,19 @@ pub struct Executed {
     pub count: u64,
 }
 
+/// What is stored at once, once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Who recorded it: another with each run of each process.
+    pub recorder: String,
+    /// Greater than that of the batch before; the same when it is tried again, and then nothing else of it may differ.
+    pub number: u64,
+    /// To be added to the counts.
+    pub executed: Vec<Executed>,
+    /// Which guilds were joined and left, in order.
+    pub presences: Vec<Presence>,
+}
+
 /// How often a command was executed in a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandCount {
@@ -35,6 +48,10 @@ pub struct CommandCount {
     /// How often.
     pub count: u64,
 }
+
+/// Changes nothing if the batch is stored. One whose commit is still under way is waited for.
+const CLAIM: &str = "INSERT INTO recorders (recorder, batch, at) VALUES ($1, $2, $3) ON CONFLICT (recorder) DO UPDATE \
+     SET batch = excluded.batch, at = excluded.at WHERE recorders.batch < excluded.batch";
 
 const INSERT: &str = "INSERT INTO command_counts (hour, command_name, count)";
 
@@ -51,15 +68,18 @@ pub fn hour_of(time: SystemTime) -> SystemTime {
 }
 
 impl Store {
-    /// Adds to the counts, and notes which guilds were joined and left, in order: all or nothing.
-    pub async fn record_activity(
-        &self,
-        executed: &[Executed],
-        presences: &[Presence],
-    ) -> Result<(), StoreError> {
+    /// Adds to the counts, and notes which guilds were joined and left: all or nothing, and once however often it is tried.
+    pub async fn record_activity(&self, batch: &Batch) -> Result<(), StoreError> {
+        let Batch { recorder, number, executed, presences } = batch;
         let pool = self.pool()?;
         in_time(async {
             let mut transaction = pool.begin().await?;
+            let claim = query(CLAIM).bind(recorder.as_str()).bind(to_db(*number));
+            let claim = claim.bind(to_millis(SystemTime::now()));
+            if claim.execute(&mut *transaction).await?.rows_affected() == 0 {
+                // Its commit was done, and its answer lost.
+                return transaction.rollback().await;
+            }
             add(&mut transaction, executed).await?;
             guilds::note(&mut transaction, presences).await?;
             transaction.commit().await

@@ -1,16 +1,14 @@
 //! Knows whether the database is there.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use sqlx::{
-    AnyConnection, AnyPool, ConnectOptions as _, Connection as _, any::AnyPoolOptions, query_scalar,
-};
+use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, any::AnyPoolOptions, query, query_scalar};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 
-use super::{Database, Kind};
+use super::{Database, Kind, file::OwnFile};
 
 /// How often the database is asked whether it is there, and tried again while it is not.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -27,12 +25,17 @@ const CONNECTIONS: u32 = 10;
 /// What PostgreSQL calls the lock of the api that records: "shardmet" in ASCII.
 const RECORDS: i64 = 0x7368_6172_646d_6574;
 
+/// Fails where a table is missing: somebody dropped it, or all that there was.
+const TABLES: &str = "SELECT 1 FROM guilds, guild_settings, incidents, position, command_counts, recorders WHERE 1 = 0";
+
 /// A database that is there.
 #[derive(Debug, Clone)]
 pub(super) struct Up {
     pub(super) pool: AnyPool,
     /// Of all apis on this database, this is the one that records what all hear.
     pub(super) records: bool,
+    /// Of SQLite: no other api's as long as anybody here may write.
+    file: Option<Arc<OwnFile>>,
 }
 
 /// Holds one connection of its own, so that a pool in heavy use does not look like a database that is away; a new pool is
@@ -55,9 +58,10 @@ impl Keeper {
     pub(super) async fn run(mut self) {
         loop {
             let reason = match self.connect().await {
-                Ok((mut connection, records)) => {
-                    self.up(records);
-                    self.watch(&mut connection, records).await
+                Ok((mut connection, up)) => {
+                    let (records, file) = (up.records, up.file.clone());
+                    self.up(up);
+                    self.watch(&mut connection, records, file).await
                 }
                 Err(reason) => reason,
             };
@@ -66,7 +70,7 @@ impl Keeper {
         }
     }
 
-    async fn connect(&self) -> Result<(AnyConnection, bool), String> {
+    async fn connect(&self) -> Result<(AnyConnection, Up), String> {
         let Database { kind, options } = &self.database;
         let connect = async {
             let mut connection = options.connect().await?;
@@ -74,21 +78,34 @@ impl Keeper {
             Ok::<_, sqlx::Error>(connection)
         };
         let mut connection = in_time(PATIENCE, connect).await?;
+        let file = self.database.file().map(|path| OwnFile::take(&path)).transpose()?;
         in_time(MIGRATION_PATIENCE, kind.migrate(&mut connection)).await?;
-        let records = in_time(PATIENCE, may_record(*kind, &mut connection)).await?;
-        Ok((connection, records))
+        let records = in_time(PATIENCE, look(*kind, &mut connection, false)).await?;
+        Ok((connection, Up { pool: self.pool(), records, file: file.map(Arc::new) }))
+    }
+
+    fn pool(&self) -> AnyPool {
+        let kind = self.database.kind;
+        AnyPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(PATIENCE)
+            .after_connect(move |connection, _| Box::pin(kind.set_up(connection)))
+            .connect_lazy_with(self.database.options.clone())
     }
 
     /// Ends when the database is no longer there, with the reason.
-    async fn watch(&self, connection: &mut AnyConnection, mut records: bool) -> String {
+    async fn watch(
+        &self,
+        connection: &mut AnyConnection,
+        mut records: bool,
+        file: Option<Arc<OwnFile>>,
+    ) -> String {
         loop {
             sleep(INTERVAL).await;
-            let answer = if records {
-                in_time(PATIENCE, connection.ping()).await.map(|()| true)
-            } else {
-                in_time(PATIENCE, may_record(self.database.kind, connection)).await
-            };
-            match answer {
+            if let Some(Err(reason)) = file.as_ref().map(|file| file.check()) {
+                return reason;
+            }
+            match in_time(PATIENCE, look(self.database.kind, connection, records)).await {
                 Ok(now) if now != records => {
                     records = now;
                     self.up.send_if_modified(|up| up.as_mut().map(|up| up.records = now).is_some());
@@ -99,14 +116,8 @@ impl Keeper {
         }
     }
 
-    fn up(&mut self, records: bool) {
-        let kind = self.database.kind;
-        let pool = AnyPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(PATIENCE)
-            .after_connect(move |connection, _| Box::pin(kind.set_up(connection)))
-            .connect_lazy_with(self.database.options.clone());
-        self.up.send_replace(Some(Up { pool, records }));
+    fn up(&mut self, up: Up) {
+        self.up.send_replace(Some(up));
         self.said = None;
         tracing::info!(database = self.database.place(), "the database is there");
     }
@@ -121,14 +132,19 @@ impl Keeper {
     }
 }
 
-/// Whether this api is the one that records. Of an SQLite file there is one api.
-async fn may_record(kind: Kind, connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+/// Whether this api is the one that records, of a database that has all its tables. Of an SQLite file there is one api.
+async fn look(
+    kind: Kind,
+    connection: &mut AnyConnection,
+    records: bool,
+) -> Result<bool, sqlx::Error> {
+    query(TABLES).execute(&mut *connection).await?;
     match kind {
-        Kind::Postgres => {
+        Kind::Postgres if !records => {
             let lock = query_scalar("SELECT pg_try_advisory_lock($1)").bind(RECORDS);
             lock.fetch_one(connection).await
         }
-        Kind::Sqlite => connection.ping().await.map(|()| true),
+        Kind::Postgres | Kind::Sqlite => Ok(true),
     }
 }
 

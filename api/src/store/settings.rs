@@ -11,7 +11,7 @@ use super::{Store, StoreError, from_db, from_millis, in_time, to_db, to_millis};
 pub struct Settings {
     /// Whose.
     pub guild_id: u64,
-    /// Counts up from 1 with each change.
+    /// Greater with each change, of a database that was made anew too: see [`UPDATE`].
     pub revision: u64,
     /// Commands that the bot does not execute there.
     pub disabled_commands: BTreeSet<String>,
@@ -80,15 +80,18 @@ const SELECT_AFTER: &str = "SELECT guild_id, revision, disabled_commands, comman
 
 /// Each of these is one statement, so that of two writers who saw the same revision one finds no row.
 const INSERT: &str = "INSERT INTO guild_settings (guild_id, revision, disabled_commands, command_prefix, updated_at) \
-     VALUES ($1, 1, $2, $3, $4) ON CONFLICT (guild_id) DO NOTHING \
+     VALUES ($1, $4, $2, $3, $4) ON CONFLICT (guild_id) DO NOTHING \
      RETURNING guild_id, revision, disabled_commands, command_prefix, updated_at";
 
-const UPDATE: &str = "UPDATE guild_settings SET revision = revision + 1, disabled_commands = $2, command_prefix = $3, \
-     updated_at = $4 WHERE guild_id = $1 AND revision = $5 \
+/// A revision is the time of its change, in milliseconds, unless one of before is as great. So a change wins over what Redis
+/// and bots know of a database that was lost or put back since.
+const UPDATE: &str = "UPDATE guild_settings SET revision = CASE WHEN revision < $4 THEN $4 ELSE revision + 1 END, \
+     disabled_commands = $2, command_prefix = $3, updated_at = $4 WHERE guild_id = $1 AND revision = $5 \
      RETURNING guild_id, revision, disabled_commands, command_prefix, updated_at";
 
 const UPSERT: &str = "INSERT INTO guild_settings (guild_id, revision, disabled_commands, command_prefix, updated_at) \
-     VALUES ($1, 1, $2, $3, $4) ON CONFLICT (guild_id) DO UPDATE SET revision = guild_settings.revision + 1, \
+     VALUES ($1, $4, $2, $3, $4) ON CONFLICT (guild_id) DO UPDATE SET \
+     revision = CASE WHEN guild_settings.revision < $4 THEN $4 ELSE guild_settings.revision + 1 END, \
      disabled_commands = excluded.disabled_commands, command_prefix = excluded.command_prefix, \
      updated_at = excluded.updated_at \
      RETURNING guild_id, revision, disabled_commands, command_prefix, updated_at";

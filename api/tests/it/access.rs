@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     backend::{Backend, Database},
-    server::{Server, problem},
+    server::{Server, no_manager, problem},
 };
 
 const SETTINGS: &str = "/api/v1/guilds/7/settings";
@@ -45,7 +45,7 @@ impl Guarded {
 
 async fn start(access: AccessConfig, tls: TlsConfig) -> Server {
     let database = Database::start(Backend::Sqlite).await;
-    let config = Config { database_url: database.url(), access, tls, ..Config::default() };
+    let config = Config { database_url: database.url(), access, tls, ..no_manager() };
     let mut server = Server::start_with(config).await;
     server.database = Some(database);
     server
@@ -147,7 +147,7 @@ async fn one_address_asks_so_often_and_no_more() {
     let server = start(access, TlsConfig::default()).await;
     let mut refused = None;
     for _ in 0..1_000 {
-        let answer = server.get("/metrics").send().await.unwrap();
+        let answer = server.get("/openapi.json").send().await.unwrap();
         if answer.status() != StatusCode::OK {
             refused = Some(answer);
             break;
@@ -159,6 +159,11 @@ async fn one_address_asks_so_often_and_no_more() {
     let detail = problem(refused, 429, "too_many").await;
     assert!(detail.contains("more than 1 requests a second"), "{detail}");
     assert_eq!(status(server.get("/healthz")).await, 200, "who looks whether it lives may");
+    assert_eq!(status(server.get("/metrics")).await, 200, "a scraper has a rate of its own");
+    until("who asks for what is not there is one who asks", async || {
+        is(status(server.get("/no/such/page")).await, 429)
+    })
+    .await;
     server.stop().await;
 }
 
@@ -226,6 +231,46 @@ async fn pages_of_other_origins_may_ask_if_they_are_named() {
     server.stop().await;
 }
 
+/// A browser on this machine asks what a page of elsewhere says.
+#[tokio::test]
+async fn without_any_token_pages_of_elsewhere_see_and_change_nothing() {
+    const HOME: &str = "https://dashboard.example";
+    let access =
+        AccessConfig { cors_origin: vec![HOME.parse().unwrap()], ..AccessConfig::default() };
+    let server = start(access, TlsConfig::default()).await;
+    server.wait_until_ready().await;
+    for path in ["/metrics", "/openapi.json", "/docs/", "/api/v1/events", SETTINGS] {
+        let answer = server.get(path).header("host", "evil.example:3000").send().await.unwrap();
+        let detail = problem(answer, 403, "forbidden").await;
+        assert!(detail.contains("localhost") && detail.contains("--view-token-file"), "{detail}");
+    }
+    let body = json!({ "disabled_commands": [], "command_prefix": "!" });
+    let put = |host: &str, origin: &str| {
+        let put = server.put(SETTINGS, &body).header("if-match", "*");
+        put.header("host", host).header("origin", origin).send()
+    };
+    for (host, origin) in
+        [("evil.example", "http://evil.example"), ("localhost", "http://evil.example")]
+    {
+        let detail = problem(put(host, origin).await.unwrap(), 403, "forbidden").await;
+        assert!(detail.contains("--admin-token-file"), "{detail}");
+    }
+    assert_eq!(server.json(SETTINGS).await["revision"], 0, "nothing was changed");
+    for origin in [HOME, "http://localhost:5173"] {
+        assert_eq!(put("localhost:3000", origin).await.unwrap().status(), 200, "{origin}");
+    }
+    for path in ["/healthz", "/readyz"] {
+        let health = server.get(path).header("host", "api.internal");
+        assert_eq!(status(health).await, 200, "whoever looks whether it lives may");
+    }
+    server.stop().await;
+
+    let access = AccessConfig { allow_unauthenticated: true, ..AccessConfig::default() };
+    let server = start(access, TlsConfig::default()).await;
+    assert_eq!(status(server.get("/metrics").header("host", "behind.a.proxy")).await, 200);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_body_has_a_limit() {
     let server = Server::start(Backend::Sqlite).await;
@@ -264,7 +309,7 @@ async fn a_peer_that_does_not_read_does_not_keep_it_up() {
     let server = Server::start(Backend::Sqlite).await;
     let addr = server.url.strip_prefix("http://").unwrap();
     let mut listens = TcpStream::connect(addr).await.unwrap();
-    listens.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    listens.write_all(b"GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     listens.read_exact(&mut [0; 15]).await.unwrap();
     let mut half = TcpStream::connect(addr).await.unwrap();
     half.write_all(b"PUT /api/v1/guilds/7/settings HTTP/1.1\r\ncontent-length: 9\r\n")

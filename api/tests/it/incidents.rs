@@ -3,13 +3,15 @@
 use std::fs;
 
 use serde_json::{Value, json};
+use shardmeter_access::testing::{Authority, Files, Pair};
 use shardmeter_api::{Config, ManagerConfig};
 use shardmeter_process::testing::{eventually, is, until};
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 use crate::{
     backend::{Backend, Database, Postgres, on_both},
     manager::{Log, Manager},
-    server::Server,
+    server::{Server, config},
 };
 
 on_both!(incidents_are_stored_once_whoever_is_restarted, what_the_manager_forgot_is_a_gap);
@@ -77,7 +79,7 @@ async fn incidents_are_stored_once_whoever_is_restarted(backend: Backend) {
     let config = Config {
         database_url: database.url(),
         manager: ManagerConfig::at(manager.endpoint()),
-        ..Config::default()
+        ..config()
     };
     let server = Server::start_with(config).await;
     server.wait_until_ready().await;
@@ -134,7 +136,7 @@ async fn what_happens_before_postgresql_is_there_is_stored() {
     let config = Config {
         database_url: postgres.url().into(),
         manager: ManagerConfig::at(manager.endpoint()),
-        ..Config::default()
+        ..config()
     };
     let server = Server::start_with(config).await;
     server.wait_for_readiness(reqwest::StatusCode::SERVICE_UNAVAILABLE).await;
@@ -193,7 +195,7 @@ async fn it_says_who_it_is_by_a_token_that_may_be_replaced() {
             token_file: Some(token.clone()),
             ..ManagerConfig::at(manager.endpoint())
         },
-        ..Config::default()
+        ..config()
     };
     let server = Server::start_as(Backend::Sqlite, config).await;
     manager.until_followed(1).await;
@@ -203,6 +205,64 @@ async fn it_says_who_it_is_by_a_token_that_may_be_replaced() {
     manager.until_followed(2).await;
     let said: Vec<_> = log.kept().asked.iter().map(|(_, _, said)| said.clone().unwrap()).collect();
     assert_eq!(said, ["Bearer old", "Bearer new"]);
+    server.stop().await;
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn a_manager_with_tls_is_followed_by_who_has_a_certificate() {
+    let authority = Authority::new();
+    let Pair { cert, key } = authority.server();
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(cert, key))
+        .client_ca_root(Certificate::from_pem(authority.pem()));
+    let manager = Manager::start_secured(tls).await;
+    let files = Files::new(&authority.server(), None);
+    let Pair { cert, key } = authority.client("an api");
+    let secured = ManagerConfig {
+        ca_cert: Some(files.put("ca.pem", &authority.pem())),
+        client_cert: Some(files.put("client.pem", &cert)),
+        client_key: Some(files.put("client.key", &key)),
+        ..ManagerConfig::at(format!("https://localhost:{}", manager.addr.port()))
+    };
+    let without = ManagerConfig { client_cert: None, client_key: None, ..secured.clone() };
+    let stranger = files.put("stranger.pem", &Authority::new().pem());
+    let of_stranger = ManagerConfig { ca_cert: Some(stranger), ..secured.clone() };
+    let start = |manager| Server::start_as(Backend::Sqlite, Config { manager, ..config() });
+    for config in [without, of_stranger] {
+        let server = start(config).await;
+        assert_eq!(server.json("/readyz").await["manager"], "down");
+        server.stop().await;
+    }
+    assert!(manager.log.kept().asked.is_empty());
+    let server = start(secured).await;
+    manager.until_followed(1).await;
+    manager.log.happens(2);
+    assert_eq!(recorded(&server, 2).await, disconnected(1..=2));
+    assert_eq!(server.json("/readyz").await["manager"], "up");
+    server.stop().await;
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn a_manager_that_hangs_is_down_until_it_goes_on() {
+    let manager = Manager::start(3).await;
+    let server = Server::start_beside(Backend::Sqlite, &manager).await;
+    let is_said = async |state: &str| {
+        until(state, async || is(server.json("/readyz").await["manager"].take(), json!(state)))
+            .await;
+    };
+    for _twice in 0..2 {
+        is_said("up").await;
+        assert_eq!(server.value("manager_connection_status").await, 1.0);
+        manager.log.set(|kept| kept.hangs = true);
+        is_said("down").await;
+        assert_eq!(server.value("manager_connection_status").await, 0.0);
+        let shards = server.json("/api/v1/shards").await;
+        assert_eq!(shards["shards"].as_array().unwrap().len(), 3, "as they were: {shards}");
+        manager.log.set(|kept| kept.hangs = false);
+    }
+    is_said("up").await;
     server.stop().await;
     manager.stop().await;
 }

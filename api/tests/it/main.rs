@@ -18,5 +18,6 @@ mod routes;
 mod schemathesis;
 mod server;
 mod settings;
+mod shard_events;
 mod shards;
 mod store;

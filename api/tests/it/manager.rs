@@ -11,8 +11,8 @@ use std::{
 
 use shardmeter_process::testing::eventually;
 use shardmeter_proto::v1::{
-    self, GetShardRequest, GetShardResponse, ListShardsRequest, ListShardsResponse,
-    WatchShardsRequest, WatchShardsResponse,
+    self, ExplainSeriesRequest, ExplainSeriesResponse, GetShardRequest, GetShardResponse,
+    ListShardsRequest, ListShardsResponse, WatchShardsRequest, WatchShardsResponse,
     fleet_service_server::{FleetService, FleetServiceServer},
     watch_shards_response::Message,
 };
@@ -48,6 +48,21 @@ impl Manager {
 
     /// One that knows of what happened before.
     pub(crate) async fn start_after(addr: SocketAddr, shard_count: u32, log: Log) -> Self {
+        Self::serve(transport::Server::builder(), addr, shard_count, log).await
+    }
+
+    /// One that takes TLS alone, from clients with certificates.
+    pub(crate) async fn start_secured(tls: transport::ServerTlsConfig) -> Self {
+        let server = transport::Server::builder().tls_config(tls).unwrap();
+        Self::serve(server, ([127, 0, 0, 1], 0).into(), 1, Log::new("first")).await
+    }
+
+    async fn serve(
+        mut server: transport::Server,
+        addr: SocketAddr,
+        shard_count: u32,
+        log: Log,
+    ) -> Self {
         let socket = TcpListener::bind(addr).await.unwrap();
         let addr = socket.local_addr().unwrap();
         let asked = Arc::default();
@@ -59,7 +74,7 @@ impl Manager {
             stopped: stop.clone(),
         };
         let stopped = stop.clone().cancelled_owned();
-        let server = transport::Server::builder()
+        let server = server
             .add_service(FleetServiceServer::new(says))
             .serve_with_incoming_shutdown(TcpListenerStream::new(socket), stopped);
         Self { addr, asked, log, stop, running: tokio::spawn(server) }
@@ -93,6 +108,10 @@ pub(crate) struct Kept {
     pub(crate) asked: Vec<(String, u64, Option<String>)>,
     /// The last that it told anybody.
     pub(crate) told: u64,
+    /// Whether it ends each answer where it began.
+    pub(crate) ends_at_once: bool,
+    /// Whether it answers nobody who asks for its shards.
+    pub(crate) hangs: bool,
 }
 
 impl Log {
@@ -104,6 +123,8 @@ impl Log {
             events,
             asked: vec![],
             told: 0,
+            ends_at_once: false,
+            hangs: false,
         })))
     }
 
@@ -134,6 +155,11 @@ impl Log {
                 });
             }
         });
+    }
+
+    /// It behaves otherwise from now on.
+    pub(crate) fn set(&self, change: impl FnOnce(&mut Kept)) {
+        self.0.send_modify(change);
     }
 
     /// Only what happens from now on is kept.
@@ -205,6 +231,8 @@ impl FleetService for Says {
         _: Request<ListShardsRequest>,
     ) -> Result<Response<ListShardsResponse>, Status> {
         self.asked.fetch_add(1, Ordering::Relaxed);
+        let mut kept = self.log.0.subscribe();
+        kept.wait_for(|kept| !kept.hangs).await.unwrap();
         // So that others come meanwhile.
         sleep(Duration::from_millis(100)).await;
         let shards = (0..self.shard_count).map(shard).collect();
@@ -220,6 +248,13 @@ impl FleetService for Says {
         Err(Status::unimplemented("not asked"))
     }
 
+    async fn explain_series(
+        &self,
+        _: Request<ExplainSeriesRequest>,
+    ) -> Result<Response<ExplainSeriesResponse>, Status> {
+        Err(Status::unimplemented("not asked"))
+    }
+
     async fn watch_shards(
         &self,
         request: Request<WatchShardsRequest>,
@@ -230,6 +265,9 @@ impl FleetService for Says {
         let (log, stopped) = (self.log.clone(), self.stopped.clone());
         log.0.send_modify(|kept| kept.asked.push((epoch.clone(), revision, authorization)));
         let (says, said) = mpsc::channel(1);
+        if log.kept().ends_at_once {
+            return Ok(Response::new(ReceiverStream::new(said)));
+        }
         let mut changes = log.0.subscribe();
         tokio::spawn(async move {
             loop {

@@ -1,13 +1,21 @@
 //! What the bus's events leave in the database.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, io, sync::Arc};
 
 use serde_json::{Value, json};
-use shardmeter_process::testing::{is, until};
+use shardmeter_process::{
+    Secret,
+    testing::{is, soon, until},
+};
 use shardmeter_proto::events::{EVENTS_CHANNEL, Event, GuildId};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 
 use crate::{
-    backend::{Backend, Database, on_both},
+    backend::{Backend, Database, Postgres, on_both},
     server::Server,
 };
 
@@ -121,4 +129,104 @@ async fn of_two_apis_one_records() {
     })
     .await;
     third.stop().await;
+}
+
+/// Cuts a connection before a commit, or between a commit and its answer, each time it is armed.
+#[derive(Clone)]
+struct Cuts(Arc<watch::Sender<Option<Cut>>>);
+
+enum Cut {
+    Before,
+    After,
+}
+
+impl Cuts {
+    /// The URL of a PostgreSQL behind it.
+    async fn before(postgres: &Postgres) -> (Self, Secret) {
+        let cuts = Self(Arc::new(watch::Sender::new(None)));
+        let (near, listener) =
+            (postgres.address(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let port = listener.local_addr().unwrap().port();
+        let cutting = cuts.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(near).await else { continue };
+                let cuts = cutting.clone();
+                tokio::spawn(async move { cuts.carry(client, server).await });
+            }
+        });
+        (cuts, Postgres::url_at(port).into())
+    }
+
+    async fn carry(self, mut client: TcpStream, mut server: TcpStream) -> io::Result<()> {
+        let (mut asked, mut answer) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+        loop {
+            tokio::select! {
+                read = client.read(&mut asked) => {
+                    let asked = &asked[..read?];
+                    if asked.is_empty() {
+                        return Ok(());
+                    }
+                    let commits = asked.windows(6).any(|word| word == b"COMMIT");
+                    let cut = if commits { self.take() } else { None };
+                    if let Some(Cut::Before) = cut {
+                        return Ok(());
+                    }
+                    server.write_all(asked).await?;
+                    if cut.is_some() {
+                        // Done, and never told.
+                        server.readable().await?;
+                        return Ok(());
+                    }
+                }
+                read = server.read(&mut answer) => match read? {
+                    0 => return Ok(()),
+                    read => client.write_all(&answer[..read]).await?,
+                }
+            }
+        }
+    }
+
+    fn arm(&self, cut: Cut) {
+        self.0.send_replace(Some(cut));
+    }
+
+    fn take(&self) -> Option<Cut> {
+        let mut taken = None;
+        self.0.send_if_modified(|armed| {
+            taken = armed.take();
+            taken.is_some()
+        });
+        taken
+    }
+
+    async fn cut(&self) {
+        soon("a commit is cut", self.0.subscribe().wait_for(Option::is_none)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_a_commit_that_was_cut_did_or_did_not_store_is_counted_once() {
+    let postgres = Postgres::start().await;
+    let (cuts, url) = Cuts::before(&postgres).await;
+    let server = Server::start_on(url).await;
+    server.wait_until_ready().await;
+    for cut in [Cut::After, Cut::Before, Cut::After] {
+        cuts.arm(cut);
+        for _ in 0..10 {
+            server.events.publish(executed("ping"));
+        }
+        cuts.cut().await;
+    }
+    // Stored after all that was tried again.
+    server.events.publish(executed("stats"));
+    let expected = json!([
+        { "command_name": "ping", "count": 30 }, { "command_name": "stats", "count": 1 },
+    ]);
+    let is_counted = async || {
+        let top = top(&server).await;
+        if top[1].is_null() { Err(top) } else { Ok(top) }
+    };
+    assert_eq!(until("all is stored", is_counted).await, expected);
+    server.stop().await;
 }

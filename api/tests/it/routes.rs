@@ -1,6 +1,10 @@
 //! What holds for all routes: problem documents, metrics, the OpenAPI document and its page.
 
-use serde_json::Value;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use shardmeter_process::testing::until;
+use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::{
     backend::Backend,
@@ -68,18 +72,71 @@ async fn scanners_make_no_series() {
     server.stop().await;
 }
 
+/// What users' dashboards and alerts go by: families, their types and labels.
+const CONTRACT: [(&str, &str, &[&str]); 16] = [
+    ("http_requests_total", "counter", &["method", "route", "status_code"]),
+    ("http_request_duration_seconds", "histogram", &["method", "route", "status_code"]),
+    ("http_request_errors_total", "counter", &["error_type", "method", "route"]),
+    ("sse_active_connections", "gauge", &[]),
+    ("sse_clients_cut_total", "counter", &["reason"]),
+    ("redis_pubsub_messages_published_total", "counter", &["event_type"]),
+    ("redis_pubsub_messages_delivered_total", "counter", &["event_type"]),
+    ("redis_pubsub_messages_dropped_total", "counter", &["event_type", "reason"]),
+    ("redis_connection_status", "gauge", &["connection_type"]),
+    ("database_connection_status", "gauge", &[]),
+    ("manager_connection_status", "gauge", &[]),
+    ("memory_usage_bytes", "gauge", &["type"]),
+    ("cpu_usage_percent", "gauge", &[]),
+    ("api_events_lost_total", "counter", &["event_type"]),
+    ("api_incidents_lost_total", "counter", &[]),
+    ("shardmeter_api_unauthorized_total", "counter", &["role"]),
+];
+
+/// The names of a sample's labels.
+fn labels(sample: &str) -> Vec<&str> {
+    let (_, labels) = sample.split_once('{').unwrap_or_default();
+    labels
+        .split('"')
+        .step_by(2)
+        .filter_map(|name| name.trim_start_matches(',').strip_suffix('='))
+        .collect()
+}
+
 #[tokio::test]
-async fn the_page_has_the_names_of_the_contract() {
-    let server = Server::start(Backend::Sqlite).await;
-    let page = server.page().await;
-    for family in [
-        "# TYPE database_connection_status gauge",
-        "# TYPE manager_connection_status gauge",
-        "# TYPE memory_usage_bytes gauge",
-        "# TYPE cpu_usage_percent gauge",
-    ] {
-        assert!(page.contains(family), "{family}:\n{page}");
+async fn the_page_has_the_names_of_the_contract_and_no_fault() {
+    let server = Server::start(Backend::Postgres).await;
+    let new = json!({ "disabled_commands": [] });
+    let put = server.put("/api/v1/guilds/1/settings", &new).header("If-Match", "*").send();
+    assert_eq!(put.await.unwrap().status(), 200);
+    assert_eq!(server.get("/none").send().await.unwrap().status(), 404);
+    let published =
+        "redis_pubsub_messages_published_total{event_type=\"guild_settings_updated\"} 1";
+    let page = until("all is counted", async || {
+        let page = server.page().await;
+        if page.contains(published) { Ok(page) } else { Err(page) }
+    })
+    .await;
+    for (family, kind, expected) in CONTRACT {
+        assert!(page.contains(&format!("# TYPE {family} {kind}\n")), "{family}:\n{page}");
+        let sample =
+            if kind == "histogram" { format!("{family}_count") } else { family.to_owned() };
+        let sample = page.lines().find(|line| {
+            line.strip_prefix(&sample).is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        assert_eq!(labels(sample.unwrap_or_else(|| panic!("no {family}:\n{page}"))), expected);
     }
+    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).count();
+    assert_eq!(families, CONTRACT.len(), "one is not listed here:\n{page}");
+    let zero = "api_events_lost_total{event_type=\"unknown\"} 0\n";
+    assert!(page.contains(zero), "{page}");
+
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped());
+    let promtool = promtool.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut promtool = promtool.expect("promtool is missing; run scripts/setup");
+    promtool.stdin.take().unwrap().write_all(page.as_bytes()).await.unwrap();
+    let said = promtool.wait_with_output().await.unwrap();
+    assert!(said.status.success(), "{}\n{page}", String::from_utf8_lossy(&said.stderr));
     server.stop().await;
 }
 
@@ -90,7 +147,7 @@ async fn the_document_is_openapi_3_1_and_can_be_browsed_offline() {
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{document}");
     let settings = &document["paths"]["/api/v1/guilds/{guild_id}/settings"];
     for (method, statuses) in [
-        ("get", &["200", "304", "400", "401", "429", "500", "503"][..]),
+        ("get", &["200", "304", "400", "401", "403", "429", "500", "503"][..]),
         ("put", &["200", "400", "401", "403", "412", "413", "415", "428", "429", "500", "503"]),
     ] {
         let Value::Object(answers) = &settings[method]["responses"] else { panic!("{settings}") };

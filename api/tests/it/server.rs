@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
-use shardmeter_api::{AccessConfig, Api, Config, ManagerConfig, events::Events};
+use shardmeter_api::{AccessConfig, Api, Config, ManagerConfig, TaskEnded, events::Events};
 use shardmeter_process::{
     Secret,
     testing::{soon, until},
@@ -26,7 +26,7 @@ pub(crate) struct Server {
     /// The same; on PostgreSQL, as in production.
     pub(crate) redis: Option<RedisServer>,
     stop: oneshot::Sender<()>,
-    running: JoinHandle<()>,
+    running: JoinHandle<Result<(), TaskEnded>>,
 }
 
 impl Server {
@@ -43,7 +43,11 @@ impl Server {
 
     /// The same, as configured.
     pub(crate) async fn start_as(backend: Backend, config: Config) -> Self {
-        let database = Database::start(backend).await;
+        Self::start_over(Database::start(backend).await, backend, config).await
+    }
+
+    /// The same, on a database that has something in it.
+    pub(crate) async fn start_over(database: Database, backend: Backend, config: Config) -> Self {
         let redis = match backend {
             Backend::Postgres => Some(RedisServer::start().await),
             Backend::Sqlite => None,
@@ -76,7 +80,7 @@ impl Server {
     /// Stops it, and fails if that takes long.
     pub(crate) async fn stop(self) {
         let _ = self.stop.send(());
-        soon("the api stops", self.running).await.unwrap();
+        soon("the api stops", self.running).await.unwrap().unwrap();
     }
 
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
@@ -141,6 +145,6 @@ pub(crate) fn config() -> Config {
 }
 
 /// Nobody is where the manager should be.
-fn no_manager() -> Config {
+pub(crate) fn no_manager() -> Config {
     Config { manager: ManagerConfig::at("http://127.0.0.1:9"), ..config() }
 }

@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use crate::{
     backend::{Backend, Database, on_both},
     manager::Manager,
-    server::{Server, problem},
+    server::{Server, config, no_manager, problem},
     store,
 };
 
@@ -137,8 +137,14 @@ async fn shards_that_were_never_known_are_said_to_be_so() {
 }
 
 async fn a_guild_is_found_with_its_shard(backend: Backend) {
+    let database = Database::start(backend).await;
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let joined = Presence { guild_id: 1, shard_id: 0, at, joined: true };
+    store::before(&database, async |store| store::record(store, &[], &[joined]).await.unwrap())
+        .await;
     let manager = Manager::start(3).await;
-    let server = Server::start_beside(backend, &manager).await;
+    let config = Config { manager: ManagerConfig::at(manager.endpoint()), ..config() };
+    let server = Server::start_over(database, backend, config).await;
     // Discord's example: (197038439483310086 >> 22) % 3.
     let guild = server.json("/api/v1/guilds/197038439483310086").await;
     let shard = (197_038_439_483_310_086_u64 >> 22) % 3;
@@ -147,19 +153,13 @@ async fn a_guild_is_found_with_its_shard(backend: Backend) {
     assert_eq!(dated(guild["shard"].clone()), alone);
     assert_eq!(guild["as_of"], alone["as_of"]);
     assert_eq!((&guild["joined_at"], &guild["left_at"]), (&json!(null), &json!(null)));
-    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    let joined = Presence { guild_id: 197_038_439_483_310_086, shard_id: 0, at, joined: true };
-    let store = store::open(server.database.as_ref().unwrap()).await;
-    store.record_activity(&[], &[joined]).await.unwrap();
-    let guild = server.json("/api/v1/guilds/197038439483310086").await;
+    let guild = server.json("/api/v1/guilds/1").await;
     assert_eq!(guild["joined_at"], "2023-11-14T22:13:20Z");
     server.stop().await;
     manager.stop().await;
 }
 
 async fn a_history_is_read_in_pages_over_http(backend: Backend) {
-    let server = Server::start(backend).await;
-    let store = store::open(server.database.as_ref().unwrap()).await;
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     let incident = |revision: u64| Incident {
         epoch: "e".into(),
@@ -173,7 +173,12 @@ async fn a_history_is_read_in_pages_over_http(backend: Backend) {
     };
     let incidents: Vec<_> = (1..=10).map(incident).collect();
     let position = Position { epoch: "e".into(), revision: 10 };
-    store.record_incidents(&incidents, &position).await.unwrap();
+    let database = Database::start(backend).await;
+    store::before(&database, async |store| {
+        store.record_incidents(&incidents, &position).await.unwrap();
+    })
+    .await;
+    let server = Server::start_over(database, backend, no_manager()).await;
     let revisions = |page: &Value| -> Vec<u64> {
         let incidents = page["incidents"].as_array().unwrap();
         incidents.iter().map(|incident| incident["revision"].as_u64().unwrap()).collect()

@@ -1,11 +1,16 @@
 //! The store by itself, on both databases: what no route shows.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, SystemTime},
+};
 
 use shardmeter_api::store::{
-    Executed, Expected, HistoryQuery, Incident, Position, Presence, SettingsChange, Store,
+    Batch, Executed, Expected, HOUR, HistoryQuery, Incident, Position, Presence, SettingsChange,
+    Store, StoreError,
 };
 use shardmeter_process::testing::eventually;
+use sqlx::Connection as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Backend, Database, on_both};
@@ -15,10 +20,12 @@ on_both!(
     a_gap_is_stored_once_beside_the_events,
     a_history_is_read_in_pages,
     commands_are_counted_by_hour,
+    a_batch_that_is_tried_again_is_counted_once,
     guilds_come_and_go,
     all_settings_are_read_in_pages,
+    a_revision_is_greater_than_any_before_whatever_the_clock_says,
     what_is_too_old_goes,
-    migrations_run_once_and_twice_at_once,
+    a_table_that_is_missing_is_an_outage,
 );
 
 /// A store whose database is there.
@@ -28,8 +35,34 @@ pub(crate) async fn open(database: &Database) -> Store {
     store
 }
 
+/// Does something with the store alone: an SQLite file is then free for an api.
+pub(crate) async fn before(database: &Database, fill: impl AsyncFnOnce(&Store)) {
+    let stop = CancellationToken::new();
+    let (store, task) = Store::open(&database.url(), stop.clone()).unwrap();
+    wait_until_up(&store).await;
+    fill(&store).await;
+    stop.cancel();
+    task.await.unwrap();
+}
+
 pub(crate) async fn wait_until_up(store: &Store) {
     eventually("the database is up", || store.is_up()).await;
+}
+
+/// Stores what was not stored before.
+pub(crate) async fn record(
+    store: &Store,
+    executed: &[Executed],
+    presences: &[Presence],
+) -> Result<(), StoreError> {
+    static BATCHES: AtomicU64 = AtomicU64::new(1);
+    let batch = Batch {
+        recorder: "this test".into(),
+        number: BATCHES.fetch_add(1, Ordering::Relaxed),
+        executed: executed.to_vec(),
+        presences: presences.to_vec(),
+    };
+    store.record_activity(&batch).await
 }
 
 fn time(seconds: u64) -> SystemTime {
@@ -145,11 +178,8 @@ async fn commands_are_counted_by_hour(backend: Backend) {
         count,
     };
     let batch = [executed("ping", 0, 3), executed("stats", 0, 1), executed("ping", 2799, 4)];
-    store.record_activity(&batch, &[]).await.unwrap();
-    store
-        .record_activity(&[executed("ping", 2800, 10), executed("shards", 2801, 10)], &[])
-        .await
-        .unwrap();
+    record(&store, &batch, &[]).await.unwrap();
+    record(&store, &[executed("ping", 2800, 10), executed("shards", 2801, 10)], &[]).await.unwrap();
     let top = async |since, limit| -> Vec<(String, u64)> {
         let top = store.top_commands(since, limit).await.unwrap();
         top.into_iter().map(|command| (command.command_name, command.count)).collect()
@@ -164,24 +194,79 @@ async fn commands_are_counted_by_hour(backend: Backend) {
     assert_eq!(top(second_hour, 9).await, expected(&[("ping", 10), ("shards", 10)]));
 }
 
+/// As when its commit was done, and the answer to it never came.
+async fn a_batch_that_is_tried_again_is_counted_once(backend: Backend) {
+    let database = Database::start(backend).await;
+    let store = open(&database).await;
+    let batch = |recorder: &str, number| Batch {
+        recorder: recorder.into(),
+        number,
+        executed: vec![Executed { at: time(0), command_name: "ping".into(), count: 1 }],
+        presences: vec![],
+    };
+    let counted = async || store.top_commands(time(0) - HOUR, 1).await.unwrap()[0].count;
+    for (recorder, number, count) in
+        [("a", 1, 1), ("a", 1, 1), ("a", 2, 2), ("b", 1, 3), ("a", 2, 3)]
+    {
+        store.record_activity(&batch(recorder, number)).await.unwrap();
+        assert_eq!(counted().await, count, "{recorder} {number}");
+    }
+    // Both at once, as where the first is still under way.
+    let twice = batch("c", 1);
+    let (one, other) = tokio::join!(store.record_activity(&twice), store.record_activity(&twice));
+    one.unwrap();
+    other.unwrap();
+    assert_eq!(counted().await, 4);
+}
+
 async fn guilds_come_and_go(backend: Backend) {
     let database = Database::start(backend).await;
     let store = open(&database).await;
     let presence =
         |joined, seconds| Presence { guild_id: 7, shard_id: 1, at: time(seconds), joined };
     assert_eq!(store.guild(7).await.unwrap(), None);
-    store.record_activity(&[], &[presence(true, 1), presence(false, 2)]).await.unwrap();
+    record(&store, &[], &[presence(true, 1), presence(false, 2)]).await.unwrap();
     let guild = store.guild(7).await.unwrap().unwrap();
     assert_eq!((guild.joined_at, guild.left_at), (Some(time(1)), Some(time(2))));
-    store.record_activity(&[], &[presence(true, 3)]).await.unwrap();
+    record(&store, &[], &[presence(true, 3)]).await.unwrap();
     let guild = store.guild(7).await.unwrap().unwrap();
     assert_eq!((guild.joined_at, guild.left_at), (Some(time(3)), None));
-    store.record_activity(&[], &[presence(false, 4)]).await.unwrap();
+    record(&store, &[], &[presence(false, 4)]).await.unwrap();
     let guild = store.guild(7).await.unwrap().unwrap();
     assert_eq!((guild.joined_at, guild.left_at), (Some(time(3)), Some(time(4))));
-    store.record_activity(&[], &[presence(false, 5), presence(true, 6)]).await.unwrap();
+    record(&store, &[], &[presence(false, 5), presence(true, 6)]).await.unwrap();
     let guild = store.guild(7).await.unwrap().unwrap();
     assert_eq!((guild.joined_at, guild.left_at), (Some(time(6)), None));
+}
+
+async fn a_revision_is_greater_than_any_before_whatever_the_clock_says(backend: Backend) {
+    let database = Database::start(backend).await;
+    let store = open(&database).await;
+    let change = SettingsChange { disabled_commands: ["ping".into()].into(), command_prefix: None };
+    let change = async |expected| {
+        store.change_settings(1, &change, expected).await.unwrap().unwrap().revision
+    };
+    let now = || {
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        u64::try_from(since.as_millis()).unwrap()
+    };
+    let before = now();
+    let first = change(Expected::Revision(0)).await;
+    assert!((before..=now()).contains(&first), "of a database that was lost, too: {first}");
+    // Of a clock that was set back since.
+    let ahead = i64::try_from(first + 3_600_000).unwrap();
+    let mut other = sqlx::AnyConnection::connect(database.url().expose()).await.unwrap();
+    let put = sqlx::query("UPDATE guild_settings SET revision = $1").bind(ahead);
+    put.execute(&mut other).await.unwrap();
+    let ahead = ahead.unsigned_abs();
+    assert_eq!(change(Expected::Any).await, ahead + 1);
+    assert_eq!(change(Expected::Revision(ahead + 1)).await, ahead + 2);
+    for expected in [Expected::Any, Expected::Revision(7)] {
+        let put = sqlx::query("UPDATE guild_settings SET revision = 7");
+        put.execute(&mut other).await.unwrap();
+        let revision = change(expected).await;
+        assert!((before..=now()).contains(&revision), "of an earlier database: {revision}");
+    }
 }
 
 async fn all_settings_are_read_in_pages(backend: Backend) {
@@ -216,8 +301,18 @@ async fn what_is_too_old_goes(backend: Backend) {
     let incidents: Vec<_> = old.chain(young).collect();
     store.record_incidents(&incidents, &position("e", 2510)).await.unwrap();
     let executed = |seconds| Executed { at: time(seconds), command_name: "ping".into(), count: 1 };
-    store.record_activity(&[executed(0), executed(310 * DAYS)], &[]).await.unwrap();
+    record(&store, &[executed(0), executed(310 * DAYS)], &[]).await.unwrap();
+    let presence = |guild_id, joined| Presence { guild_id, shard_id: 0, at: time(0), joined };
+    let left: Vec<_> = (1..=2500).map(|guild_id| presence(guild_id, false)).collect();
+    let back = [presence(1, true)];
+    record(&store, &[], &[left, back.to_vec()].concat()).await.unwrap();
+    store.forget_old(time(90 * DAYS - 1)).await.unwrap();
+    assert!(store.guild(2).await.unwrap().is_some());
     store.forget_old(time(90 * DAYS + 2501)).await.unwrap();
+    assert!(store.guild(1).await.unwrap().is_some(), "the bot is in it");
+    for guild_id in [2, 2500] {
+        assert_eq!(store.guild(guild_id).await.unwrap(), None);
+    }
     assert_eq!(store.history(all_of(1)).await.unwrap().len(), 10);
     assert_eq!(
         store.top_commands(time(0) - Duration::from_secs(DAYS), 1).await.unwrap()[0].count,
@@ -232,8 +327,9 @@ async fn what_is_too_old_goes(backend: Backend) {
     assert_eq!(store.position().await.unwrap(), Some(position("e", 2510)), "it stays");
 }
 
-async fn migrations_run_once_and_twice_at_once(backend: Backend) {
-    let database = Database::start(backend).await;
+#[tokio::test]
+async fn migrations_run_once_and_twice_at_once() {
+    let database = Database::start(Backend::Postgres).await;
     let (one, _task) = Store::open(&database.url(), CancellationToken::new()).unwrap();
     let (other, _task) = Store::open(&database.url(), CancellationToken::new()).unwrap();
     wait_until_up(&one).await;
@@ -242,5 +338,60 @@ async fn migrations_run_once_and_twice_at_once(backend: Backend) {
     one.change_settings(1, &change, Expected::Revision(0)).await.unwrap().unwrap();
     let later = open(&database).await;
     assert_eq!(later.settings(1).await.unwrap(), other.settings(1).await.unwrap());
-    assert_eq!(later.settings(1).await.unwrap().revision, 1);
+    assert_eq!(later.settings(1).await.unwrap().disabled_commands, ["ping".into()].into());
+}
+
+/// Else both would count what both hear.
+#[tokio::test]
+async fn an_sqlite_file_is_one_apis_after_the_other() {
+    let database = Database::start(Backend::Sqlite).await;
+    let stop = CancellationToken::new();
+    let (first, task) = Store::open(&database.url(), stop.clone()).unwrap();
+    wait_until_up(&first).await;
+    let (second, _task) = Store::open(&database.url(), CancellationToken::new()).unwrap();
+    // In the time in which others come up twice, it does not.
+    for _ in 0..2 {
+        open(&Database::start(Backend::Sqlite).await).await;
+    }
+    assert!(!second.is_up() && first.is_up());
+    assert!(matches!(second.settings(1).await, Err(StoreError::Away(_))));
+    stop.cancel();
+    task.await.unwrap();
+    drop(first);
+    wait_until_up(&second).await;
+    second.settings(1).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_sqlite_file_that_is_deleted_is_noticed_by_itself() {
+    let database = Database::start(Backend::Sqlite).await;
+    let store = open(&database).await;
+    let Database::Sqlite(folder) = &database else { unreachable!() };
+    let path = folder.path().join("api.db");
+    std::fs::remove_file(&path).unwrap();
+    eventually("it is noticed", || !store.is_up()).await;
+    wait_until_up(&store).await;
+    assert!(path.exists());
+}
+
+/// Somebody dropped it, or is about to put back all there was.
+async fn a_table_that_is_missing_is_an_outage(backend: Backend) {
+    let database = Database::start(backend).await;
+    let store = open(&database).await;
+    let executed = [Executed { at: time(0), command_name: "ping".into(), count: 1 }];
+    record(&store, &executed, &[]).await.unwrap();
+    let mut other = sqlx::AnyConnection::connect(database.url().expose()).await.unwrap();
+    for (from, to) in [("command_counts", "elsewhere"), ("elsewhere", "command_counts")] {
+        let rename = sqlx::AssertSqlSafe(format!("ALTER TABLE {from} RENAME TO {to}"));
+        sqlx::raw_sql(rename).execute(&mut other).await.unwrap();
+        if to == "elsewhere" {
+            // Before the keeper looks, and after.
+            let refused = record(&store, &executed, &[]).await.unwrap_err();
+            assert!(matches!(refused, StoreError::Away(_)), "{refused}");
+            eventually("it is noticed", || !store.is_up()).await;
+        }
+    }
+    wait_until_up(&store).await;
+    record(&store, &executed, &[]).await.unwrap();
+    assert_eq!(store.top_commands(time(0) - HOUR, 1).await.unwrap()[0].count, 2);
 }

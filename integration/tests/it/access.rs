@@ -112,6 +112,6 @@ async fn the_api_shows_a_token_and_a_certificate() {
     files.put("token", "the-viewers\n");
     until("the new token is used", async || is(status().await, 200)).await;
     drop(stop);
-    running.await.unwrap();
+    running.await.unwrap().unwrap();
     manager.stop().await;
 }

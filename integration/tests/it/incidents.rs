@@ -35,7 +35,7 @@ impl RunningApi {
         let api = api.await.unwrap();
         let (url, stop) = (format!("http://{}", api.addr()), CancellationToken::new());
         let stopped = stop.clone().cancelled_owned();
-        let running = tokio::spawn(async move { api.run(stopped).await });
+        let running = tokio::spawn(async move { api.run(stopped).await.unwrap() });
         Self { url, stop, running }
     }
 

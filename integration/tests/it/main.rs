@@ -25,6 +25,7 @@ mod proxy;
 mod push;
 mod readers;
 mod scrape;
+mod status_page;
 mod system;
 mod tools;
 mod watch;

@@ -1,6 +1,7 @@
 //! `FleetService`: who reports, and what happens to shards.
 
 mod convert;
+mod explain;
 mod watch;
 
 use std::sync::Arc;
@@ -8,16 +9,18 @@ use std::sync::Arc;
 use futures_util::stream::BoxStream;
 use shardmeter_access::{Peer, Places};
 use shardmeter_proto::v1::{
-    self, GetShardRequest, GetShardResponse, ListShardsRequest, ListShardsResponse,
-    WatchShardsRequest, WatchShardsResponse, fleet_service_server::FleetService,
+    self, ExplainSeriesRequest, ExplainSeriesResponse, GetShardRequest, GetShardResponse,
+    ListShardsRequest, ListShardsResponse, WatchShardsRequest, WatchShardsResponse,
+    fleet_service_server::FleetService,
 };
 use tonic::{Request, Response, Status};
 
-use crate::session::Sessions;
+use crate::{clip::clip, session::Sessions};
 use convert::timestamp;
 use watch::Watcher;
 
 /// Streams that may follow shards at once: each costs little, and no platform has many services that do.
+/// One address may have half.
 const WATCHERS: usize = 256;
 
 /// The fleet service.
@@ -28,7 +31,7 @@ pub(super) struct Fleet {
 
 impl Fleet {
     pub(super) fn new(sessions: Arc<Sessions>) -> Self {
-        Self { sessions, watchers: Places::new("watchers", WATCHERS, WATCHERS) }
+        Self { sessions, watchers: Places::new("watchers", WATCHERS, WATCHERS / 2) }
     }
 }
 
@@ -56,6 +59,20 @@ impl FleetService for Fleet {
         let shard = registry.status_of(shard_id, clock.now()).map(v1::Shard::from);
         let none = || Status::not_found(format!("no shard {shard_id}: see ListShards"));
         Ok(Response::new(GetShardResponse { shard: Some(shard.ok_or_else(none)?) }))
+    }
+
+    async fn explain_series(
+        &self,
+        request: Request<ExplainSeriesRequest>,
+    ) -> Result<Response<ExplainSeriesResponse>, Status> {
+        let Sessions { registry, clock, .. } = &*self.sessions;
+        let ExplainSeriesRequest { shard_id, family, labels } = request.into_inner();
+        let labels = labels.into_iter().collect();
+        let (series, more) = registry
+            .explain(shard_id, &family, &labels, clock.now())
+            .map_err(|error| Status::not_found(clip(error.to_string())))?;
+        let series = series.into_iter().map(v1::ExplainedSeries::from).collect();
+        Ok(Response::new(ExplainSeriesResponse { series, more: more as u64 }))
     }
 
     async fn watch_shards(

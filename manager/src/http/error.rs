@@ -61,6 +61,11 @@ impl HttpError {
         }
     }
 
+    /// There is no place for another.
+    pub(super) fn full(full: Full) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, full.to_string())
+    }
+
     /// A mistake of ours; the log has more.
     pub(super) fn failed(what: &str) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("{what} failed"))

@@ -13,7 +13,7 @@ use axum::{
     },
 };
 use flate2::{Compression, write::GzEncoder};
-use shardmeter_access::{Access, TokenFiles};
+use shardmeter_access::{Access, Pages, Places, TokenFiles};
 use tokio::{
     runtime::{Builder as RuntimeBuilder, Runtime},
     sync::Semaphore,
@@ -29,6 +29,7 @@ use crate::{
     fuzzing::{Input, registry, valid_page},
     ingest::PreviousBodies,
     journal::MemoryOnly,
+    live::Live,
     metrics::{Metrics, PreviousBodyMetrics},
     model::Escaping,
     rates::Rates,
@@ -44,7 +45,7 @@ const REQUESTS: usize = 6;
 thread_local! {
     static METRICS: Arc<Metrics> = Arc::new(Metrics::new().unwrap());
     static ACCESS: Arc<Access> =
-        Arc::new(Access::open(TokenFiles::default(), METRICS.with(|all| all.access.clone())).unwrap());
+        Arc::new(Access::open(TokenFiles::default(), Pages::Any, METRICS.with(|all| all.access.clone())).unwrap());
     static RUNTIME: Runtime =
         RuntimeBuilder::new_current_thread().enable_time().start_paused(true).build().unwrap();
 }
@@ -203,6 +204,8 @@ impl Side {
             previous_bodies: Arc::clone(&previous_bodies),
             exposition: Arc::default(),
             readers: Arc::new(Readers::new(METRICS.with(|all| all.cut_readers.clone()))),
+            live: Live::new(Arc::clone(&registry), clock),
+            viewers: Places::new("viewers of live rows", 1, 1),
             parts: Arc::new(Semaphore::new(1)),
             bodies: Arc::new(Semaphore::new(1)),
             room: Arc::new(Room::new(usize::MAX)),

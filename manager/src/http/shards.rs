@@ -1,4 +1,4 @@
-//! `GET /api/v1/shards`: who reports, and how it goes. `DELETE /api/v1/shards/3`: forget what shard 3 counted.
+//! `GET /api/v1/shards`, `GET /api/v1/shards/3`: who reports, and how it goes. `DELETE /api/v1/shards/3`: forget what shard 3 counted.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ struct Shards {
 
 /// Times are Unix seconds.
 #[derive(Serialize)]
-struct Shard {
+pub(super) struct Shard {
     shard_id: u32,
     /// `up`, `stale` or `never_seen`.
     state: &'static str,
@@ -62,6 +62,16 @@ pub(super) async fn list(
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
+pub(super) async fn get(
+    State(http): State<Http>,
+    Path(id): Path<String>,
+) -> Result<Json<Shard>, HttpError> {
+    let shard_id = read_id(&id)?;
+    let status = http.registry.status_of(shard_id, http.clock.now());
+    let none = || HttpError::new(StatusCode::NOT_FOUND, format!("no shard {shard_id}"));
+    Ok(Json(status.ok_or_else(none)?.into()))
+}
+
 /// What was forgotten.
 #[derive(Serialize)]
 pub(super) struct Forgotten {
@@ -77,10 +87,7 @@ pub(super) async fn forget(
     Extension(peer): Extension<Peer>,
     Path(id): Path<String>,
 ) -> Result<Json<Forgotten>, HttpError> {
-    let Ok(shard_id) = id.parse() else {
-        let message = format!("{id:?} is no shard id: a number, as in /api/v1/shards/3");
-        return Err(HttpError::new(StatusCode::BAD_REQUEST, message));
-    };
+    let shard_id = read_id(&id)?;
     let now = http.clock.now();
     match admin::forget_shard(&http.registry, shard_id, now, Some(&peer)) {
         Some(registry::Forgotten { series, alive }) => {
@@ -91,6 +98,11 @@ pub(super) async fn forget(
             Err(HttpError::new(StatusCode::NOT_FOUND, message))
         }
     }
+}
+
+fn read_id(id: &str) -> Result<u32, HttpError> {
+    let message = || format!("{id:?} is no shard id: a number, as in /api/v1/shards/3");
+    id.parse().map_err(|_| HttpError::new(StatusCode::BAD_REQUEST, message()))
 }
 
 impl From<ShardStatus> for Shard {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -102,6 +103,26 @@ impl Registry {
         });
         let status = known.unwrap_or_else(|| ShardStatus::never_seen(shard_id));
         status.summary.is_listed(self.shard_count()).then_some(status)
+    }
+
+    /// Calls `look` with the state of every shard of [`Registry::status`], and with what it shows if it ever reported.
+    pub fn each_status(
+        &self,
+        now: UnixTime,
+        mut look: impl FnMut(&ShardStatus, Option<&ShardView<'_>>),
+    ) {
+        let count = self.shard_count();
+        let mut reported = HashSet::new();
+        self.visit_shards(now, |view| {
+            let status = view.status(now, self.settings.stale_after);
+            if status.summary.is_listed(count) {
+                reported.insert(view.id());
+                look(&status, Some(view));
+            }
+        });
+        let never_seen =
+            (0..count).filter(|id| !reported.contains(id)).map(ShardStatus::never_seen);
+        never_seen.for_each(|status| look(&status, None));
     }
 
     /// How many shards the bot has, as the instance that began last says; 0 if nobody said.

@@ -5,6 +5,7 @@ mod bounds;
 mod escaped;
 mod events;
 mod exemplars;
+mod explain;
 mod groups;
 mod overflow;
 mod posts;

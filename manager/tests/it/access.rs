@@ -460,3 +460,36 @@ async fn an_admin_makes_it_forget_a_shard() {
     assert_eq!(counted(&page().await), Some(0.0));
     server.stop().await;
 }
+
+/// A browser on this machine asks what a page of elsewhere says.
+#[tokio::test]
+async fn pages_of_elsewhere_see_and_change_nothing_where_no_token_is_needed() {
+    let server = Server::start().await;
+    let client = reqwest::Client::new();
+    let ask = async |method: Method, path: &str, host: &str, origin: Option<&str>| {
+        let url = format!("http://{}{path}", server.http_addr);
+        let mut request = client.request(method, url).header(header::HOST, host);
+        if let Some(origin) = origin {
+            request = request.header(header::ORIGIN, origin);
+        }
+        let answer = request.body("guild_count 1\n").send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let post = "/metrics?shard_id=0";
+    for (method, path) in [
+        (Method::GET, "/metrics"),
+        (Method::GET, "/api/v1/shards"),
+        (Method::POST, post),
+        (Method::DELETE, "/api/v1/shards/0"),
+    ] {
+        let (status, said) = ask(method, path, "evil.example", None).await;
+        assert_eq!(status, 403, "{path}");
+        assert!(said.contains("localhost"), "{said}");
+    }
+    let (status, said) = ask(Method::POST, post, "localhost", Some("https://evil.example")).await;
+    assert!(status == 403 && said.contains("Origin"), "{said}");
+    assert_eq!(ask(Method::GET, "/metrics", "127.0.0.1:1", None).await.0, 200);
+    assert_eq!(ask(Method::POST, post, "localhost", None).await.0, 200);
+    let own = Some("http://localhost:8080");
+    assert_eq!(ask(Method::POST, post, "localhost:30000", own).await.0, 200);
+}

@@ -238,7 +238,7 @@ async fn every_way_in_counts_for_its_shard() {
 async fn post_most(to: SocketAddr, shard: usize) -> String {
     let (mut from, mut to) = connect(1, to).await.unwrap().into_split();
     let head = format!(
-        "POST /metrics?shard_id={shard} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n",
+        "POST /metrics?shard_id={shard} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
         8 << 20
     );
     let send = async {

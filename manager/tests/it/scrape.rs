@@ -194,8 +194,9 @@ async fn created_samples_are_there_if_configured() {
 /// Status and headers of a request, and whatever comes after them.
 async fn raw(server: &Server, method: &str, path: &str, headers: &str) -> (String, Vec<u8>) {
     let mut socket = TcpStream::connect(server.http_addr).await.unwrap();
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n"
+    );
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).await.unwrap();

@@ -190,6 +190,11 @@ async fn watchers_are_so_many_and_end_with_the_manager() {
         assert!(watchers.len() < 1000);
     };
     assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().ends_with("the limit of one address"), "{refused}");
+    // Others still find room.
+    let elsewhere = Channel::from_shared(format!("http://{}", server.grpc_addr)).unwrap();
+    let elsewhere = elsewhere.local_address(Some([127, 0, 0, 2].into())).connect().await.unwrap();
+    Watcher::default().open(elsewhere).await.unwrap();
     watchers.pop();
     let mut next = Watcher::default();
     until("there is room", async || next.open(channel.clone()).await).await;

@@ -185,7 +185,7 @@ async fn start_api(
     };
     let running = async move {
         tokio::select! {
-            () = api.run(std::future::pending()) => {}
+            ended = api.run(std::future::pending()) => ended.unwrap(),
             () = visiting => {}
         }
     };

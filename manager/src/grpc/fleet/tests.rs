@@ -3,7 +3,10 @@ use tonic::Code;
 use super::*;
 use crate::{
     metrics::Metrics,
-    registry::{InstanceKey, Registry, Report, Scope, Settings},
+    registry::{
+        InstanceKey, Registry, Report, Scope, Settings,
+        tests::{HISTOGRAM, open_shard},
+    },
 };
 
 #[tokio::test]
@@ -35,4 +38,34 @@ async fn shards_are_listed_as_the_registry_has_them() {
     let get = |shard_id| fleet.get_shard(Request::new(GetShardRequest { shard_id }));
     assert_eq!(get(3).await.unwrap().into_inner().shard.as_ref(), Some(shard));
     assert_eq!(get(2).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_series_is_explained_as_the_registry_does() {
+    let registry = Registry::new(Settings::default(), []);
+    let sessions = Arc::new(Sessions::of(registry, Arc::new(Metrics::new().unwrap())));
+    let now = sessions.clock.now();
+    let mut stream = open_shard(&sessions.registry, 0, 1, now);
+    let h = stream.define_bounded(HISTOGRAM, "h", &[("a", "x\"y")], &[0.5]);
+    stream.snapshot(1, &[(h, &[1.0, 2.0, 3.5])], now).unwrap();
+
+    let fleet = Fleet::new(Arc::clone(&sessions));
+    let ask = |labels: &[(&str, &str)]| {
+        let labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let family = "h".to_owned();
+        fleet.explain_series(Request::new(ExplainSeriesRequest { shard_id: 0, family, labels }))
+    };
+    let answer = ask(&[("a", "x\"y")]).await.unwrap().into_inner();
+    let [series] = &answer.series[..] else { panic!("{answer:?}") };
+    assert_eq!(series.labels, [("a".to_owned(), "x\"y".to_owned())].into());
+    assert_eq!((series.r#type(), answer.more, &*series.hidden), (v1::MetricType::Histogram, 0, ""));
+    let samples: Vec<_> =
+        series.samples.iter().map(|s| (&*s.sample, s.shown, &s.of_instances[..])).collect();
+    assert_eq!(
+        samples,
+        [("_bucket{le=\"0.5\"}", 1.0, &[1.0][..]), ("_count", 2.0, &[2.0]), ("_sum", 3.5, &[3.5])]
+    );
+    assert_eq!(series.instances[0].instance, "01".repeat(16));
+    let none = ask(&[("a", "z")]).await.unwrap_err();
+    assert_eq!(none.code(), Code::NotFound);
 }
