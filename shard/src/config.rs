@@ -26,7 +26,7 @@ pub struct Config {
     /// The fleet this bot belongs to; a manager with a fleet name refuses another
     #[arg(long, env = "SHARDMETER_FLEET", value_name = "NAME", default_value = "")]
     pub fleet: String,
-    /// Redis that gets the bot's events; without it, no events are published
+    /// Redis that gets the bot's events, and by which its processes take turns to identify; without it, neither
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<Secret>,
     /// Folder for the sessions saved at shutdown; without it, every start identifies anew
