@@ -97,11 +97,16 @@ async fn a_budget_that_discord_raises_is_used_at_once() {
 const AWAY: Option<&str> = Some("redis://127.0.0.1:1");
 
 #[tokio::test(start_paused = true)]
-async fn without_redis_a_lone_process_paces_itself() {
+async fn without_redis_a_lone_process_paces_itself_and_says_so_once() {
+    let logs = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let subscriber = tracing_subscriber::fmt().with_writer(Arc::clone(&logs)).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
     let (queue, metrics) = queue(0..8, 1_000, AWAY);
     let last = all_at_once(&queue, 0..8).await.into_iter().map(|(_, at)| at).max().unwrap();
     assert!((INTERVAL * 3..INTERVAL * 4).contains(&last), "{last:?}");
     assert_eq!(turns(&metrics), [8, 0, 0]);
+    let logs = String::from_utf8(logs.lock().unwrap().clone()).unwrap();
+    assert_eq!(logs.matches("Redis is away").count(), 1, "{logs}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,6 +116,16 @@ async fn without_redis_one_of_several_processes_goes_by_the_clock() {
     // A time without anybody's turn, and a cycle.
     assert!((INTERVAL..INTERVAL * 6).contains(&last), "{last:?}");
     assert_eq!(turns(&metrics), [0, 0, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redis_that_hangs_holds_nobody_up_for_long() {
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", mute.local_addr().unwrap());
+    let (queue, metrics) = queue(0..8, 1_000, Some(&url));
+    let last = all_at_once(&queue, 0..4).await.into_iter().map(|(_, at)| at).max().unwrap();
+    assert!((INTERVAL..INTERVAL * 2).contains(&last), "{last:?}");
+    assert_eq!(turns(&metrics), [4, 0, 0]);
 }
 
 #[test]
