@@ -180,7 +180,8 @@ async fn too_many_commands_at_once_are_declined_and_counted() {
     let discord = Discord::start(quiet_world()).await;
     let bot = discord.bot().await;
     let sent = 100;
-    discord.control.inject(Route::Callback, Fault::Delay(Duration::from_secs(1)), sent);
+    // Long enough for all to come meanwhile, and a second below the deadline.
+    discord.control.inject(Route::Callback, Fault::Delay(Duration::from_secs(2)), sent);
     for _ in 0..sent {
         discord.control.interaction(Place::Dm, "shards").await.unwrap();
     }
