@@ -22,8 +22,9 @@ RUN cargo build --release --locked \
 
 FROM dependencies AS build
 COPY . .
-# Files may be older than what was built from the ones that said nothing.
-RUN find . -name '*.rs' -exec touch {} + \
+# Files may be older than what was built from the ones that said nothing. Those that dependencies generated are not: touched, they
+# would be built again.
+RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
  && cargo build --release --locked --bins \
     -p shardmeter-manager -p shardmeter-api -p shardmeter-shard -p shardmeter-gateway-sim \
  && strip -g target/release/shardmeter-manager target/release/shardmeter-api \
