@@ -33,7 +33,7 @@ RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
 # What all of them run on. Certificates of authorities are in the binaries.
 FROM debian:${DEBIAN} AS runtime
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin shardmeter \
- && install -d -m 0700 -o shardmeter -g shardmeter /data /run/shardmeter
+ && install -d -m 0700 -o shardmeter -g shardmeter /data /run/shardmeter/ingest /run/shardmeter/admin
 USER 10001:10001
 WORKDIR /data
 ENV LOG_FORMAT=json
