@@ -38,8 +38,7 @@ use shardmeter_process::{Secret, reachable};
 
 use crate::Config;
 use dial::Target;
-use finding::Check;
-pub use finding::{Finding, Report, Verdict};
+pub use finding::{Check, Finding, Report, Verdict};
 use trust::Trust;
 pub use trust::TrustError;
 

@@ -5,7 +5,7 @@ use std::{error::Error, fmt, io, net::IpAddr, sync::Arc, time::Duration};
 use http::Uri;
 use shardmeter_access::Protocol;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
     net::{TcpStream, lookup_host},
     time::timeout,
 };
@@ -172,6 +172,13 @@ pub(super) async fn dial(
         timeout(ANSWERS_WITHIN, TlsConnector::from(Arc::new(config)).connect(name, stream));
     let agreed = agreed.await.map_err(|_| Trouble::Silent(ANSWERS_WITHIN))?;
     Ok(Box::new(agreed.map_err(|error| Trouble::of(&error))?))
+}
+
+/// Why a peer under TLS ends the connection, if it does so at once: h2 keeps no more than the words of that.
+pub(super) async fn ends_at_once(target: &Target, config: &ClientConfig) -> Option<Trouble> {
+    let mut stream = dial(target, Protocol::Grpc, config).await.ok()?;
+    let read = timeout(ANSWERS_WITHIN, stream.read_u8()).await.ok()?;
+    read.err().map(|error| Trouble::of(&error))
 }
 
 async fn connect(target: &Target) -> Result<TcpStream, Trouble> {

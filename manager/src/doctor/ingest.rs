@@ -45,15 +45,21 @@ pub(super) async fn check(deployment: &Deployment) -> Found {
             return Found::failure(what, "is it a manager? nothing else is to take reports there");
         }
     }
-    let remedy = "give the manager --ingest-token-file, or --tls-client-ca; or keep the port to this machine";
-    match reach(target).await.max(reach(&deployment.grpc).await) {
+    open_to(reach(target).await.max(reach(&deployment.grpc).await))
+}
+
+/// Nobody is asked who they are.
+fn open_to(reach: Reach) -> Found {
+    let remedy = "give the manager --ingest-token-file or --tls-client-ca, or keep the port to those that may report";
+    match reach {
         Reach::Machine => Found::ok("anybody on this machine may report"),
         Reach::Network => {
             let what = "whoever is on this network may report, without token or certificate";
             Found::warning(what, remedy)
         }
         Reach::World => {
-            Found::failure("anybody in the world may report, without token or certificate", remedy)
+            let what = "anybody in the world may report, without token or certificate";
+            Found::failure(what, remedy)
         }
     }
 }

@@ -7,7 +7,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::{
     Deployment, ask,
-    dial::{ANSWERS_WITHIN, Target, Trouble},
+    dial::{ANSWERS_WITHIN, Target, Trouble, ends_at_once},
     finding::Found,
 };
 
@@ -118,5 +118,11 @@ async fn knock(
             },
         }
     };
-    timeout(ANSWERS_WITHIN * 2, asked).await.unwrap_or(Err(Trouble::Silent(ANSWERS_WITHIN)))
+    let asked = timeout(ANSWERS_WITHIN * 2, asked).await;
+    match asked.unwrap_or(Err(Trouble::Silent(ANSWERS_WITHIN))) {
+        Err(garbled @ Trouble::Garbled(_)) if target.tls => {
+            Err(ends_at_once(target, &config).await.unwrap_or(garbled))
+        }
+        asked => asked,
+    }
 }

@@ -75,6 +75,10 @@ fn examine(target: &Target, shown: &Shown) -> Result<u64, Found> {
 fn why(reason: &CertificateError, target: &Target) -> String {
     match reason {
         CertificateError::UnknownIssuer => "nobody known signed it".to_owned(),
+        // A CA that was made anew.
+        CertificateError::BadSignature => {
+            "a CA of the name that is on it is known, and did not sign it".to_owned()
+        }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "it has expired".to_owned()
         }
@@ -91,7 +95,7 @@ fn why(reason: &CertificateError, target: &Target) -> String {
 /// What to do about a certificate that is not trusted.
 pub(super) fn cure(reason: &CertificateError) -> &'static str {
     match reason {
-        CertificateError::UnknownIssuer => {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "give --ca-cert with the certificate of who signed it; does --tls-cert have the intermediates too?"
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => RENEW,
