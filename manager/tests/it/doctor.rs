@@ -15,6 +15,7 @@ use shardmeter_manager::{
     clock::{Clock, UnixTime},
     doctor::{Check, Deployment, DoctorArgs, Report, Verdict},
 };
+use shardmeter_process::testing::until;
 use shardmeter_proto::v1::{Hello, report_request::Message as Said};
 use tempfile::TempDir;
 
@@ -343,6 +344,41 @@ async fn shards_that_are_missing_or_there_twice() {
     // Both began years ago.
     let words = ["for over 10 minutes: shards 0", "end the older process"];
     expect(&report, Check::Instances, Verdict::Warning, &words);
+}
+
+#[tokio::test]
+async fn shards_that_went_or_should_have() {
+    let config = Config {
+        report_interval: Duration::from_millis(100),
+        stale_after: Duration::from_millis(300),
+        ..Config::default()
+    };
+    let server = Server::start_with(config).await;
+    let client = reqwest::Client::new();
+    for shard in [4, 5, 9] {
+        let url = format!("{}/metrics?shard_id={shard}", server.http);
+        client.post(url).body("a 1\n").send().await.unwrap();
+    }
+    until("they are stale", async || {
+        let report = examine(&of(&server)).await;
+        let (verdict, said) = found(&report, Check::Shards);
+        let words = "0 of 3 report: 4-5, 9 no longer, last 0 s ago";
+        if said.starts_with(words) { Ok(verdict) } else { Err(said) }
+    })
+    .await;
+
+    let resharded = Server::start().await;
+    let _old = reporting(&resharded, 30, 40, 1).await;
+    let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let started_at = Some(prost_types::Timestamp { seconds: began.as_secs() as i64, nanos: 0 });
+    let mut new = resharded.stream().await;
+    new.say(Said::Hello(Hello { shard_count: 1, started_at, ..hello(2) })).await;
+    new.answer().await;
+    new.say(snapshot(1, &[])).await;
+    new.ack().await;
+    let report = examine(&of(&resharded)).await;
+    let words = ["1 of 1 report, and 30 beyond", "end the processes of before"];
+    expect(&report, Check::Shards, Verdict::Warning, &words);
 }
 
 #[tokio::test]
