@@ -22,8 +22,9 @@ RUN cargo build --release --locked \
 
 FROM dependencies AS build
 COPY . .
-# Files may be older than what was built from the ones that said nothing.
-RUN find . -name '*.rs' -exec touch {} + \
+# Files may be older than what was built from the ones that said nothing. Those that dependencies generated are not: touched, they
+# would be built again.
+RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
  && cargo build --release --locked --bins \
     -p shardmeter-manager -p shardmeter-api -p shardmeter-shard -p shardmeter-gateway-sim \
  && strip -g target/release/shardmeter-manager target/release/shardmeter-api \
@@ -32,7 +33,7 @@ RUN find . -name '*.rs' -exec touch {} + \
 # What all of them run on. Certificates of authorities are in the binaries.
 FROM debian:${DEBIAN} AS runtime
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin shardmeter \
- && install -d -m 0700 -o shardmeter -g shardmeter /data /run/shardmeter
+ && install -d -m 0700 -o shardmeter -g shardmeter /data /run/shardmeter/ingest /run/shardmeter/admin
 USER 10001:10001
 WORKDIR /data
 ENV LOG_FORMAT=json

@@ -5,11 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::time::Duration;
 
 use crate::rest::Route;
 
 /// Sessions remembered per shard; older ones leave the books.
 const SESSIONS_KEPT: usize = 16;
+
+/// Identifies remembered per key; older ones leave the books.
+const IDENTIFIES_KEPT: usize = 64;
 
 /// Where a command was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +42,10 @@ pub type Tally = BTreeMap<(Place, String), u64>;
 pub struct Books {
     /// By shard id, whatever shard count the sessions stated.
     pub shards: BTreeMap<u32, ShardBooks>,
+    /// Identifies by rate limit key, `shard_id % max_concurrency`; none while there is no such limit.
+    pub identify_keys: BTreeMap<u32, IdentifyKeyBooks>,
+    /// Identifies beyond the day's, for each of which Discord would reset the bot's token.
+    pub token_resets: u64,
     /// Close frames sent to connections that had no session yet, by code.
     pub closes_before_identify: BTreeMap<u16, u64>,
     /// Resumes of sessions that do not exist (any more), answered with an invalid session.
@@ -61,6 +69,26 @@ pub struct Registration {
     pub user_agent: String,
     /// Names of the commands, in the order stated.
     pub commands: Vec<String>,
+}
+
+/// The identifies of one rate limit key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdentifyKeyBooks {
+    /// The last of them, the newest last.
+    pub attempts: VecDeque<IdentifyAttempt>,
+    /// Those that came too soon after another, over all time.
+    pub breaches: u64,
+}
+
+/// One identify with a token that is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdentifyAttempt {
+    /// Who identified.
+    pub shard: u32,
+    /// When, since the simulator was built.
+    pub at: Duration,
+    /// Whether the limits allowed it.
+    pub admitted: bool,
 }
 
 /// What is booked of one shard.
@@ -154,6 +182,21 @@ impl Books {
     #[must_use]
     pub fn confirmed(&self) -> u64 {
         self.shards.values().flat_map(|shard| shard.confirmed.values()).sum()
+    }
+
+    /// Identifies that came too soon after another of their key.
+    #[must_use]
+    pub fn identify_breaches(&self) -> u64 {
+        self.identify_keys.values().map(|key| key.breaches).sum()
+    }
+
+    pub(crate) fn identify(&mut self, key: u32, attempt: IdentifyAttempt) {
+        let key = self.identify_keys.entry(key).or_default();
+        key.breaches += u64::from(!attempt.admitted);
+        if key.attempts.len() == IDENTIFIES_KEPT {
+            key.attempts.pop_front();
+        }
+        key.attempts.push_back(attempt);
     }
 
     pub(crate) fn shard_mut(&mut self, shard: u32) -> &mut ShardBooks {

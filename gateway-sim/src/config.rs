@@ -16,6 +16,11 @@ pub const DEFAULT_HEARTBEAT_INTERVAL: Duration = Duration::from_millis(41_250);
 pub const DEFAULT_INTERACTION_DEADLINE: Duration = Duration::from_secs(3);
 /// Default of [`Config::members_per_guild`].
 pub const DEFAULT_MEMBERS: RangeInclusive<u32> = 5..=5_000;
+/// Default of [`Config::identify_window`]. Discord says 5 s; a client that waits exactly that must not be refused because its
+/// first identify travelled longer than its second.
+pub const DEFAULT_IDENTIFY_WINDOW: Duration = Duration::from_millis(4_500);
+/// Default of [`Config::identifies_per_day`]. Discord gives 1,000, a large bot more; the load tests need many.
+pub const DEFAULT_IDENTIFIES_PER_DAY: u32 = 100_000;
 /// What [`Config::heartbeat_interval`] may be.
 const HEARTBEAT_INTERVALS: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(60 * 60);
@@ -39,9 +44,15 @@ pub struct Config {
     /// The shard count that /gateway/bot recommends
     #[arg(long, env = "GATEWAY_SIM_SHARD_COUNT", default_value_t = 4)]
     pub shard_count: u32,
-    /// Identify buckets: one identify per bucket in 5 s; 0 lifts the limit, and twilight's queue then waits for nothing
+    /// Identify keys (`shard_id % max_concurrency`): one identify per key in 5 s; 0 lifts the limit, and twilight's queue then waits for nothing
     #[arg(long, env = "GATEWAY_SIM_MAX_CONCURRENCY", default_value_t = 0)]
     pub max_concurrency: u16,
+    /// An identify that comes sooner than this after another of its key is refused, as in `4500ms`
+    #[arg(long, env = "GATEWAY_SIM_IDENTIFY_WINDOW", default_value = "4500ms", value_parser = humantime::parse_duration)]
+    pub identify_window: Duration,
+    /// Identifies a day; Discord answers one more by ending the bot's sessions and its token
+    #[arg(long, env = "GATEWAY_SIM_IDENTIFIES_PER_DAY", default_value_t = DEFAULT_IDENTIFIES_PER_DAY)]
+    pub identifies_per_day: u32,
     /// Heartbeat interval stated in hello, as in `41250ms` or `10s`
     #[arg(long, env = "GATEWAY_SIM_HEARTBEAT_INTERVAL", default_value = "41250ms", value_parser = humantime::parse_duration)]
     pub heartbeat_interval: Duration,
@@ -67,6 +78,8 @@ impl Default for Config {
             guilds: 100,
             shard_count: 4,
             max_concurrency: 0,
+            identify_window: DEFAULT_IDENTIFY_WINDOW,
+            identifies_per_day: DEFAULT_IDENTIFIES_PER_DAY,
             heartbeat_interval: DEFAULT_HEARTBEAT_INTERVAL,
             members_per_guild: DEFAULT_MEMBERS,
             commands_per_second: 0.0,

@@ -33,13 +33,17 @@ mod server;
 mod state;
 mod traffic;
 
-pub use books::{Books, GuildBooks, Place, Registration, SessionBooks, ShardBooks, Tally};
+pub use books::{
+    Books, GuildBooks, IdentifyAttempt, IdentifyKeyBooks, Place, Registration, SessionBooks,
+    ShardBooks, Tally,
+};
 pub use config::{
-    Config, ConfigError, DEFAULT_ADDR, DEFAULT_HEARTBEAT_INTERVAL, DEFAULT_INTERACTION_DEADLINE,
-    DEFAULT_MEMBERS, MAX_GUILDS, MAX_SHARDS, Token,
+    Config, ConfigError, DEFAULT_ADDR, DEFAULT_HEARTBEAT_INTERVAL, DEFAULT_IDENTIFIES_PER_DAY,
+    DEFAULT_IDENTIFY_WINDOW, DEFAULT_INTERACTION_DEADLINE, DEFAULT_MEMBERS, MAX_GUILDS, MAX_SHARDS,
+    Token,
 };
 pub use control::{ActError, Control};
 pub use guilds::{Guild, Presence, shard_of};
-pub use rest::{Fault, Route};
+pub use rest::{Fault, RateLimitScope, Route};
 pub use server::{BuildError, GatewaySim};
 pub use traffic::COMMANDS;

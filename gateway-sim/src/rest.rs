@@ -15,7 +15,7 @@ use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-pub use faults::{Fault, Route};
+pub use faults::{Fault, RateLimitScope, Route};
 
 pub(crate) use error::ApiError;
 pub(crate) use faults::Faults;

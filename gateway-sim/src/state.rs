@@ -64,7 +64,7 @@ impl Shared {
             books: Books::default(),
             guilds: Guilds::new(config.seed, config.guilds, &config.members_per_guild),
             interactions: Interactions::new(config.seed, config.interaction_deadline),
-            starts: Starts::new(config.max_concurrency),
+            starts: Starts::new(&config),
             sessions: Sessions::new(config.seed, &stopping),
             faults: Faults::default(),
             commands: RegisteredCommands::default(),

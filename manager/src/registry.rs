@@ -199,6 +199,7 @@ pub struct Registry {
     fleet_sums: Mutex<Fleet>,
     /// The latest time that a restored change tells of.
     recorded_until: Mutex<UnixTime>,
+    lines: rearrange::Lines,
 }
 
 /// What all shards have together, as it was last counted.
@@ -251,6 +252,7 @@ impl Registry {
             collected_count: AtomicU32::new(0),
             recorder: Arc::default(),
             recorded_until: Mutex::default(),
+            lines: rearrange::Lines::default(),
         }
     }
 

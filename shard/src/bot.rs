@@ -69,8 +69,8 @@ pub struct Bot {
     health: Option<Health>,
     /// Hears on Redis of settings.
     _subscriber: Option<Subscriber>,
-    /// Asks Discord for the identifies left.
-    _refresh: AbortOnDropHandle<()>,
+    /// Asks Discord for the identifies left, and measures the runtime.
+    _watching: [AbortOnDropHandle<()>; 2],
 }
 
 impl Bot {

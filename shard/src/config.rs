@@ -1,10 +1,12 @@
 //! Flags and environment of the bot process.
 
-use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr};
+use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
 
 use shardmeter_process::HealthAddr;
 
 pub use shardmeter_process::{ManagerConfig, Secret};
+
+use crate::identify::IDENTIFY_INTERVAL;
 
 /// What the bot process is told; every field is a flag and an environment variable.
 #[derive(Debug, Clone, clap::Args)]
@@ -24,7 +26,7 @@ pub struct Config {
     /// The fleet this bot belongs to; a manager with a fleet name refuses another
     #[arg(long, env = "SHARDMETER_FLEET", value_name = "NAME", default_value = "")]
     pub fleet: String,
-    /// Redis that gets the bot's events; without it, no events are published
+    /// Redis that gets the bot's events, and by which its processes take turns to identify; without it, neither
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<Secret>,
     /// Folder for the sessions saved at shutdown; without it, every start identifies anew
@@ -36,6 +38,9 @@ pub struct Config {
     /// REST API to call instead of Discord's, without the `/api/v10`
     #[arg(long, env = "DISCORD_API_URL", value_name = "URL")]
     pub discord_api_url: Option<String>,
+    /// Between two identifies of shards with one rate limit key; no flag, for only a simulated Discord has another.
+    #[arg(skip = IDENTIFY_INTERVAL)]
+    pub identify_interval: Duration,
     /// Where GET /healthz says whether a shard is connected; without it, nowhere
     #[arg(long, env = "SHARDMETER_HEALTH_ADDR", value_name = "ADDR")]
     pub health_addr: Option<SocketAddr>,
@@ -60,6 +65,7 @@ impl Config {
             redis_url: None,
             state_dir: None,
             discord_gateway_url: None,
+            identify_interval: IDENTIFY_INTERVAL,
             health_addr: None,
             discord_api_url: None,
         }

@@ -4,10 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Notify, time::timeout};
-use twilight_model::gateway::{SessionStartLimit, connection_info::BotConnectionInfo};
+use twilight_model::gateway::connection_info::BotConnectionInfo;
 
 use crate::{
-    metrics::{IdentifyMetrics, unix_seconds},
+    identify::Budget,
     rest::{Rest, RestError},
 };
 
@@ -22,15 +22,12 @@ const START_RETRIES: [Duration; 3] =
     [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
 
 /// Asks at the start. A Discord that cannot be reached or has a bad moment is asked again a few times.
-pub(crate) async fn ask(
-    rest: &Rest,
-    metrics: &IdentifyMetrics,
-) -> Result<BotConnectionInfo, RestError> {
+pub(crate) async fn ask(rest: &Rest, budget: &Budget) -> Result<BotConnectionInfo, RestError> {
     let mut pauses = START_RETRIES.into_iter();
     loop {
         match rest.gateway_bot().await {
             Ok(info) => {
-                show(&info.session_start_limit, metrics);
+                budget.told(&info.session_start_limit);
                 return Ok(info);
             }
             Err(error) => {
@@ -49,27 +46,19 @@ pub(crate) async fn ask(
 }
 
 /// Asks again after `identified` and every few minutes, for ever.
-pub(crate) async fn refresh(rest: Arc<Rest>, metrics: IdentifyMetrics, identified: Arc<Notify>) {
+pub(crate) async fn refresh(rest: Arc<Rest>, budget: Budget, identified: Arc<Notify>) {
     loop {
         tokio::time::sleep(BURST).await;
         // Either way it is time to ask.
         let _ = timeout(REFRESH_INTERVAL, identified.notified()).await;
         match rest.gateway_bot().await {
-            Ok(info) => show(&info.session_start_limit, &metrics),
+            Ok(info) => budget.told(&info.session_start_limit),
             Err(error) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "the identifies left are not known anew"
             ),
         }
     }
-}
-
-fn show(limit: &SessionStartLimit, metrics: &IdentifyMetrics) {
-    metrics.gateway_identify_remaining.set(limit.remaining.into());
-    let reset_after = Duration::from_millis(limit.reset_after);
-    metrics
-        .gateway_identify_reset_timestamp_seconds
-        .set(unix_seconds() + reset_after.as_secs_f64());
 }
 
 /// Whether the same question may be answered later.

@@ -10,6 +10,7 @@ mod config;
 mod gateway_bot;
 mod guilds;
 mod health;
+mod identify;
 mod metrics;
 mod platform;
 mod rest;

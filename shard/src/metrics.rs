@@ -2,6 +2,8 @@
 //! names and whose field docs are the HELP texts. One `Registry` per shard, one for the process.
 
 mod ack_age;
+mod invalid_requests;
+mod runtime_lag;
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry,
@@ -10,7 +12,7 @@ use prometheus::{
 use shardmeter_process::families;
 pub(crate) use shardmeter_process::metrics::register_process;
 
-pub(crate) use self::ack_age::AckAge;
+pub(crate) use self::{ack_age::AckAge, invalid_requests::InvalidRequestsLeft};
 
 families! {
     /// A shard's connection to the gateway.
@@ -21,6 +23,10 @@ families! {
         gateway_latency_seconds: GaugeVec[],
         /// Time since Discord last acknowledged a heartbeat (before the first: since the start).
         gateway_heartbeat_ack_age_seconds: AckAge,
+        /// How often Discord asks for a heartbeat; 0 before it said so.
+        gateway_heartbeat_interval_seconds: Gauge,
+        /// Connections given up because Discord neither acknowledged a heartbeat nor sent an event until the next was due.
+        gateway_zombies_total: IntCounter,
         /// When the last event was dispatched to this shard, in Unix time; 0 before the first.
         gateway_last_event_timestamp_seconds: Gauge,
         /// Events dispatched to this shard, by Discord's name.
@@ -65,16 +71,38 @@ families! {
         discord_rest_requests_total: IntCounterVec["route", "status"],
         /// Requests Discord counts towards its limit of invalid ones (401, 403, and 429 unless the limit is shared).
         discord_invalid_requests_total: IntCounter,
+        /// Invalid requests this process could still send within 10 minutes before Discord shuts its address out, if no other
+        /// process there sends any.
+        discord_invalid_requests_remaining: InvalidRequestsLeft,
+        /// Answers 429, by route and by whose limit it was (user: of the bot in a bucket of routes, global: of the bot, shared:
+        /// of what was asked for, none: not said).
+        discord_rest_rate_limits_total: IntCounterVec["route", "scope"],
     }
 }
 
 families! {
     /// What Discord still allows this bot to identify.
     pub(crate) struct IdentifyMetrics {
-        /// Identifies Discord still allows this bot before the reset.
+        /// Identifies Discord still allows this bot before the reset, as it said last, less those of this process since.
         gateway_identify_remaining: IntGauge,
+        /// Identifies Discord allows this bot from one reset to the next.
+        gateway_identify_limit: IntGauge,
+        /// Shards that may identify within the same 5 s: one of each shard_id modulo this.
+        gateway_identify_max_concurrency: IntGauge,
+        /// Shards of this process that wait for their turn to identify.
+        gateway_identifies_waiting: IntGauge,
+        /// Turns to identify, by what gave them: process (nobody else to heed), redis, clock (Redis is away).
+        gateway_identify_turns_total: IntCounterVec["source"],
         /// When Discord resets the allowed identifies, in Unix time.
         gateway_identify_reset_timestamp_seconds: Gauge,
+    }
+}
+
+families! {
+    /// What the bot runs on.
+    pub(crate) struct RuntimeMetrics {
+        /// How late timers of this process fire: heartbeats and answers are as late.
+        runtime_lag_seconds: Histogram,
     }
 }
 

@@ -60,12 +60,77 @@ enum Route {
 }
 
 impl Route {
+    const ALL: [Self; 3] = [Self::GatewayBot, Self::InteractionCallback, Self::Commands];
+
     fn label(self) -> &'static str {
         match self {
             Self::GatewayBot => "/gateway/bot",
             Self::InteractionCallback => "/interactions/{id}/{token}/callback",
             Self::Commands => "/applications/{id}/commands",
         }
+    }
+}
+
+/// Whose rate limit a 429 is about, as Discord's header says; also the label value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    User,
+    Global,
+    Shared,
+    /// Not said, or in a new word: Discord's front, not Discord.
+    None,
+}
+
+impl Scope {
+    const ALL: [Self; 4] = [Self::User, Self::Global, Self::Shared, Self::None];
+
+    fn of(headers: &HeaderMap) -> Self {
+        let said = headers.get("x-ratelimit-scope").map(HeaderValue::as_bytes);
+        let known = Self::ALL.into_iter().find(|scope| Some(scope.label().as_bytes()) == said);
+        known.unwrap_or(Self::None)
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Global => "global",
+            Self::Shared => "shared",
+            Self::None => "none",
+        }
+    }
+}
+
+impl RestMetrics {
+    /// Shows every rate limit from the start, so that a rate sees the first 429.
+    fn start_at_zero(&self) {
+        for route in Route::ALL {
+            for scope in Scope::ALL {
+                self.rate_limits(route, scope);
+            }
+        }
+    }
+
+    fn rate_limits(&self, route: Route, scope: Scope) -> prometheus::IntCounter {
+        let labels = [route.label(), scope.label()];
+        self.discord_rest_rate_limits_total.with_label_values(&labels)
+    }
+
+    /// Counts an answer of Discord's.
+    fn answered(&self, route: Route, status: StatusCode, headers: &HeaderMap) {
+        let labels = [route.label(), status_label(status)];
+        self.discord_rest_requests_total.with_label_values(&labels).inc();
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            self.rate_limits(route, Scope::of(headers)).inc();
+        }
+        if is_invalid(status, headers) {
+            self.discord_invalid_requests_total.inc();
+            self.discord_invalid_requests_remaining.sent();
+        }
+    }
+
+    /// Counts a request that was not answered.
+    fn failed(&self, route: Route, how: &str) {
+        self.discord_rest_requests_total.with_label_values(&[route.label(), how]).inc();
     }
 }
 
@@ -129,6 +194,7 @@ impl Rest {
         metrics: RestMetrics,
     ) -> Result<Self, rustls::Error> {
         authorization.set_sensitive(true);
+        metrics.start_at_zero();
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
             .https_or_http()
@@ -186,28 +252,19 @@ impl Rest {
         let request = request.try_into_request().map_err(|error| RestError::Build(error.into()))?;
         let request =
             self.http_request(&request).map_err(|error| RestError::Build(error.into()))?;
-        let count = |status: &str| {
-            self.metrics
-                .discord_rest_requests_total
-                .with_label_values(&[route.label(), status])
-                .inc();
-        };
         let response = match timeout_at(deadline, self.http.request(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                count("unreachable");
+                self.metrics.failed(route, "unreachable");
                 return Err(RestError::Transport(error));
             }
             Err(_elapsed) => {
-                count("timeout");
+                self.metrics.failed(route, "timeout");
                 return Err(RestError::Timeout);
             }
         };
         let (parts, body) = response.into_parts();
-        count(status_label(parts.status));
-        if is_invalid(parts.status, &parts.headers) {
-            self.metrics.discord_invalid_requests_total.inc();
-        }
+        self.metrics.answered(route, parts.status, &parts.headers);
         let body = timeout_at(deadline, Limited::new(body, MAX_ANSWER_BYTES).collect()).await;
         let body = body
             .ok()
@@ -255,9 +312,7 @@ fn method(method: Method) -> http::Method {
 fn is_invalid(status: StatusCode, headers: &HeaderMap) -> bool {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
-        StatusCode::TOO_MANY_REQUESTS => {
-            headers.get("x-ratelimit-scope").is_none_or(|scope| scope.as_bytes() != b"shared")
-        }
+        StatusCode::TOO_MANY_REQUESTS => Scope::of(headers) != Scope::Shared,
         _ => false,
     }
 }

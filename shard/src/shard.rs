@@ -4,7 +4,10 @@ use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::Stream as _;
 use shardmeter_proto::events::Event as PlatformEvent;
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use twilight_gateway::{
     CloseFrame, Event, EventType, EventTypeFlags, Message, Shard, ShardState,
@@ -23,6 +26,7 @@ use twilight_model::{
 use crate::{
     commands::{Call, Commands, Place},
     guilds::Guilds,
+    identify::IdentifyQueue,
     metrics::{GatewayMetrics, ShardMetrics, unix_seconds},
     platform::Publisher,
     saved_session::SessionFile,
@@ -34,6 +38,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Events the bot looks into; the others are only counted.
 const WANTED: EventTypeFlags = EventTypeFlags::READY
+    .union(EventTypeFlags::GATEWAY_HELLO)
     .union(EventTypeFlags::RESUMED)
     .union(EventTypeFlags::GATEWAY_INVALIDATE_SESSION)
     .union(EventTypeFlags::GUILD_CREATE)
@@ -148,7 +153,7 @@ pub(crate) struct Shared {
 
 /// One shard and all that is its own.
 pub(crate) struct ShardTask {
-    shard: Shard,
+    shard: Shard<IdentifyQueue>,
     metrics: ShardMetrics,
     guilds: Guilds,
     shared: Shared,
@@ -163,12 +168,16 @@ pub(crate) struct ShardTask {
     closing: bool,
     /// How the last connection ended.
     last_close: u16,
+    /// When Discord last sent anything.
+    heard: Instant,
+    /// How often it wants a heartbeat; 0 before it said so.
+    heartbeat_interval: Duration,
 }
 
 impl ShardTask {
     /// A shard that has not connected yet, with what is remembered of its session.
     pub(crate) fn new(
-        shard: Shard,
+        shard: Shard<IdentifyQueue>,
         metrics: ShardMetrics,
         shared: Shared,
         session_file: Option<SessionFile>,
@@ -187,6 +196,8 @@ impl ShardTask {
             open: false,
             closing: false,
             last_close: NO_STATUS,
+            heard: Instant::now(),
+            heartbeat_interval: Duration::ZERO,
         }
     }
 
@@ -216,14 +227,20 @@ impl ShardTask {
     /// The next message. Looks at the shard after every poll, because twilight does not make a message of every loss.
     async fn next(&mut self) -> Option<Result<Message, ReceiveMessageError>> {
         poll_fn(|context| {
+            let unanswered = self.shard.latency().sent().is_some();
             let polled = Pin::new(&mut self.shard).poll_next(context);
-            self.observe(&polled);
+            self.observe(&polled, unanswered);
             polled
         })
         .await
     }
 
-    fn observe(&mut self, polled: &Poll<Option<Result<Message, ReceiveMessageError>>>) {
+    /// Looks at what has become of the connection; `unanswered`: a heartbeat was, before.
+    fn observe(
+        &mut self,
+        polled: &Poll<Option<Result<Message, ReceiveMessageError>>>,
+        unanswered: bool,
+    ) {
         let state = self.shard.state();
         let gateway = &self.metrics.gateway;
         gateway.gateway_connected.set((state == ShardState::Active).into());
@@ -240,6 +257,11 @@ impl ShardTask {
                 _ => ABNORMAL,
             };
             gateway.closed(self.last_close);
+            // twilight does not say why it gave up.
+            let silent = self.heard.elapsed() > self.heartbeat_interval.mul_f64(0.9);
+            if self.last_close == ABNORMAL && unanswered && silent {
+                gateway.gateway_zombies_total.inc();
+            }
             gateway.gateway_latency_seconds.reset();
             tracing::info!(
                 shard_id = self.id(),
@@ -251,6 +273,7 @@ impl ShardTask {
     }
 
     fn take(&mut self, text: String) {
+        self.heard = Instant::now();
         let header = GatewayEventDeserializer::from_json(&text);
         let (opcode, name) = header.map_or((None, None), |header| {
             let (opcode, _, name) = header.into_parts();
@@ -292,6 +315,11 @@ impl ShardTask {
         let gateway = &self.metrics.gateway;
         let shard_id = self.id();
         match event {
+            Event::GatewayHello(hello) => {
+                self.heartbeat_interval = Duration::from_millis(hello.heartbeat_interval);
+                let seconds = self.heartbeat_interval.as_secs_f64();
+                gateway.gateway_heartbeat_interval_seconds.set(seconds);
+            }
             Event::Ready(ready) => {
                 gateway.session(SessionOutcome::Identified);
                 self.shared.identified.notify_one();

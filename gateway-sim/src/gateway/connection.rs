@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::identify::{Identify, close};
+use super::identify::{Identify, TooMany, close};
 use super::payload;
 use super::session::{self, Link, Outbound, Resumption, SessionCommand, StartRefused};
 use super::sessions::SessionHandle;
@@ -197,17 +197,14 @@ impl Connection {
             Ok(identify) => identify,
             Err(code) => return Step::Close(code),
         };
-        let admitted = self.shared.change(|state| {
-            let admitted = state.starts.admit(identify.shard, Instant::now());
-            if !admitted {
-                let books = state.books.shard_mut(identify.shard);
-                books.identifies_refused += 1;
-                *books.invalid_sessions.entry(false).or_default() += 1;
-            }
-            admitted
-        });
-        if !admitted {
-            return self.send(payload::invalid_session(false)).await;
+        let admitted = self
+            .shared
+            .change(|state| state.starts.admit(&mut state.books, identify.shard, Instant::now()));
+        match admitted {
+            Ok(()) => {}
+            Err(TooMany::OfKey) => return self.send(payload::invalid_session(false)).await,
+            // The token is reset.
+            Err(TooMany::OfDay) => return Step::Close(close::AUTHENTICATION_FAILED),
         }
         let (link, frames) = Link::new(self.cut.clone());
         match session::start(&self.shared, identify, link, &self.url) {

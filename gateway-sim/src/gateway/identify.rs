@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::books::{Books, IdentifyAttempt};
 use crate::config::{Config, MAX_SHARDS};
 
 /// Intents that exist: bits 0 to 16, 20, 21, 24 and 25.
@@ -15,11 +16,6 @@ const PRIVILEGED: u64 = 1 << 1 | 1 << 8 | 1 << 15;
 /// Guild events.
 pub(super) const GUILDS: u64 = 1;
 
-/// Between two identifies of a bucket. Discord says 5 s; a client that waits exactly that must not be refused because
-/// its first identify travelled longer than its second.
-const BUCKET_WINDOW: Duration = Duration::from_millis(4_500);
-/// Session starts per day. Discord gives a large bot some thousands; the load tests need more.
-const STARTS_PER_DAY: u32 = 100_000;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Close codes, as in Discord's documentation of gateway close event codes.
@@ -99,14 +95,26 @@ fn read_shard(stated: &Value) -> Option<(u32, u32)> {
     (shard < count && count <= MAX_SHARDS).then_some((shard, count))
 }
 
-/// Session starts: Discord's limit of one identify per bucket in 5 s, and the number per day.
+/// Session starts: Discord's limit of one identify per key in 5 s, and the number per day.
 #[derive(Debug)]
 pub(crate) struct Starts {
     max_concurrency: u16,
-    /// When each bucket was used last; there are as many as `max_concurrency`.
-    buckets: HashMap<u32, Instant>,
+    window: Duration,
+    per_day: u32,
+    began: Instant,
+    /// When each key was used last; there are as many as `max_concurrency`.
+    keys: HashMap<u32, Instant>,
     used: u32,
     resets_at: Option<Instant>,
+}
+
+/// Why a session may not start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TooMany {
+    /// Another of its key was too recent.
+    OfKey,
+    /// The day's are used up.
+    OfDay,
 }
 
 /// The numbers of `/gateway/bot`.
@@ -119,34 +127,70 @@ pub(crate) struct SessionStartLimit {
 }
 
 impl Starts {
-    pub(crate) fn new(max_concurrency: u16) -> Self {
-        Self { max_concurrency, buckets: HashMap::new(), used: 0, resets_at: None }
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            max_concurrency: config.max_concurrency,
+            window: config.identify_window,
+            per_day: config.identifies_per_day,
+            began: Instant::now(),
+            keys: HashMap::new(),
+            used: 0,
+            resets_at: None,
+        }
     }
 
-    /// Counts a session start, unless a limit forbids it.
-    pub(crate) fn admit(&mut self, shard: u32, now: Instant) -> bool {
-        self.reset_when_due(now);
-        if self.used >= STARTS_PER_DAY {
-            return false;
+    /// Counts and books a session start, unless a limit forbids it.
+    ///
+    /// # Errors
+    ///
+    /// Which limit; booked as well.
+    pub(crate) fn admit(
+        &mut self,
+        books: &mut Books,
+        shard: u32,
+        now: Instant,
+    ) -> Result<(), TooMany> {
+        let admitted = self.check(shard, now);
+        let key = shard.checked_rem(u32::from(self.max_concurrency));
+        if let Some(key) = key.filter(|_| admitted != Err(TooMany::OfDay)) {
+            let at = now.saturating_duration_since(self.began);
+            books.identify(key, IdentifyAttempt { shard, at, admitted: admitted.is_ok() });
         }
-        if let Some(bucket) = shard.checked_rem(u32::from(self.max_concurrency)) {
-            let last = self.buckets.get(&bucket);
-            if last.is_some_and(|last| now.duration_since(*last) < BUCKET_WINDOW) {
-                return false;
+        match admitted {
+            Ok(()) => {}
+            Err(TooMany::OfKey) => {
+                let shard = books.shard_mut(shard);
+                shard.identifies_refused += 1;
+                *shard.invalid_sessions.entry(false).or_default() += 1;
             }
-            self.buckets.insert(bucket, now);
+            Err(TooMany::OfDay) => books.token_resets += 1,
+        }
+        admitted
+    }
+
+    fn check(&mut self, shard: u32, now: Instant) -> Result<(), TooMany> {
+        self.reset_when_due(now);
+        if self.used >= self.per_day {
+            return Err(TooMany::OfDay);
+        }
+        if let Some(key) = shard.checked_rem(u32::from(self.max_concurrency)) {
+            let last = self.keys.get(&key);
+            if last.is_some_and(|last| now.duration_since(*last) < self.window) {
+                return Err(TooMany::OfKey);
+            }
+            self.keys.insert(key, now);
         }
         self.used += 1;
         self.resets_at.get_or_insert(now + DAY);
-        true
+        Ok(())
     }
 
     pub(crate) fn limit(&mut self, now: Instant) -> SessionStartLimit {
         self.reset_when_due(now);
         let left = self.resets_at.map_or(DAY, |at| at.saturating_duration_since(now));
         SessionStartLimit {
-            total: STARTS_PER_DAY,
-            remaining: STARTS_PER_DAY - self.used,
+            total: self.per_day,
+            remaining: self.per_day.saturating_sub(self.used),
             reset_after: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             max_concurrency: self.max_concurrency,
         }
@@ -192,23 +236,41 @@ mod tests {
         assert_eq!(alone.map(|identify| identify.shard_count), Ok(1));
     }
 
+    fn starts(max_concurrency: u16, identifies_per_day: u32) -> (Starts, Books) {
+        let config = Config { max_concurrency, identifies_per_day, ..Config::default() };
+        (Starts::new(&config), Books::default())
+    }
+
     #[test]
-    fn a_bucket_admits_one_identify_per_window() {
-        let mut starts = Starts::new(2);
-        let now = Instant::now();
-        assert!(starts.admit(0, now) && starts.admit(1, now));
-        assert!(!starts.admit(2, now), "shard 2 shares the bucket of shard 0");
-        assert!(starts.admit(2, now + Duration::from_secs(5)));
-        assert_eq!(starts.limit(now).remaining, STARTS_PER_DAY - 3);
+    fn a_key_admits_one_identify_per_window() {
+        let (mut starts, mut books) = starts(2, 100);
+        let now = starts.began;
+        let mut admit = |shard, after| starts.admit(&mut books, shard, now + after);
+        assert_eq!([admit(0, Duration::ZERO), admit(1, Duration::ZERO)], [Ok(()); 2]);
+        let early = Duration::from_millis(4_499);
+        assert_eq!(admit(2, early), Err(TooMany::OfKey), "shard 2 shares the key of shard 0");
+        assert_eq!(admit(2, Duration::from_secs(5)), Ok(()));
+        assert_eq!(starts.limit(now).remaining, 97);
         let tomorrow = starts.limit(now + DAY);
-        assert_eq!((tomorrow.remaining, tomorrow.total), (STARTS_PER_DAY, STARTS_PER_DAY));
+        assert_eq!((tomorrow.remaining, tomorrow.total), (100, 100));
+        assert_eq!(books.identify_breaches(), 1);
+        assert_eq!(books.shards[&2].identifies_refused, 1);
+        let attempts: Vec<_> = books.identify_keys[&0].attempts.iter().collect();
+        assert_eq!(attempts.len(), 3);
+        assert_eq!(*attempts[1], IdentifyAttempt { shard: 2, at: early, admitted: false });
+        assert_eq!(
+            (books.identify_keys[&1].attempts.len(), books.identify_keys[&1].breaches),
+            (1, 0)
+        );
     }
 
     #[test]
     fn without_a_concurrency_only_the_day_limits() {
-        let mut starts = Starts::new(0);
+        let (mut starts, mut books) = starts(0, 1_000);
         let now = Instant::now();
-        assert!((0..STARTS_PER_DAY).all(|_| starts.admit(0, now)));
-        assert!(!starts.admit(0, now));
+        assert!((0..1_000).all(|_| starts.admit(&mut books, 0, now).is_ok()));
+        assert_eq!(starts.admit(&mut books, 0, now), Err(TooMany::OfDay));
+        assert_eq!((books.token_resets, books.identify_breaches()), (1, 0));
+        assert_eq!(starts.admit(&mut books, 0, now + DAY), Ok(()));
     }
 }

@@ -30,6 +30,17 @@ pub enum Route {
     Callback,
 }
 
+/// Whose limit a 429 is about: the header `x-ratelimit-scope`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateLimitScope {
+    /// The bot's own, of a bucket of routes.
+    User,
+    /// The bot's own, of all routes.
+    Global,
+    /// Of what is asked for, whoever asks: not the bot's fault, and no invalid request.
+    Shared,
+}
+
 /// What happens to one request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
@@ -37,8 +48,8 @@ pub enum Fault {
     RateLimited {
         /// When the bot may try again.
         retry_after: Duration,
-        /// Whether the limit is the bot's global one, not the route's.
-        global: bool,
+        /// Whose limit it is.
+        scope: RateLimitScope,
     },
     /// This status with Discord's JSON; the request has no effect. One that is no error status has no effect either:
     /// the request is served.
@@ -51,7 +62,7 @@ impl Fault {
     /// The answer in place of the route's; `None` where the route answers.
     pub(super) fn response(self) -> Option<Response> {
         match self {
-            Self::RateLimited { retry_after, global } => Some(rate_limited(retry_after, global)),
+            Self::RateLimited { retry_after, scope } => Some(rate_limited(retry_after, scope)),
             Self::Status(status) => StatusCode::from_u16(status)
                 .ok()
                 .filter(|status| status.is_client_error() || status.is_server_error())
@@ -61,14 +72,18 @@ impl Fault {
     }
 }
 
-fn rate_limited(retry_after: Duration, global: bool) -> Response {
+fn rate_limited(retry_after: Duration, scope: RateLimitScope) -> Response {
     let seconds = retry_after.as_secs_f64();
     // The header knows whole seconds only.
     let whole = seconds.ceil().to_string();
-    let scope = if global { "global" } else { "user" };
+    let name = match scope {
+        RateLimitScope::User => "user",
+        RateLimitScope::Global => "global",
+        RateLimitScope::Shared => "shared",
+    };
     let headers = [
         ("retry-after", whole),
-        ("x-ratelimit-scope", scope.to_owned()),
+        ("x-ratelimit-scope", name.to_owned()),
         ("x-ratelimit-bucket", "injected".to_owned()),
         ("x-ratelimit-limit", "1".to_owned()),
         ("x-ratelimit-remaining", "0".to_owned()),
@@ -77,7 +92,7 @@ fn rate_limited(retry_after: Duration, global: bool) -> Response {
     let body = json!({
         "message": "You are being rate limited.",
         "retry_after": seconds,
-        "global": global,
+        "global": scope == RateLimitScope::Global,
     });
     (StatusCode::TOO_MANY_REQUESTS, headers, Json(body)).into_response()
 }

@@ -196,6 +196,19 @@ async fn identifies_above_the_concurrency_get_an_invalid_session() {
     let books = sim.control.books();
     assert_eq!((books.shards[&2].identifies, books.shards[&2].identifies_refused), (0, 1));
     assert_eq!(books.connected(), [0, 1].into());
+    let attempts = &books.identify_keys[&0].attempts;
+    let by: Vec<_> = attempts.iter().map(|attempt| (attempt.shard, attempt.admitted)).collect();
+    assert_eq!((by, books.identify_breaches()), (vec![(0, true), (2, false)], 1));
+}
+
+#[tokio::test]
+async fn an_identify_beyond_the_day_costs_the_token() {
+    let sim = Sim::start(Config { identifies_per_day: 1, ..Config::default() }).await;
+    let _first = Raw::identified(&sim, 0, 2).await;
+    let mut second = Raw::connect(&sim).await;
+    second.send(&identify(1, 2)).await;
+    assert_eq!(within(second.end()).await, Next::Closed(4004));
+    assert_eq!(sim.control.books().token_resets, 1);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shardmeter_gateway_sim::{Config, Fault, Place, Route};
+use shardmeter_gateway_sim::{Config, Fault, Place, RateLimitScope, Route};
 use tokio::time::Instant;
 use twilight_http::api_error::ApiError;
 use twilight_http::error::{Error, ErrorType};
@@ -211,7 +211,7 @@ async fn faults_strike_the_requests_they_are_laid_for() {
     let sim = Sim::start(Config::default()).await;
     let http = http(&sim, TOKEN);
     let retry_after = Duration::from_millis(10);
-    let limited = Fault::RateLimited { retry_after, global: false };
+    let limited = Fault::RateLimited { retry_after, scope: RateLimitScope::User };
     sim.control.inject(Route::GatewayBot, limited, 2);
     sim.control.inject(Route::GatewayBot, Fault::Status(500), 1);
     // Twilight repeats what is rate limited, and gives up at the 500.
@@ -237,7 +237,11 @@ async fn faults_strike_the_requests_they_are_laid_for() {
 async fn a_rate_limit_says_when_to_come_back() {
     let sim = Sim::start(Config::default()).await;
     let retry_after = Duration::from_millis(1_500);
-    sim.control.inject(Route::Gateway, Fault::RateLimited { retry_after, global: true }, 1);
+    sim.control.inject(
+        Route::Gateway,
+        Fault::RateLimited { retry_after, scope: RateLimitScope::Global },
+        1,
+    );
     let answer = reqwest::get(format!("http://{}/api/v10/gateway", sim.host)).await.unwrap();
     assert_eq!(answer.status(), 429);
     assert_eq!(answer.headers()["retry-after"], "2");

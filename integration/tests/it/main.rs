@@ -11,6 +11,7 @@
 mod access;
 mod faults;
 mod grpc_client;
+mod grpcurl;
 mod half_open;
 mod health;
 mod incidents;

@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use hashbrown::HashSet;
+use shardmeter_access::Seldom;
 
 use super::{
     Family, Registry, ReportedFamily, UnixTime,
@@ -57,6 +58,20 @@ pub struct Forgotten {
 
 /// A share of the limit that is made free at once, so that it need not be done for every new series.
 const AT_ONCE: usize = 8;
+
+/// Lines that shards can cause as often as they like.
+#[derive(Debug)]
+pub(super) struct Lines {
+    full: Seldom,
+    yields: Seldom,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        let [full, yields] = [20; 2].map(Seldom::new);
+        Self { full, yields }
+    }
+}
 
 impl Registry {
     /// Makes room for new series of a sender where its shard is full, if there are series that no living instance has: the
@@ -123,11 +138,14 @@ impl Registry {
         if left.is_empty() {
             return false;
         }
-        tracing::info!(
-            shard_id = shard.id,
-            series = left.len(),
-            "the shard is full: what series without a living instance counted is in overflow=\"true\" now"
-        );
+        self.lines.full.say(|left_out| {
+            tracing::info!(
+                shard_id = shard.id,
+                series = left.len(),
+                left_out,
+                "the shard is full: what series without a living instance counted is in overflow=\"true\" now"
+            );
+        });
         let fate = |id| if left.contains(&id) { Fate::Overflows } else { Fate::Stays };
         shard.rearrange(fate, &self.families);
         shard.record_all(&self.recorder);
@@ -200,11 +218,14 @@ impl Registry {
                 continue;
             }
             if let Some(family) = self.families.get(id as u32) {
-                tracing::warn!(
-                    family = &*family.name,
-                    kind = family.kind.as_str(),
-                    "no living shard reports this family so: it yields to the type that others report"
-                );
+                self.lines.yields.say(|left_out| {
+                    tracing::warn!(
+                        family = &*family.name,
+                        kind = family.kind.as_str(),
+                        left_out,
+                        "no living shard reports this family so: it yields to the type that others report"
+                    );
+                });
             }
             dropped += self.retire(&[id as u32]);
             // Those who reported the other type are told to do so again.

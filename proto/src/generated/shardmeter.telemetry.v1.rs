@@ -19,11 +19,13 @@ pub struct ForgetShardResponse {
 /// From the shard.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReportRequest {
+    /// One of these.
     #[prost(oneof = "report_request::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<report_request::Message>,
 }
 /// Nested message and enum types in `ReportRequest`.
 pub mod report_request {
+    /// One of these.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
         /// First message of every stream, and only the first.
@@ -46,11 +48,13 @@ pub mod report_request {
 /// From the manager.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReportResponse {
+    /// One of these.
     #[prost(oneof = "report_response::Message", tags = "1, 2, 3")]
     pub message: ::core::option::Option<report_response::Message>,
 }
 /// Nested message and enum types in `ReportResponse`.
 pub mod report_response {
+    /// One of these.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
         /// Answers `Hello`.
@@ -1129,11 +1133,13 @@ pub struct WatchShardsRequest {
 /// What a watcher gets.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchShardsResponse {
+    /// One of these.
     #[prost(oneof = "watch_shards_response::Message", tags = "1, 2")]
     pub message: ::core::option::Option<watch_shards_response::Message>,
 }
 /// Nested message and enum types in `WatchShardsResponse`.
 pub mod watch_shards_response {
+    /// One of these.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
         /// How all shards are: events go on from here.

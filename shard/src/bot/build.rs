@@ -5,7 +5,6 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use http::HeaderValue;
@@ -14,17 +13,17 @@ use shardmeter_pubsub::RedisError;
 use shardmeter_telemetry::{Connection, Reporter};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use twilight_gateway::{ConfigBuilder, Intents, Shard, ShardId, queue::InMemoryQueue};
-use twilight_model::gateway::SessionStartLimit;
+use twilight_gateway::{ConfigBuilder, Intents, Shard, ShardId};
 
 use super::{Bot, Registries};
 use crate::{
     commands::{Commands, Standing},
-    config::{Config, ManagerConfig, ShardCount, ShardIds},
+    config::{Config, ManagerConfig, Secret, ShardCount, ShardIds},
     gateway_bot,
     guilds::Guilds,
     health::Health,
-    metrics::{self, IdentifyMetrics, RestMetrics, ShardMetrics},
+    identify::{Budget, IdentifyQueue, Pace},
+    metrics::{self, IdentifyMetrics, RestMetrics, RuntimeMetrics, ShardMetrics},
     platform::{OnRedis, OnRedisError, Publisher, Settings},
     rest::{DISCORD_API, Rest, RestError},
     saved_session::{SessionFile, is_gateway_url},
@@ -142,7 +141,10 @@ pub(super) async fn build(config: Config, beside: Option<Publisher>) -> Result<B
     let _already = rustls::crypto::ring::default_provider().install_default();
     let process = Registry::new();
     metrics::register_process(&process)?;
+    let runtime = RuntimeMetrics::register(&process)?;
     let identify = IdentifyMetrics::register(&process)?;
+    identify.start_at_zero();
+    let budget = Budget::new(identify.clone());
     // First what needs no network: a configuration that cannot work ends at once, whether Discord is there or not.
     let token = token(&config)?;
     let rest = Arc::new(rest(&config, &token, &process)?);
@@ -159,7 +161,7 @@ pub(super) async fn build(config: Config, beside: Option<Publisher>) -> Result<B
     };
     let on_redis = redis.as_ref().map(|redis| redis.publisher.clone());
     let publisher = beside.or(on_redis).unwrap_or(Publisher::Nobody);
-    let info = gateway_bot::ask(&rest, &identify).await.map_err(|error| {
+    let info = gateway_bot::ask(&rest, &budget).await.map_err(|error| {
         if error.is_unauthorized() { BuildError::TokenRefused } else { BuildError::Discord(error) }
     })?;
     let ids = match fixed_ids {
@@ -185,11 +187,20 @@ pub(super) async fn build(config: Config, beside: Option<Publisher>) -> Result<B
         identified: Arc::new(Notify::new()),
         stop: CancellationToken::new(),
     };
-    let shards = Shards::new(&config, token, &gateway, &info.session_start_limit);
+    let pace = Pace {
+        max_concurrency: info.session_start_limit.max_concurrency,
+        shard_count: ids.count,
+        interval: config.identify_interval,
+    };
+    let redis_url = redis.as_ref().and(config.redis_url.as_ref()).map(Secret::expose);
+    let own = ids.range.first()..=ids.range.last();
+    let queue = IdentifyQueue::new(own, pace, budget.clone(), redis_url, identify)
+        .map_err(BuildError::Redis)?;
+    let shards = Shards { config: &config, token, gateway: &gateway, queue };
     let tasks = shards.tasks(&shared, metrics, ids.count).await;
     let reporters = reporters(&config, &manager, &registries, ids.count)?;
     tracing::info!(shards = %ids.range, of = ids.count, gateway, manager = config.manager.endpoint, "the bot is ready to connect");
-    let refresh = gateway_bot::refresh(rest, identify, Arc::clone(&shared.identified));
+    let refresh = gateway_bot::refresh(rest, budget, Arc::clone(&shared.identified));
     Ok(Bot {
         registries,
         reporters,
@@ -199,7 +210,8 @@ pub(super) async fn build(config: Config, beside: Option<Publisher>) -> Result<B
         settings,
         publishing: redis.map(|redis| redis.publishing),
         _subscriber: subscriber,
-        _refresh: AbortOnDropHandle::new(tokio::spawn(refresh)),
+        _watching: [tokio::spawn(refresh), tokio::spawn(runtime.watch())]
+            .map(AbortOnDropHandle::new),
     })
 }
 
@@ -318,21 +330,10 @@ struct Shards<'a> {
     token: String,
     gateway: &'a str,
     /// One for all, so that the process identifies no faster than Discord allows.
-    queue: InMemoryQueue,
+    queue: IdentifyQueue,
 }
 
-impl<'a> Shards<'a> {
-    fn new(config: &'a Config, token: String, gateway: &'a str, limit: &SessionStartLimit) -> Self {
-        let queue = InMemoryQueue::new(
-            limit.max_concurrency,
-            // More left than there are in all would be a panic.
-            limit.remaining.min(limit.total),
-            Duration::from_millis(limit.reset_after),
-            limit.total,
-        );
-        Self { config, token, gateway, queue }
-    }
-
+impl Shards<'_> {
     async fn tasks(
         &self,
         shared: &Shared,

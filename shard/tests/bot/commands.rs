@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use shardmeter_gateway_sim::{Config, Fault, Place, Route};
+use shardmeter_gateway_sim::{Config, Fault, Place, RateLimitScope, Route};
 use shardmeter_process::testing::{eventually, soon};
 use shardmeter_shard::ShardIds;
 
@@ -127,7 +127,12 @@ async fn a_refused_answer_is_an_error_and_no_execution() {
         (Fault::Status(500), "discord_failed", "500", 0.0),
         (Fault::Status(404), "refused", "404", 0.0),
         (Fault::Status(403), "refused", "403", 1.0),
-        (Fault::RateLimited { retry_after: wait, global: true }, "rate_limited", "429", 2.0),
+        (
+            Fault::RateLimited { retry_after: wait, scope: RateLimitScope::Global },
+            "rate_limited",
+            "429",
+            2.0,
+        ),
     ] {
         let errors = [("command_name", "ping"), ("error", error)];
         let before = bot.value(0, "command_errors_total", &errors);
@@ -175,7 +180,8 @@ async fn too_many_commands_at_once_are_declined_and_counted() {
     let discord = Discord::start(quiet_world()).await;
     let bot = discord.bot().await;
     let sent = 100;
-    discord.control.inject(Route::Callback, Fault::Delay(Duration::from_secs(1)), sent);
+    // Long enough for all to come meanwhile, and a second below the deadline.
+    discord.control.inject(Route::Callback, Fault::Delay(Duration::from_secs(2)), sent);
     for _ in 0..sent {
         discord.control.interaction(Place::Dm, "shards").await.unwrap();
     }

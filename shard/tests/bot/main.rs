@@ -9,7 +9,9 @@
 mod commands;
 mod config;
 mod gateway;
+mod identify;
 mod redis;
 mod restart;
 mod secrets;
+mod signals;
 mod support;

@@ -41,6 +41,9 @@ fn a_count_is_what_ended_and_what_lives() {
     let mut third = open(&registry, 3, at(3));
     let c = third.define(COUNTER, "c_total", &[("a", "x")]);
     third.snapshot(1, &[(c, &[4.0])], at(3)).unwrap();
+    let mut without = open(&registry, 4, at(3));
+    let other = without.define(COUNTER, "other_total", &[]);
+    without.snapshot(1, &[(other, &[9.0])], at(3)).unwrap();
 
     let series = one(explain(&registry, "c_total", &[("a", "x")], at(4)));
     assert_eq!(values(&series), [(11.0, 5.0, vec![2.0, 4.0])]);
