@@ -15,8 +15,7 @@ pub(super) async fn check(deployment: &Deployment, target: &Target) -> Found {
     let answer = match answer {
         Ok(answer) => answer,
         Err(trouble) => {
-            let what = format!("{target}: {trouble}");
-            return Found::failure(what, trouble.remedy(target));
+            return Found::unanswered(target, &trouble);
         }
     };
     let down = |part| answer.field(part).as_deref() == Some("down");

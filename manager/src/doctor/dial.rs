@@ -4,6 +4,7 @@ use std::{error::Error, fmt, io, net::IpAddr, sync::Arc, time::Duration};
 
 use http::Uri;
 use shardmeter_access::Protocol;
+use shardmeter_process::reachable;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
     net::{TcpStream, lookup_host},
@@ -58,10 +59,10 @@ impl Target {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
-    /// The addresses of its name.
+    /// The addresses of its name, as they are reached from here.
     pub(super) async fn addresses(&self) -> io::Result<Vec<IpAddr>> {
         let found = lookup_host((self.host.as_str(), self.port)).await?;
-        Ok(found.map(|addr| addr.ip().to_canonical()).collect())
+        Ok(found.map(|addr| reachable(addr).ip().to_canonical()).collect())
     }
 }
 

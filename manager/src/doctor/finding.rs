@@ -4,6 +4,8 @@ use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 
+use super::dial::{Target, Trouble};
+
 /// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -109,6 +111,11 @@ pub(super) struct Found {
 impl Found {
     pub(super) fn ok(what: impl Into<String>) -> Self {
         Self { verdict: Verdict::Ok, what: what.into(), remedy: None }
+    }
+
+    /// There is no answer.
+    pub(super) fn unanswered(target: &Target, trouble: &Trouble) -> Self {
+        Self::failure(format!("{target}: {trouble}"), trouble.remedy(target))
     }
 
     pub(super) fn warning(what: impl Into<String>, remedy: impl Into<String>) -> Self {

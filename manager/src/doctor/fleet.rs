@@ -39,11 +39,11 @@ pub(super) async fn check(deployment: &Deployment, listed: &mut Option<Fleet>) -
         }
         Ok(Ok(Err(status))) => status,
         Ok(Err(trouble)) => {
-            return Found::failure(format!("{target}: {trouble}"), trouble.remedy(target));
+            return Found::unanswered(target, &trouble);
         }
         Err(_) => {
             let trouble = Trouble::Silent(LISTED_WITHIN);
-            return Found::failure(format!("{target}: {trouble}"), trouble.remedy(target));
+            return Found::unanswered(target, &trouble);
         }
     };
     Found::failure(

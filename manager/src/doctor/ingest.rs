@@ -33,7 +33,7 @@ pub(super) async fn check(deployment: &Deployment) -> Found {
             return Found::ok("whoever reports needs a certificate");
         }
         Err(trouble) => {
-            return Found::failure(format!("{target}: {trouble}"), trouble.remedy(target));
+            return Found::unanswered(target, &trouble);
         }
     };
     match answer.status {

@@ -12,7 +12,7 @@ pub(super) async fn check(deployment: &Deployment) -> Found {
     let answer = match answer {
         Ok(answer) => answer,
         Err(trouble) => {
-            return Found::failure(format!("{target}: {trouble}"), trouble.remedy(target));
+            return Found::unanswered(target, &trouble);
         }
     };
     if answer.status != StatusCode::OK {

@@ -38,7 +38,7 @@ async fn look(deployment: &Deployment, target: &Target, protocol: Protocol) -> F
     {
         return found;
     }
-    Found::failure(format!("{target}: {trouble}"), trouble.remedy(target))
+    Found::unanswered(target, &trouble)
 }
 
 /// What it is instead.

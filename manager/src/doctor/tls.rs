@@ -36,7 +36,7 @@ async fn check(deployment: &Deployment, target: &Target, protocol: Protocol) -> 
     }
     let (config, looking) = deployment.trust.looking();
     if let Err(trouble) = dial(target, protocol, &config).await {
-        return Found::failure(format!("{target}: {trouble}"), trouble.remedy(target));
+        return Found::unanswered(target, &trouble);
     }
     let Some(shown) = looking.shown() else {
         let what = format!("{target} shows no certificate");

@@ -14,11 +14,9 @@ const PATH: &str = "/api/v1/shards/doctor";
 
 pub(super) async fn check(deployment: &Deployment) -> Found {
     let target = &deployment.http;
-    let unanswered =
-        |trouble: Trouble| Found::failure(format!("{target}: {trouble}"), trouble.remedy(target));
     let without = match ask(deployment, None).await {
         Ok(answer) => answer,
-        Err(trouble) => return unanswered(trouble),
+        Err(trouble) => return Found::unanswered(target, &trouble),
     };
     let Some(token) = &deployment.token else {
         return match without.status {
@@ -33,7 +31,7 @@ pub(super) async fn check(deployment: &Deployment) -> Found {
     let path = token.path.display();
     let with = match ask(deployment, Some(token)).await {
         Ok(answer) => answer,
-        Err(trouble) => return unanswered(trouble),
+        Err(trouble) => return Found::unanswered(target, &trouble),
     };
     match with.status {
         StatusCode::UNAUTHORIZED => Found::failure(

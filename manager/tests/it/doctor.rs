@@ -305,8 +305,14 @@ async fn tls_where_none_was_expected_and_the_other_way_round() {
 async fn ports_that_nobody_answers_at() {
     let server = Server::start().await;
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let report = examine(&at(silent.local_addr().unwrap(), server.grpc_addr)).await;
-    expect(&report, Check::Http, Verdict::Failure, &["no answer comes within 3s", "it hangs"]);
+    let silent_args = at(silent.local_addr().unwrap(), server.grpc_addr);
+    let secure = under_tls(silent_args.clone());
+    let secure = DoctorArgs { grpc: silent_args.grpc.clone(), ..secure };
+    let (plain, secure) = tokio::join!(examine(&silent_args), examine(&secure));
+    for report in [&plain, &secure] {
+        expect(report, Check::Http, Verdict::Failure, &["no answer comes within 3s", "it hangs"]);
+    }
+    let report = plain;
     expect(&report, Check::Scrape, Verdict::Skipped, &["not looked at: http-tls was skipped"]);
     expect(&report, Check::Fleet, Verdict::Ok, &[]);
 
@@ -433,12 +439,14 @@ async fn pages_that_no_scraper_can_read() {
         expect(&report, Check::Scrape, Verdict::Failure, &[words, "cannot read"]);
         expect(&report, Check::Journal, Verdict::Failure, &["not ready: 404"]);
         expect(&report, Check::Ingest, Verdict::Failure, &["is it a manager?"]);
-        assert!(!report.to_string().contains('\u{1b}'));
     }
-    let refused = get(async || (StatusCode::SERVICE_UNAVAILABLE, r#"{"error":"all full"}"#));
+    let refused =
+        get(async || (StatusCode::SERVICE_UNAVAILABLE, r#"{"error":"all\u001b[2Jfull\n"}"#));
     let addr = fake(Router::new().route("/healthz", refused)).await;
     let report = examine(&at(addr, closed())).await;
-    expect(&report, Check::Http, Verdict::Failure, &["not well: all full"]);
+    expect(&report, Check::Http, Verdict::Failure, &["not well: all\u{1b}[2Jfull\n"]);
+    let said = report.to_string();
+    assert!(said.contains("not well: all [2Jfull \n"), "what others say moves no cursor: {said}");
 }
 
 #[tokio::test]
