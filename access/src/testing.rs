@@ -4,11 +4,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair,
+    KeyPair, date_time_ymd,
 };
 use tempfile::TempDir;
 
@@ -50,6 +51,15 @@ impl Authority {
         self.sign("a server", ExtendedKeyUsagePurpose::ServerAuth)
     }
 
+    /// A server's, good until then: since the Unix epoch.
+    #[must_use]
+    pub fn server_until(&self, end: Duration) -> Pair {
+        let not_after = date_time_ymd(1970, 1, 1) + end;
+        self.sign_with("a server", ExtendedKeyUsagePurpose::ServerAuth, |params| {
+            params.not_after = not_after;
+        })
+    }
+
     /// A client's.
     #[must_use]
     pub fn client(&self, name: &str) -> Pair {
@@ -57,10 +67,20 @@ impl Authority {
     }
 
     fn sign(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> Pair {
+        self.sign_with(name, usage, |_| {})
+    }
+
+    fn sign_with(
+        &self,
+        name: &str,
+        usage: ExtendedKeyUsagePurpose,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Pair {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages.push(usage);
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.0).unwrap();
         Pair { cert: cert.pem(), key: key.serialize_pem() }

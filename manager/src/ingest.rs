@@ -13,7 +13,7 @@ mod group;
 mod previous;
 mod protobuf;
 mod shard_ids;
-mod text;
+pub(crate) mod text;
 
 use std::{borrow::Cow, collections::BTreeMap, ops::Range, time::Duration};
 

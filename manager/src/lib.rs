@@ -15,6 +15,7 @@ mod admin;
 mod clip;
 pub mod clock;
 mod config;
+pub mod doctor;
 pub mod exposition;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

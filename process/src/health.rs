@@ -50,8 +50,9 @@ pub(crate) async fn check(HealthAddr { addr, tls }: HealthAddr) -> anyhow::Resul
     Ok(())
 }
 
-/// Who listens everywhere listens on this machine.
-fn reachable(mut addr: SocketAddr) -> SocketAddr {
+/// Where this machine reaches what listens at `addr`: who listens everywhere listens on it too.
+#[must_use]
+pub fn reachable(mut addr: SocketAddr) -> SocketAddr {
     if addr.ip().is_unspecified() {
         addr.set_ip(match addr.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

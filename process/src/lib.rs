@@ -13,11 +13,11 @@ pub mod testing;
 #[cfg(target_os = "linux")]
 mod usage;
 
-use std::{future::Future, process::ExitCode};
+use std::{convert::Infallible, future::Future, process::ExitCode};
 
 use clap::Parser;
 
-pub use health::HealthAddr;
+pub use health::{HealthAddr, reachable};
 pub use logs::{LogArgs, LogFormat};
 pub use manager::ManagerConfig;
 pub use secret::Secret;
@@ -63,32 +63,39 @@ pub trait Configuration: clap::Args {
 }
 
 #[derive(Parser)]
-struct Cli<C: clap::Args> {
+struct Cli<C: clap::Args, I: clap::Subcommand> {
     #[command(flatten)]
     own: C,
     #[command(flatten)]
     logs: LogArgs,
     #[command(subcommand)]
-    instead: Option<Instead>,
+    instead: Option<Instead<I>>,
 }
 
 /// What a binary can do instead of its work.
 #[derive(clap::Subcommand)]
-enum Instead {
+enum Instead<I: clap::Subcommand> {
     /// Ask the one that runs on this machine with the same configuration whether it is well; exit code 1 if it is not
     Healthcheck,
+    #[command(flatten)]
+    Own(I),
 }
 
-impl<C: clap::Args> Cli<C> {
+impl<C: clap::Args, I: clap::Subcommand> Cli<C, I> {
     fn command(name: &'static str, about: &'static str) -> clap::Command {
         let command = <Self as clap::CommandFactory>::command().disable_help_subcommand(true);
         let command = command.name(name).version(env!("CARGO_PKG_VERSION")).about(about);
-        // Compose's `${VARIABLE:-}` sets what nobody gave to the empty string.
-        command.mut_args(|arg| match arg.get_env().and_then(std::env::var_os) {
-            Some(value) if value.is_empty() => arg.env(None::<&str>),
-            _ => arg,
-        })
+        without_empty(command)
     }
+}
+
+/// Compose's `${VARIABLE:-}` sets what nobody gave to the empty string.
+fn without_empty(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => arg.env(None::<&str>),
+        _ => arg,
+    });
+    command.mut_subcommands(without_empty)
 }
 
 /// The whole of a binary's `main`: parses `C` from flags and environment, starts logs, and drives `run` on a
@@ -106,12 +113,29 @@ where
     C: Configuration,
     F: Future<Output = Result<(), Failure>>,
 {
+    let never = |_: C, never: Infallible| async move { match never {} };
+    main_or(name, about, run, never)
+}
+
+/// Like [`main`], for a binary that can do something else instead: `instead` gets the configuration too, and says how it ends.
+pub fn main_or<C, I, F, G>(
+    name: &'static str,
+    about: &'static str,
+    run: impl FnOnce(C, CancellationToken) -> F,
+    instead: impl FnOnce(C, I) -> G,
+) -> ExitCode
+where
+    C: Configuration,
+    I: clap::Subcommand,
+    F: Future<Output = Result<(), Failure>>,
+    G: Future<Output = Result<ExitCode, Failure>>,
+{
     let mut args: Vec<_> = std::env::args_os().collect();
     if args.get(1).is_some_and(|first| first == "--") {
         args.remove(1);
     }
-    let matches = Cli::<C>::command(name, about).get_matches_from(args);
-    let cli = match <Cli<C> as clap::FromArgMatches>::from_arg_matches(&matches) {
+    let matches = Cli::<C, I>::command(name, about).get_matches_from(args);
+    let cli = match <Cli<C, I> as clap::FromArgMatches>::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
@@ -124,17 +148,23 @@ where
         }
     };
     let running = async {
-        if let Some(Instead::Healthcheck) = cli.instead {
-            let health = cli.own.health_addr();
-            let health = health.ok_or_else(|| anyhow::anyhow!("there is no port to ask"));
-            return health::check(health.map_err(Failure::Config)?).await.map_err(Failure::Run);
+        match cli.instead {
+            Some(Instead::Healthcheck) => {
+                let health = cli.own.health_addr();
+                let health = health.ok_or_else(|| anyhow::anyhow!("there is no port to ask"));
+                health::check(health.map_err(Failure::Config)?).await.map_err(Failure::Run)?;
+            }
+            Some(Instead::Own(own)) => return instead(cli.own, own).await,
+            None => {
+                let shutdown = CancellationToken::new();
+                signals::cancel_at_signal(&shutdown);
+                run(cli.own, shutdown).await?;
+            }
         }
-        let shutdown = CancellationToken::new();
-        signals::cancel_at_signal(&shutdown);
-        run(cli.own, shutdown).await
+        Ok(ExitCode::SUCCESS)
     };
     match runtime.block_on(running) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             let (Failure::Config(error) | Failure::Run(error)) = &failure;
             tracing::error!("{error:#}");

@@ -8,7 +8,7 @@ use crate::model::{
 
 /// Which of the two formats a body is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Syntax {
+pub(crate) enum Syntax {
     /// Prometheus text format 0.0.4.
     Text,
     /// OpenMetrics 1.0.
@@ -20,7 +20,7 @@ const EOF: &str = "# EOF";
 
 impl Syntax {
     /// OpenMetrics, if the last line says so.
-    pub(super) fn of(body: &str) -> Self {
+    pub(crate) fn of(body: &str) -> Self {
         match body.trim_ascii_end().rsplit('\n').next() {
             Some(EOF) => Self::OpenMetrics,
             _ => Self::Text,
@@ -30,7 +30,7 @@ impl Syntax {
 
 /// A type as a body says it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Its samples are named as the text format does.
     Plain(MetricType),
     /// So too, but the TYPE line leaves this off.
@@ -41,7 +41,7 @@ pub(super) enum Kind {
 
 /// One line that says something.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Line<'a> {
+pub(crate) enum Line<'a> {
     Help { name: Cow<'a, str>, text: Cow<'a, str> },
     Type { name: Cow<'a, str>, kind: Kind },
     Unit { name: Cow<'a, str>, unit: &'a str },
@@ -50,22 +50,22 @@ pub(super) enum Line<'a> {
 
 /// A sample line. Its timestamp is checked and dropped (design section 4: sample timestamps are ignored).
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Sample<'a> {
-    pub(super) name: Cow<'a, str>,
-    pub(super) labels: Labels<'a>,
-    pub(super) value: f64,
+pub(crate) struct Sample<'a> {
+    pub(crate) name: Cow<'a, str>,
+    pub(crate) labels: Labels<'a>,
+    pub(crate) value: f64,
     /// The value as it stands there.
-    pub(super) token: &'a str,
-    pub(super) exemplar: Option<Exemplar<'a>>,
+    pub(crate) token: &'a str,
+    pub(crate) exemplar: Option<Exemplar<'a>>,
 }
 
 /// An exemplar behind a sample.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Exemplar<'a> {
-    pub(super) labels: Labels<'a>,
-    pub(super) value: f64,
+pub(crate) struct Exemplar<'a> {
+    pub(crate) labels: Labels<'a>,
+    pub(crate) value: f64,
     /// Seconds since the epoch.
-    pub(super) timestamp: Option<f64>,
+    pub(crate) timestamp: Option<f64>,
 }
 
 /// A line that is not in the format.
@@ -134,7 +134,7 @@ pub enum Problem {
 }
 
 /// The lines of a body with their numbers, from 1; blank lines and comments are passed over.
-pub(super) fn lines(
+pub(crate) fn lines(
     body: &str,
     syntax: Syntax,
 ) -> impl Iterator<Item = Result<(usize, Line<'_>), ParseError>> {

@@ -56,11 +56,10 @@ async fn a_killed_manager_comes_back_with_everything() {
     }
 }
 
-#[tokio::test]
-async fn a_disk_without_room_degrades_and_heals() {
+/// A manager whose disk has no room left, and how often was posted to it.
+pub(crate) async fn on_a_full_disk(dir: &TempDir) -> (Running, u64) {
     // Files may grow to some size only; that is an error of the write, not a signal.
     const LIMIT_KIB: u64 = 16;
-    let dir = TempDir::new().unwrap();
     let mut command = Command::new("bash");
     let script = format!("trap '' XFSZ; ulimit -S -f {LIMIT_KIB}; exec \"$@\"");
     command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_shardmeter-manager")]);
@@ -80,6 +79,13 @@ async fn a_disk_without_room_degrades_and_heals() {
         }
         assert!(count < 5_000, "the disk is never full");
     }
+    (manager, count)
+}
+
+#[tokio::test]
+async fn a_disk_without_room_degrades_and_heals() {
+    let dir = TempDir::new().unwrap();
+    let (manager, mut count) = on_a_full_disk(&dir).await;
     // It counts and answers, and says what is the matter.
     count += 1;
     assert_eq!(post(&manager, count).await["durable"], false);

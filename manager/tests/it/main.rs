@@ -8,6 +8,7 @@
 
 mod access;
 mod bad_inputs;
+mod doctor;
 mod flood;
 mod grpc;
 mod http;

@@ -1,0 +1,40 @@
+//! Whether counts outlive a restart.
+
+use http::{Request, StatusCode, Uri};
+
+use super::{Deployment, ask, dial::ANSWERS_WITHIN, finding::Found};
+
+pub(super) async fn check(deployment: &Deployment) -> Found {
+    let target = &deployment.http;
+    let mut request = Request::new(String::new());
+    *request.uri_mut() = Uri::from_static("/readyz");
+    let answer = ask::http(target, &deployment.trust.own, request, ANSWERS_WITHIN).await;
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(trouble) => {
+            return Found::unanswered(target, &trouble);
+        }
+    };
+    if answer.status != StatusCode::OK {
+        let what = format!("the manager is not ready: {}", answer.reason());
+        return Found::failure(what, "ask again once it has started anew");
+    }
+    match answer.field("journal").as_deref() {
+        Some("up") => Found::ok("counts are kept on disk"),
+        Some("memory") => Found::warning(
+            "counts are kept in memory only: a restart of the manager loses what ended shards counted",
+            "start it with --data-dir",
+        ),
+        Some(_) => {
+            let reason = answer.field("reason").unwrap_or_else(|| "it does not say why".into());
+            Found::failure(
+                format!("the disk cannot be written: {reason}; a restart now would lose counts"),
+                "give the disk of --data-dir room, or the directory its rights back; the manager heals by itself",
+            )
+        }
+        None => Found::failure(
+            format!("/readyz of {target} says nothing of a journal"),
+            "is it a manager? the api has a port of its own, for --api",
+        ),
+    }
+}

@@ -1,0 +1,62 @@
+//! Which shards are missing from `0..count`.
+
+use shardmeter_proto::v1::{Shard, ShardState};
+
+use super::{
+    finding::Found,
+    fleet::{Fleet, seconds},
+    ids::{folded, grouped},
+};
+
+pub(super) fn check(fleet: &Fleet) -> Found {
+    let Fleet { shards, count, .. } = fleet;
+    let ids = |fits: &dyn Fn(&&Shard) -> bool| {
+        let mut ids: Vec<u32> = shards.iter().filter(fits).map(|shard| shard.shard_id).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let expected = |shard: &&Shard| *count == 0 || shard.shard_id < *count;
+    let up = ids(&|shard| shard.state() == ShardState::Up && expected(shard));
+    let never = ids(&|shard| shard.state() == ShardState::NeverSeen && expected(shard));
+    let stale = ids(&|shard| shard.state() == ShardState::Stale && expected(shard));
+    let beyond = ids(&|shard| shard.state() == ShardState::Up && !expected(shard));
+    let mut missing = Vec::new();
+    if !never.is_empty() {
+        missing.push(format!("{} never did", folded(never.iter().copied())));
+    }
+    if !stale.is_empty() {
+        let since =
+            shards.iter().filter(|shard| shard.state() == ShardState::Stale && expected(shard));
+        let last = since.filter_map(|shard| shard.last_report).map(seconds).fold(0.0, f64::max);
+        let age = (fleet.now - last).max(0.0);
+        missing.push(format!("{} no longer, last {age:.0} s ago", folded(stale.iter().copied())));
+    }
+    let all = up.len() + never.len() + stale.len();
+    let reporting = format!("{} of {} report", grouped(up.len() as u64), grouped(all as u64));
+    if all == 0 && beyond.is_empty() {
+        return Found::warning(
+            "no shard has ever reported",
+            "start the bot, with its manager endpoint and ingest token set to this manager; its log says what refuses it",
+        );
+    }
+    if !missing.is_empty() {
+        return Found::failure(
+            format!("{reporting}: {}", missing.join("; ")),
+            "see whether these shards' processes run, reach the manager, and what their logs say; after a reshard to fewer, \
+             restart the bot so that all say the same shard count",
+        );
+    }
+    if !beyond.is_empty() {
+        return Found::warning(
+            format!("{reporting}, and {} beyond the bot's shard count", folded(beyond)),
+            "end the processes of before the reshard: they count what the new ones count too",
+        );
+    }
+    if *count == 0 {
+        return Found::warning(
+            format!("{reporting}, and nobody says how many there should be"),
+            "have one process say the shard count: by gRPC it does, posts cannot",
+        );
+    }
+    Found::ok(reporting)
+}
