@@ -26,7 +26,7 @@ fn joined(guild: u64) -> Event {
 /// One that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Received {
-    id: String,
+    pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) data: Value,
 }
@@ -468,4 +468,31 @@ async fn what_happens_to_shards_is_told_live() {
     assert_eq!(received.data, expected);
     server.stop().await;
     manager.stop().await;
+}
+
+/// Bots obey what Redis has, which is newer.
+#[tokio::test]
+async fn a_database_that_was_put_back_is_found_out_when_it_comes_back() {
+    let mut server = Server::start(Backend::Postgres).await;
+    let Some(Database::Postgres(mut postgres)) = server.database.take() else { unreachable!() };
+    let new = json!({ "disabled_commands": ["ping"] });
+    let put = server.put("/api/v1/guilds/1/settings", &new).header("If-Match", "*");
+    assert_eq!(put.send().await.unwrap().status(), 200);
+    let redis = server.redis.as_ref().unwrap();
+    kept(redis, 1, &["ping"]).await;
+    let older = "redis_pubsub_messages_dropped_total{event_type=\"guild_settings_updated\",reason=\"older\"}";
+    assert_eq!(server.value(older).await, 0.0);
+    let later = r#"{ "revision": 9000000000000000, "disabled_commands": ["stats"] }"#;
+    let () = redis.ask(&["HSET", SETTINGS_KEY, "1", later]).await;
+    postgres.stop().await;
+    server.wait_for_readiness(reqwest::StatusCode::SERVICE_UNAVAILABLE).await;
+    postgres.resume().await;
+    server.wait_until_ready().await;
+    until("it is told", async || {
+        let told = server.value(older).await;
+        if told < 1.0 { Err(told) } else { Ok(()) }
+    })
+    .await;
+    kept(redis, 1, &["stats"]).await;
+    server.stop().await;
 }
