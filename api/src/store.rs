@@ -44,6 +44,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 /// Longest that a statement may run, or wait for another's lock.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Databases have the checksums of those that they went through, so nothing in one is changed, comments neither. What the
+/// first says of `guild_settings.revision` is of before: [`Settings::revision`] says how it counts.
 static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
 
