@@ -160,7 +160,7 @@ impl fmt::Display for Denied {
             Why::Page(Foreign::Host) => {
                 write!(
                     f,
-                    "the Host header names another machine, and without a {role} token this port is for this machine \
+                    "the Host header names another machine, and with no {role} token this port is for this machine \
                      alone: ask it as localhost or 127.0.0.1, or set --{role}-token-file"
                 )?;
                 match self.role {
@@ -170,7 +170,7 @@ impl fmt::Display for Denied {
             }
             Why::Page(Foreign::Origin) => write!(
                 f,
-                "a web page of another machine sent this (its Origin says so), and may not without a {role} token: set \
+                "a web page of another machine sent this (its Origin says so), and may not as long as there is no {role} token: set \
                  --{role}-token-file"
             ),
         }

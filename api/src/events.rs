@@ -15,6 +15,7 @@ use shardmeter_proto::events::{self, GuildId};
 use time::OffsetDateTime;
 use tokio::{
     sync::{Notify, watch},
+    task::{JoinHandle, JoinSet},
     time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -186,8 +187,8 @@ impl Events {
             filling: Notify::new(),
             redis,
         });
-        let sealing = tokio::spawn(keep_sealing(Arc::clone(&shared), stop));
-        let tasks = EventTasks { _sealing: AbortOnDropHandle::new(sealing), _redis: None };
+        let mut tasks = EventTasks(JoinSet::new());
+        tasks.add("live events", tokio::spawn(keep_sealing(Arc::clone(&shared), stop)));
         (Self(shared), tasks)
     }
 
@@ -232,9 +233,29 @@ impl Events {
 
 /// What keeps the bus going; it stops when this is dropped.
 #[derive(Debug)]
-pub struct EventTasks {
-    _sealing: AbortOnDropHandle<()>,
-    _redis: Option<redis::Tasks>,
+pub struct EventTasks(JoinSet<&'static str>);
+
+impl EventTasks {
+    /// Takes a task, by what it is called.
+    pub(crate) fn add(&mut self, name: &'static str, task: JoinHandle<()>) {
+        let task = AbortOnDropHandle::new(task);
+        self.0.spawn(async move {
+            // A panic in it was reported where it was.
+            let _ended = task.await;
+            name
+        });
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Waits until one ends, which none does by itself; says which.
+    pub(crate) async fn ended(&mut self) -> &'static str {
+        let ended = self.0.join_next().await;
+        ended.and_then(Result::ok).unwrap_or("bus of live events")
+    }
 }
 
 /// How live events come and go: over Redis, over a Redis that is away, or within this process alone.

@@ -47,8 +47,8 @@ pub struct Api {
     gate: Arc<Gate>,
     shutdown: CancellationToken,
     events: Events,
-    _events: EventTasks,
-    /// What goes on beside requests, until `shutdown`: what each is called.
+    event_tasks: EventTasks,
+    /// What else goes on beside requests, until `shutdown`: what each is called.
     tasks: JoinSet<&'static str>,
 }
 
@@ -152,7 +152,7 @@ impl Api {
             shutdown: shutdown.clone(),
         };
         let router = http::routes(parts, &gate, config.access.cors_origin);
-        Ok(Self { http, addr, router, gate, shutdown, events, _events: event_tasks, tasks })
+        Ok(Self { http, addr, router, gate, shutdown, events, event_tasks, tasks })
     }
 
     /// The address that is really bound.
@@ -176,7 +176,7 @@ impl Api {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), TaskEnded> {
         let connections = accept(self.http, self.gate.door());
-        let looking = AbortOnDropHandle::new(self.gate.look_after());
+        let mut looking = AbortOnDropHandle::new(self.gate.look_after());
         let serving = serve_http(connections, self.router, self.shutdown.clone());
         self.tasks.spawn(async {
             serving.await;
@@ -184,13 +184,16 @@ impl Api {
         });
         let ended = tokio::select! {
             Some(task) = self.tasks.join_next() => Err(TaskEnded(task.unwrap_or("api"))),
+            task = self.event_tasks.ended() => Err(TaskEnded(task)),
+            _ = &mut looking => Err(TaskEnded("look at tokens and certificates")),
             () = shutdown => Ok(()),
         };
         self.shutdown.cancel();
         // A client that does not come to an end must not keep the api up.
         let _ =
             timeout(DRAIN_WITHIN, async { while self.tasks.join_next().await.is_some() {} }).await;
-        drop(looking);
+        // Not before: requests in flight tell of what they changed.
+        drop((looking, self.event_tasks));
         ended
     }
 }
@@ -201,22 +204,41 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn the_api_ends_with_any_task_of_it() {
+    async fn build(redis_url: Option<&str>) -> (Api, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let config = Config {
             addr: ([127, 0, 0, 1], 0).into(),
             database_url: format!("sqlite://{}/api.db", folder.path().display()).into(),
+            redis_url: redis_url.map(|url| url.to_owned().into()),
             ..Config::default()
         };
-        let mut api = Api::build(config).await.unwrap();
+        (Api::build(config).await.unwrap(), folder)
+    }
+
+    async fn ends_with(api: Api, task: &str) {
+        let ended = timeout(Duration::from_secs(30), api.run(pending())).await.unwrap();
+        assert!(ended.unwrap_err().to_string().starts_with(&format!("the {task} ended by itself")));
+    }
+
+    #[tokio::test]
+    async fn the_api_ends_with_any_task_of_it() {
+        let (mut api, _folder) = build(None).await;
         assert_eq!(api.tasks.len(), 3);
         let task = tokio::spawn(async { panic!("on purpose") });
         api.tasks.spawn(async {
             task.await.unwrap_err();
             "test"
         });
-        let ended = timeout(Duration::from_secs(30), api.run(pending())).await.unwrap();
-        assert!(ended.unwrap_err().to_string().starts_with("the test ended by itself"));
+        ends_with(api, "test").await;
+    }
+
+    #[tokio::test]
+    async fn the_api_ends_with_any_task_of_its_events() {
+        let (api, _folder) = build(None).await;
+        assert_eq!(api.event_tasks.len(), 1);
+        let (mut api, _folder) = build(Some("redis://127.0.0.1:9")).await;
+        assert_eq!(api.event_tasks.len(), 4);
+        api.event_tasks.add("test", tokio::spawn(async { panic!("on purpose") }));
+        ends_with(api, "test").await;
     }
 }

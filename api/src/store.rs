@@ -44,6 +44,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 /// Longest that a statement may run, or wait for another's lock.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Databases have the checksums of those that they went through, so nothing in one is changed, comments neither. What the
+/// first says of `guild_settings.revision` is of before: [`Settings::revision`] says how it counts.
 static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
 static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
 
@@ -52,6 +54,17 @@ static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
 pub struct Store {
     /// Nothing while the database is away.
     up: watch::Receiver<Option<Up>>,
+    /// How often it came.
+    comings: watch::Receiver<u64>,
+}
+
+/// Which of all apis on a database records what they all hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recording {
+    /// One that is not this.
+    Another,
+    /// This one, and it came to it so many times.
+    This(u64),
 }
 
 /// Why the database did not answer.
@@ -104,8 +117,9 @@ impl Store {
     ) -> Result<(Self, JoinHandle<()>), DatabaseUrlError> {
         let database = Database::parse(url.expose())?;
         let (ups, up) = watch::channel(None);
-        let store = Self { up };
-        let keeper = Keeper::new(database, ups);
+        let (counting, comings) = watch::channel(0);
+        let store = Self { up, comings };
+        let keeper = Keeper::new(database, ups, counting);
         let retention = store.clone();
         let task = tokio::spawn(async move {
             let both = async { tokio::join!(keeper.run(), retention.retain()) };
@@ -119,9 +133,14 @@ impl Store {
         self.up.borrow().is_some()
     }
 
-    /// Whether this api is the one that records what all on this database hear; nothing while the database is away.
-    pub fn records(&self) -> Option<bool> {
-        self.up.borrow().as_ref().map(|up| up.records)
+    /// Which of all apis on this database records what they hear; nothing while the database is away.
+    pub fn recording(&self) -> Option<Recording> {
+        self.up.borrow().as_ref().map(|up| up.recording)
+    }
+
+    /// Changes each time the database comes.
+    pub(crate) fn comings(&self) -> watch::Receiver<u64> {
+        self.comings.clone()
     }
 
     /// Who to ask, unless the database is known to be away.

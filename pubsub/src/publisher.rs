@@ -84,7 +84,7 @@ impl Publisher {
             mark: format!("{SETTINGS_KEY}:mark:{:016x}", fastrand::u64(..)),
             whole: false,
             full: false,
-            behind: false,
+            behind: None,
         };
         metrics.expect_to_publish();
         let task = tokio::spawn(task.run());
@@ -137,8 +137,8 @@ struct Task {
     whole: bool,
     /// It was said that Redis is full.
     full: bool,
-    /// It was said on this connection that Redis has newer settings.
-    behind: bool,
+    /// Which time that all settings were told it was said that Redis has newer ones.
+    behind: Option<u64>,
 }
 
 impl Task {
@@ -149,7 +149,7 @@ impl Task {
                 return self.give_up();
             };
             self.dialer.up();
-            (self.whole, self.behind) = (false, false);
+            self.whole = false;
             match self.publish_on(&mut line).await {
                 Ok(()) => return,
                 Err(error) => self.dialer.lost(&error).await,
@@ -281,7 +281,8 @@ impl Task {
 
     /// Of many guilds if the database was put back to an earlier state.
     fn is_behind(&mut self, event: &Event) {
-        if !std::mem::replace(&mut self.behind, true) {
+        let times = *self.lacking.borrow();
+        if self.behind.replace(times) != Some(times) {
             let guild_id = event.guild_id().map(tracing::field::display);
             tracing::warn!(guild_id, "Redis has newer settings than the api, and bots obey those");
         }

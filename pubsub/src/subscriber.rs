@@ -42,7 +42,7 @@ pub enum Heard {
 /// A subscription; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Subscriber {
-    _task: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Subscriber {
@@ -57,7 +57,12 @@ impl Subscriber {
         metrics.expect_to_hear();
         let dialer = Dialer::new(redis, Purpose::Subscriber, metrics.clone());
         let task = Task { dialer, wanted, metrics, hear };
-        Self { _task: AbortOnDropHandle::new(tokio::spawn(task.run())) }
+        Self { task: AbortOnDropHandle::new(tokio::spawn(task.run())) }
+    }
+
+    /// Listens on until it cannot any more, which is a mistake that was reported where it was.
+    pub async fn ended(self) {
+        let _ended = self.task.await;
     }
 }
 

@@ -197,6 +197,7 @@ fn pages_of_elsewhere_are_refused_where_no_token_is_needed() {
         let said = denied.to_string();
         let cures = ["localhost", &format!("--{}-token-file", role.as_str())];
         assert!(cures.iter().all(|cure| said.contains(cure)), "{said}");
+        assert!(said.contains(&format!("no {} token", role.as_str())), "{said}");
         assert_eq!(said.contains("--allow-unauthenticated"), role != Role::Admin, "{said}");
     }
     // Who has a token comes as whoever they like.

@@ -7,7 +7,7 @@ use prometheus::Registry;
 use shardmeter_proto::events::{self, EVENTS_CHANNEL, GuildId, GuildSettings, SETTINGS_CHANNEL};
 use shardmeter_pubsub::{Heard, Publisher, Redis, RedisError, RedisMetrics, Subscriber, Wanted};
 use tokio::time::sleep;
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 
 use super::{Event, EventTasks, Events};
 use crate::store::{Settings, Store, StoreError};
@@ -39,14 +39,6 @@ impl OnRedis {
     pub(super) fn is_up(&self) -> bool {
         self.metrics.is_up()
     }
-}
-
-/// What listens to Redis, and keeps it right.
-#[derive(Debug)]
-pub(super) struct Tasks {
-    _subscriber: Subscriber,
-    _publishing: AbortOnDropHandle<()>,
-    _restoring: AbortOnDropHandle<()>,
 }
 
 /// Why the bus cannot start.
@@ -82,7 +74,7 @@ pub(crate) fn start(
         Publisher::start(redis.clone(), Some(own.clone()), metrics.clone());
     let restoring = tokio::spawn(keep_restoring(publisher.clone(), store));
     let on_redis = OnRedis { publisher, metrics: metrics.clone() };
-    let (events, tasks) = Events::new(Some(on_redis), stop);
+    let (events, mut tasks) = Events::new(Some(on_redis), stop);
     let hearing = events.clone();
     let channels = &[EVENTS_CHANNEL, SETTINGS_CHANNEL];
     let wanted = Wanted { channels, settings: false, own: Some(own) };
@@ -92,19 +84,27 @@ pub(crate) fn start(
             Heard::Interrupted => Event::Gap,
         });
     });
-    let redis = Tasks {
-        _subscriber: subscriber,
-        _publishing: AbortOnDropHandle::new(publishing),
-        _restoring: AbortOnDropHandle::new(restoring),
-    };
-    Ok((events, EventTasks { _redis: Some(redis), ..tasks }))
+    tasks.add("publisher", publishing);
+    tasks.add("restoring of settings", restoring);
+    tasks.add("subscriber", tokio::spawn(subscriber.ended()));
+    Ok((events, tasks))
 }
 
 /// Tells Redis all settings whenever it may lack some: so one that was emptied knows them again, and what changed while it
-/// was away is obeyed after.
+/// was away is obeyed after. So too when the database comes back: if it was put back to an earlier state, Redis says so.
 async fn keep_restoring(publisher: Publisher, store: Store) {
     let mut lacking = publisher.lacking();
-    while lacking.changed().await.is_ok() {
+    let mut database = store.comings();
+    loop {
+        tokio::select! {
+            changed = lacking.changed() => if changed.is_err() {
+                return;
+            },
+            Ok(()) = database.changed() => {
+                publisher.lack();
+                continue;
+            }
+        }
         while let Err(error) = restore(&publisher, &store).await {
             tracing::debug!(%error, "the settings for Redis cannot be read yet");
             sleep(PAUSE).await;

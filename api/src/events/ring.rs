@@ -3,7 +3,7 @@
 //! A reader is a position. What it has not read yet is looked up by it; so a slow reader holds nothing, and one that comes
 //! back goes on where it was, unless that has left the ring.
 
-use std::{collections::VecDeque, fmt, io::Write as _, str::FromStr, sync::Arc};
+use std::{collections::VecDeque, fmt, io::Write as _, str::FromStr, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use shardmeter_proto::events::GuildId;
@@ -90,6 +90,8 @@ pub(super) struct Batch {
 #[derive(Debug)]
 struct Entry {
     event: Event,
+    /// When it came.
+    at: SystemTime,
     /// Where its text ends.
     end: usize,
 }
@@ -104,9 +106,9 @@ impl Batch {
         usize::try_from(position.saturating_sub(self.first)).unwrap_or(usize::MAX)
     }
 
-    /// Its events from a position on.
-    pub(super) fn events(&self, position: u64) -> impl Iterator<Item = &Event> {
-        self.entries.iter().skip(self.index(position)).map(|entry| &entry.event)
+    /// Its events from a position on, and when they came.
+    pub(super) fn events(&self, position: u64) -> impl Iterator<Item = (&Event, SystemTime)> {
+        self.entries.iter().skip(self.index(position)).map(|entry| (&entry.event, entry.at))
     }
 
     /// The text of its events from a position on: of all, or of a guild's.
@@ -175,7 +177,7 @@ impl Ring {
         let _ = write!(self.text, "id: {id}\nevent: {}\ndata: ", event.name());
         let _ = event.write_json(&mut self.text);
         self.text.extend_from_slice(b"\n\n");
-        self.entries.push(Entry { event, end: self.text.len() });
+        self.entries.push(Entry { event, at: SystemTime::now(), end: self.text.len() });
         self.text.len() >= BATCH_BYTES
     }
 

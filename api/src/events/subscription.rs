@@ -1,6 +1,6 @@
 //! One who listens.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use shardmeter_proto::events::GuildId;
@@ -55,7 +55,13 @@ pub struct Passage {
 impl Passage {
     /// The events.
     pub fn events(&self) -> impl Iterator<Item = &Event> {
-        let concerns = |event: &&Event| self.guild.is_none_or(|guild| event.concerns(guild));
+        self.timed().map(|(event, _at)| event)
+    }
+
+    /// The events, and when they came to this process.
+    pub(crate) fn timed(&self) -> impl Iterator<Item = (&Event, SystemTime)> {
+        let concerns =
+            |(event, _): &(&Event, _)| self.guild.is_none_or(|guild| event.concerns(guild));
         self.batch.events(self.position).filter(concerns)
     }
 

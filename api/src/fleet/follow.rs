@@ -2,8 +2,9 @@
 //!
 //! Two tasks with a bounded queue between them: one reads the manager's stream, the other stores. While the database is
 //! away the queue fills, and then the stream is not read any further: the manager keeps the last 10,000 events. With the
-//! incidents the database stores how far it has come, so after a restart of the api the stream goes on from there. Until the
-//! database says how far that is, what happens is told live, and stored once it is read again from there.
+//! incidents the database stores how far it has come, so after a restart of the api the stream goes on from there; so it does
+//! when the database is found to have come less far than it had, for it was deleted or put back. Until the database says how
+//! far that is, what happens is told live, and stored once it is read again from there.
 
 use std::{
     convert::Infallible,
@@ -38,6 +39,9 @@ const AT_ONCE: usize = 500;
 /// For the manager to begin its answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// How often is looked, while nothing happens, whether the database still is as far as it was.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Pause before a database that is away is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -66,20 +70,11 @@ pub(crate) fn start(
     metrics: FleetMetrics,
     shutdown: CancellationToken,
 ) -> JoinHandle<()> {
-    let (told, waiting) = mpsc::channel(MAX_WAITING);
-    let follower = Follower {
-        manager,
-        events,
-        metrics: metrics.clone(),
-        told,
-        live: nowhere(),
-        follows: None,
-        failures: 0,
-    };
+    let live = Position::default();
+    let follower = Follower { manager, events, metrics, live, follows: None, failures: 0 };
     tokio::spawn(async move {
-        let both = async { tokio::join!(follower.run(&store), keep(waiting, &store, &metrics)) };
         // What is not stored yet is told again after the next start.
-        shutdown.run_until_cancelled(both).await;
+        shutdown.run_until_cancelled(follower.run(&store)).await;
     })
 }
 
@@ -94,8 +89,7 @@ struct Follower {
     manager: Manager,
     events: Events,
     metrics: FleetMetrics,
-    told: Sender<Told>,
-    /// What was told live before anything could be stored.
+    /// What was told live, or happened before anything was.
     live: Position,
     /// Whether the manager tells, as it was said last.
     follows: Option<bool>,
@@ -105,6 +99,27 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self, store: &Store) {
+        loop {
+            let mut position = self.begin(store).await;
+            tracing::debug!(epoch = position.epoch, revision = position.revision, "stored so far");
+            if self.live == Position::default() {
+                self.live.clone_from(&position);
+            }
+            let (told, waiting) = mpsc::channel(MAX_WAITING);
+            let metrics = self.metrics.clone();
+            let keeping = keep(waiting, position.clone(), store, &metrics);
+            tokio::select! {
+                never = self.keep_following(Some((&mut position, &told))) => match never {},
+                () = keeping => tracing::warn!(
+                    "the database is not where this api left it: another wrote to it, or it was deleted or put back; \
+                     what happened since is asked of the manager again"
+                ),
+            }
+        }
+    }
+
+    /// From where to follow. What happens until that is known is told live.
+    async fn begin(&mut self, store: &Store) -> Position {
         let live = async {
             sleep(DATABASE_WITHIN).await;
             tracing::debug!(
@@ -112,20 +127,21 @@ impl Follower {
             );
             self.keep_following(None).await
         };
-        let mut position = tokio::select! {
+        tokio::select! {
             biased;
             position = stored_position(store) => position,
             never = live => match never {},
-        };
-        tracing::debug!(epoch = position.epoch, revision = position.revision, "stored so far");
-        match self.keep_following(Some(&mut position)).await {}
+        }
     }
 
     /// Follows the manager for ever, on from what is stored; or live alone, where that is not known.
-    async fn keep_following(&mut self, mut stored: Option<&mut Position>) -> Infallible {
+    async fn keep_following(
+        &mut self,
+        mut stored: Option<(&mut Position, &Sender<Told>)>,
+    ) -> Infallible {
         loop {
             let Err(status) = match &mut stored {
-                Some(position) => self.watch(position).await,
+                Some((position, told)) => self.watch(position, told).await,
                 None => self.watch_live().await,
             };
             if self.follows != Some(false) {
@@ -176,12 +192,20 @@ impl Follower {
     }
 
     /// Takes what the manager tells from `position` on, until that ends.
-    async fn watch(&mut self, position: &mut Position) -> Result<Infallible, Status> {
+    async fn watch(
+        &mut self,
+        position: &mut Position,
+        sender: &Sender<Told>,
+    ) -> Result<Infallible, Status> {
         let mut stream = self.ask(position).await?;
         loop {
             let told = match self.next(&mut stream).await?.message {
                 // Nothing is stored yet: what the manager still has is where the history begins.
                 Some(Message::State(state)) if begins_earlier(position, &state) => {
+                    if self.live == Position::default() {
+                        let (epoch, revision) = (state.epoch.clone(), state.revision);
+                        self.live = Position { epoch, revision };
+                    }
                     *position = Position { epoch: state.epoch, revision: state.kept_after };
                     stream = self.ask(position).await?;
                     continue;
@@ -191,7 +215,7 @@ impl Follower {
                 None => continue, // of a later version
             };
             position.clone_from(&told.position);
-            if self.told.send(told).await.is_err() {
+            if sender.send(told).await.is_err() {
                 return Err(Status::cancelled("nobody stores it"));
             }
         }
@@ -205,18 +229,18 @@ impl Follower {
                 Some(Message::State(state)) => {
                     self.live = Position { epoch: state.epoch, revision: state.revision };
                 }
-                Some(Message::Event(event)) => {
-                    let told = self.event(&self.live.clone(), event);
-                    self.live = told.position;
-                }
+                Some(Message::Event(event)) => drop(self.event(&self.live.clone(), event)),
                 None => {} // of a later version
             }
         }
     }
 
     /// The stream goes on from elsewhere.
-    fn state(&self, before: &Position, state: FleetState) -> Told {
+    fn state(&mut self, before: &Position, state: FleetState) -> Told {
         let position = Position { epoch: state.epoch, revision: state.revision };
+        if !self.live.is_past(&position) {
+            self.live.clone_from(&position);
+        }
         if !state.gap {
             return Told { incident: None, position };
         }
@@ -228,7 +252,7 @@ impl Follower {
         Told { incident: Some(gap(&position, lost)), position }
     }
 
-    fn event(&self, before: &Position, event: v1::ShardEvent) -> Told {
+    fn event(&mut self, before: &Position, event: v1::ShardEvent) -> Told {
         let (kind, reason) = (kind(event.kind()), reason(event.reason()));
         let position = Position { epoch: before.epoch.clone(), revision: event.revision };
         let state = super::ShardState::from(event.state());
@@ -243,7 +267,8 @@ impl Follower {
             count: event.count,
         };
         // What was told live is not told again where it is read to be stored.
-        if position.epoch != self.live.epoch || position.revision > self.live.revision {
+        if !self.live.is_past(&position) {
+            self.live.clone_from(&position);
             self.events.publish(events::ShardEvent::new(&incident, event.shard_id, state));
         }
         Told { incident: Some(incident), position }
@@ -254,9 +279,7 @@ impl Follower {
 async fn stored_position(store: &Store) -> Position {
     loop {
         match store.position().await {
-            Ok(position) => {
-                return position.unwrap_or_else(nowhere);
-            }
+            Ok(position) => return position,
             Err(StoreError::Away(_)) => {}
             Err(StoreError::Failed(error)) => {
                 tracing::error!(%error, "the database refused to say how far it has come");
@@ -266,16 +289,31 @@ async fn stored_position(store: &Store) -> Position {
     }
 }
 
-/// Stores what waits, in order, for as long as there is somebody who tells.
-async fn keep(mut waiting: Receiver<Told>, store: &Store, metrics: &FleetMetrics) {
+/// Stores what waits, in order, until the database has not come as far as this is: it is not the one that it was.
+async fn keep(
+    mut waiting: Receiver<Told>,
+    mut stored: Position,
+    store: &Store,
+    metrics: &FleetMetrics,
+) {
     let mut batch = Vec::new();
-    while waiting.recv_many(&mut batch, AT_ONCE).await > 0 {
-        let Some(position) = batch.last().map(|told| told.position.clone()) else { continue };
+    loop {
+        let Ok(_some) = timeout(LOOK_INTERVAL, waiting.recv_many(&mut batch, AT_ONCE)).await else {
+            match store.position().await {
+                Ok(position) if !position.is_past(&stored) => return,
+                Ok(_) | Err(_) => continue,
+            }
+        };
+        let Some(position) = batch.last().map(|told| told.position.clone()) else { return };
         let mut incidents: Vec<_> = batch.drain(..).filter_map(|told| told.incident).collect();
         let mut failures = 0_u32;
         loop {
-            match store.record_incidents(&incidents, &position).await {
-                Ok(()) => break,
+            match store.record_incidents(&stored, &incidents, &position).await {
+                Ok(true) => {
+                    stored = position;
+                    break;
+                }
+                Ok(false) => return,
                 Err(StoreError::Away(reason)) => {
                     failures = failures.saturating_add(1);
                     // Once may be the moment at which the database went away, which its keeper tells.
@@ -297,11 +335,6 @@ async fn keep(mut waiting: Receiver<Told>, store: &Store, metrics: &FleetMetrics
             }
         }
     }
-}
-
-/// Before all that ever happened.
-fn nowhere() -> Position {
-    Position { epoch: String::new(), revision: 0 }
 }
 
 fn begins_earlier(position: &Position, state: &FleetState) -> bool {

@@ -5,10 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sqlx::{AnyConnection, query, query_as};
+use sqlx::{AnyConnection, query, query_as, query_scalar};
 
 use super::{
-    Presence, Store, StoreError, from_db, guilds, in_time,
+    Presence, Store, StoreError, from_db, from_millis, guilds, in_time,
     rows::{self, ROWS},
     to_db, to_millis,
 };
@@ -34,6 +34,8 @@ pub struct Batch {
     pub recorder: String,
     /// Greater than that of the batch before; the same when it is tried again, and then nothing else of it may differ.
     pub number: u64,
+    /// When the last of it was heard.
+    pub at: SystemTime,
     /// To be added to the counts.
     pub executed: Vec<Executed>,
     /// Which guilds were joined and left, in order.
@@ -53,6 +55,9 @@ pub struct CommandCount {
 const CLAIM: &str = "INSERT INTO recorders (recorder, batch, at) VALUES ($1, $2, $3) ON CONFLICT (recorder) DO UPDATE \
      SET batch = excluded.batch, at = excluded.at WHERE recorders.batch < excluded.batch";
 
+const OTHERS: &str =
+    "SELECT CAST(COALESCE(MAX(at), 0) AS BIGINT) FROM recorders WHERE recorder <> $1";
+
 const INSERT: &str = "INSERT INTO command_counts (hour, command_name, count)";
 
 const OR_ADD: &str =
@@ -70,12 +75,12 @@ pub fn hour_of(time: SystemTime) -> SystemTime {
 impl Store {
     /// Adds to the counts, and notes which guilds were joined and left: all or nothing, and once however often it is tried.
     pub async fn record_activity(&self, batch: &Batch) -> Result<(), StoreError> {
-        let Batch { recorder, number, executed, presences } = batch;
+        let Batch { recorder, number, at, executed, presences } = batch;
         let pool = self.pool()?;
         in_time(async {
             let mut transaction = pool.begin().await?;
             let claim = query(CLAIM).bind(recorder.as_str()).bind(to_db(*number));
-            let claim = claim.bind(to_millis(SystemTime::now()));
+            let claim = claim.bind(to_millis(*at));
             if claim.execute(&mut *transaction).await?.rows_affected() == 0 {
                 // Its commit was done, and its answer lost.
                 return transaction.rollback().await;
@@ -85,6 +90,13 @@ impl Store {
             transaction.commit().await
         })
         .await
+    }
+
+    /// When other recorders than this one heard the last that they stored.
+    pub async fn recorded_by_others(&self, recorder: &str) -> Result<SystemTime, StoreError> {
+        let pool = self.pool()?;
+        let at = in_time(query_scalar::<_, i64>(OTHERS).bind(recorder).fetch_one(&pool));
+        at.await.map(from_millis)
     }
 
     /// The commands executed most in hours that began at `since` or later.

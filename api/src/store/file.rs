@@ -9,11 +9,14 @@ use std::{
 /// A file that no other api uses, until this is dropped.
 #[derive(Debug)]
 pub(super) struct OwnFile {
-    path: PathBuf,
-    identity: (u64, u64),
-    /// Beside it: SQLite has locks on the file itself, which this process would lose with any that it closes.
+    /// The file, and the lock beside it: who finds another there is not kept out by this one.
+    places: [(PathBuf, Identity); 2],
+    /// SQLite has locks on the file itself, which this process would lose with any that it closes.
     _lock: File,
 }
+
+/// What a file is known by, whatever its name.
+type Identity = (u64, u64);
 
 impl OwnFile {
     /// Takes a file that is there.
@@ -24,12 +27,16 @@ impl OwnFile {
         let failed = |error| format!("{}: {error}", path.display());
         // Whatever leads to it.
         let path = fs::canonicalize(path).map_err(failed)?;
-        let identity = identity(&fs::metadata(&path).map_err(failed)?);
+        let identity = identity_of(&fs::metadata(&path).map_err(failed)?);
         let mut beside = path.clone().into_os_string();
         beside.push("-lock");
         let lock = File::options().create(true).append(true).open(&beside).map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path, identity, _lock: lock }),
+            Ok(()) => {
+                let locked = identity_of(&lock.metadata().map_err(failed)?);
+                let places = [(path, identity), (beside.into(), locked)];
+                Ok(Self { places, _lock: lock })
+            }
             Err(TryLockError::WouldBlock) => Err(format!(
                 "another api has {} (it holds {}): give each a file of its own, or all one PostgreSQL",
                 path.display(),
@@ -39,16 +46,19 @@ impl OwnFile {
         }
     }
 
-    /// Whether it is still at its path: what is written into one that was deleted is lost.
+    /// Whether it is still at its path, for what is written into one that was deleted is lost; and so is its lock, for else
+    /// another api takes it too.
     pub(super) fn check(&self) -> Result<(), String> {
-        match fs::metadata(&self.path) {
-            Ok(now) if identity(&now) == self.identity => Ok(()),
-            _ => Err(format!("{} was removed or replaced while in use", self.path.display())),
+        for (path, identity) in &self.places {
+            if !fs::metadata(path).is_ok_and(|now| identity_of(&now) == *identity) {
+                return Err(format!("{} was removed or replaced while in use", path.display()));
+            }
         }
+        Ok(())
     }
 }
 
-fn identity(file: &Metadata) -> (u64, u64) {
+fn identity_of(file: &Metadata) -> Identity {
     (file.dev(), file.ino())
 }
 
@@ -75,6 +85,11 @@ mod tests {
         fs::rename(folder.path().join("new"), &path).unwrap();
         assert!(file.check().unwrap_err().ends_with("was removed or replaced while in use"));
         drop(file);
-        OwnFile::take(&path).unwrap();
+        let file = OwnFile::take(&path).unwrap();
+        let lock = folder.path().join("api.db-lock");
+        fs::remove_file(&lock).unwrap();
+        assert!(file.check().unwrap_err().contains("api.db-lock was removed"));
+        let _other = OwnFile::take(&path).unwrap();
+        assert!(file.check().unwrap_err().contains("api.db-lock was removed or replaced"));
     }
 }

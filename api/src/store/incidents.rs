@@ -43,13 +43,20 @@ pub struct Recorded {
     pub incident: Incident,
 }
 
-/// How far the manager's events are known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How far the manager's events are known; by default before all that ever happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Position {
     /// Of which revisions.
     pub epoch: String,
     /// The last that is stored.
     pub revision: u64,
+}
+
+impl Position {
+    /// Whether all up to `other` is known.
+    pub(crate) fn is_past(&self, other: &Self) -> bool {
+        self.epoch == other.epoch && self.revision >= other.revision
+    }
 }
 
 /// What of a shard's history to show.
@@ -104,6 +111,9 @@ const MOVE: &str = "INSERT INTO position (one, epoch, revision) VALUES (1, $1, $
      SET epoch = excluded.epoch, revision = excluded.revision \
      WHERE position.epoch <> excluded.epoch OR position.revision < excluded.revision";
 
+/// Nobody else moves it then until the end of the transaction.
+const LOCK: &str = "UPDATE position SET revision = revision RETURNING epoch, revision";
+
 /// The shard's own, and gaps, which concern every shard: each read by the index, in order, as far as they are needed.
 const HISTORY: &str = "SELECT * FROM (SELECT * FROM incidents WHERE shard_id = $1 AND id < $2 AND at >= $3 \
          ORDER BY id DESC LIMIT $4) AS own \
@@ -112,15 +122,22 @@ const HISTORY: &str = "SELECT * FROM (SELECT * FROM incidents WHERE shard_id = $
      ORDER BY id DESC LIMIT $4";
 
 impl Store {
-    /// Stores incidents, each once however often it is given, and the position after them: all or nothing.
+    /// Stores incidents, each once however often it is given, and the position after them: all or nothing, and nothing if
+    /// it is not known what happened before them, `after` being the last. Says whether they are stored.
     pub async fn record_incidents(
         &self,
+        after: &Position,
         incidents: &[Incident],
         position: &Position,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let pool = self.pool()?;
         in_time(async {
             let mut transaction = pool.begin().await?;
+            let row = query_as(LOCK).fetch_optional(&mut *transaction).await?;
+            if !come_to(row).is_past(after) {
+                transaction.rollback().await?;
+                return Ok(false);
+            }
             // First what two apis would both write, so that one waits for the other, and neither for both.
             let incidents = uncovered(&mut transaction, incidents).await?;
             advance(&mut transaction, &position.epoch, position.revision).await?;
@@ -139,20 +156,17 @@ impl Store {
                 });
                 statement.execute(&mut *transaction).await?;
             }
-            transaction.commit().await
+            transaction.commit().await?;
+            Ok(true)
         })
         .await
     }
 
     /// How far the manager's events are stored.
-    pub async fn position(&self) -> Result<Option<Position>, StoreError> {
+    pub async fn position(&self) -> Result<Position, StoreError> {
         let pool = self.pool()?;
-        in_time(async {
-            let row = query_as::<_, (String, i64)>("SELECT epoch, revision FROM position");
-            let row = row.fetch_optional(&pool).await?;
-            Ok(row.map(|(epoch, revision)| Position { epoch, revision: from_db(revision) }))
-        })
-        .await
+        let row = query_as("SELECT epoch, revision FROM position");
+        in_time(row.fetch_optional(&pool)).await.map(come_to)
     }
 
     /// What happened to a shard, the newest first.
@@ -168,6 +182,11 @@ impl Store {
         })
         .await
     }
+}
+
+/// The position that is stored, if there is one.
+fn come_to(row: Option<(String, i64)>) -> Position {
+    row.map(|(epoch, revision)| Position { epoch, revision: from_db(revision) }).unwrap_or_default()
 }
 
 /// All but the gaps that there are none of: of several apis another may have stored what one has missed. What this one

@@ -8,7 +8,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Database, Kind, file::OwnFile};
+use super::{Database, Kind, Recording, file::OwnFile};
 
 /// How often the database is asked whether it is there, and tried again while it is not.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -32,8 +32,8 @@ const TABLES: &str = "SELECT 1 FROM guilds, guild_settings, incidents, position,
 #[derive(Debug, Clone)]
 pub(super) struct Up {
     pub(super) pool: AnyPool,
-    /// Of all apis on this database, this is the one that records what all hear.
-    pub(super) records: bool,
+    /// Which of all apis on this database records what all hear.
+    pub(super) recording: Recording,
     /// Of SQLite: no other api's as long as anybody here may write.
     file: Option<Arc<OwnFile>>,
 }
@@ -45,13 +45,21 @@ pub(super) struct Up {
 pub(super) struct Keeper {
     database: Database,
     up: watch::Sender<Option<Up>>,
+    /// How often it came.
+    comings: watch::Sender<u64>,
     /// The last thing said in the log, so that it is said once.
     said: Option<String>,
+    /// How often this api came to record.
+    terms: u64,
 }
 
 impl Keeper {
-    pub(super) fn new(database: Database, up: watch::Sender<Option<Up>>) -> Self {
-        Self { database, up, said: None }
+    pub(super) fn new(
+        database: Database,
+        up: watch::Sender<Option<Up>>,
+        comings: watch::Sender<u64>,
+    ) -> Self {
+        Self { database, up, comings, said: None, terms: 0 }
     }
 
     /// Never ends.
@@ -59,9 +67,9 @@ impl Keeper {
         loop {
             let reason = match self.connect().await {
                 Ok((mut connection, up)) => {
-                    let (records, file) = (up.records, up.file.clone());
+                    let (recording, file) = (up.recording, up.file.clone());
                     self.up(up);
-                    self.watch(&mut connection, records, file).await
+                    self.watch(&mut connection, recording, file).await
                 }
                 Err(reason) => reason,
             };
@@ -70,7 +78,7 @@ impl Keeper {
         }
     }
 
-    async fn connect(&self) -> Result<(AnyConnection, Up), String> {
+    async fn connect(&mut self) -> Result<(AnyConnection, Up), String> {
         let Database { kind, options } = &self.database;
         let connect = async {
             let mut connection = options.connect().await?;
@@ -81,7 +89,14 @@ impl Keeper {
         let file = self.database.file().map(|path| OwnFile::take(&path)).transpose()?;
         in_time(MIGRATION_PATIENCE, kind.migrate(&mut connection)).await?;
         let records = in_time(PATIENCE, look(*kind, &mut connection, false)).await?;
-        Ok((connection, Up { pool: self.pool(), records, file: file.map(Arc::new) }))
+        let recording = if records { self.this() } else { Recording::Another };
+        Ok((connection, Up { pool: self.pool(), recording, file: file.map(Arc::new) }))
+    }
+
+    /// This api comes to record.
+    fn this(&mut self) -> Recording {
+        self.terms += 1;
+        Recording::This(self.terms)
     }
 
     fn pool(&self) -> AnyPool {
@@ -95,20 +110,26 @@ impl Keeper {
 
     /// Ends when the database is no longer there, with the reason.
     async fn watch(
-        &self,
+        &mut self,
         connection: &mut AnyConnection,
-        mut records: bool,
+        recording: Recording,
         file: Option<Arc<OwnFile>>,
     ) -> String {
+        let mut records = recording != Recording::Another;
         loop {
             sleep(INTERVAL).await;
             if let Some(Err(reason)) = file.as_ref().map(|file| file.check()) {
                 return reason;
             }
             match in_time(PATIENCE, look(self.database.kind, connection, records)).await {
-                Ok(now) if now != records => {
-                    records = now;
-                    self.up.send_if_modified(|up| up.as_mut().map(|up| up.records = now).is_some());
+                Ok(true) if !records => {
+                    records = true;
+                    let recording = self.this();
+                    self.up.send_modify(|up| {
+                        if let Some(up) = up {
+                            up.recording = recording;
+                        }
+                    });
                 }
                 Ok(_) => {}
                 Err(reason) => return reason,
@@ -118,6 +139,7 @@ impl Keeper {
 
     fn up(&mut self, up: Up) {
         self.up.send_replace(Some(up));
+        self.comings.send_modify(|times| *times += 1);
         self.said = None;
         tracing::info!(database = self.database.place(), "the database is there");
     }

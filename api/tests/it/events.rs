@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use serde_json::{Value, json};
-use shardmeter_api::{Config, events::Events};
+use shardmeter_api::{
+    Config,
+    events::Events,
+    store::{Expected, SettingsChange},
+};
 use shardmeter_process::testing::{is, soon, until};
 use shardmeter_proto::events::{EVENTS_CHANNEL, Event, GuildId, GuildSettings, SETTINGS_KEY};
 use shardmeter_pubsub::testing::RedisServer;
@@ -17,6 +21,7 @@ use crate::{
     backend::{Backend, Database, on_both},
     manager::Manager,
     server::{Server, no_manager, problem},
+    store,
 };
 
 fn joined(guild: u64) -> Event {
@@ -26,7 +31,7 @@ fn joined(guild: u64) -> Event {
 /// One that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Received {
-    id: String,
+    pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) data: Value,
 }
@@ -468,4 +473,35 @@ async fn what_happens_to_shards_is_told_live() {
     assert_eq!(received.data, expected);
     server.stop().await;
     manager.stop().await;
+}
+
+/// Bots obey what Redis has, which is newer.
+#[tokio::test]
+async fn a_database_that_was_put_back_is_found_out_when_it_comes_back() {
+    let database = Database::start(Backend::Postgres).await;
+    let change =
+        SettingsChange { disabled_commands: ["ping".to_owned()].into(), command_prefix: None };
+    store::before(&database, async |store| {
+        store.change_settings(1, &change, Expected::Any).await.unwrap();
+    })
+    .await;
+    let mut server = Server::start_over(database, Backend::Postgres, no_manager()).await;
+    let Some(Database::Postgres(mut postgres)) = server.database.take() else { unreachable!() };
+    let redis = server.redis.as_ref().unwrap();
+    // So all was told that is told at the start.
+    kept(redis, 1, &["ping"]).await;
+    let older = "redis_pubsub_messages_dropped_total{event_type=\"guild_settings_updated\",reason=\"older\"}";
+    let later = r#"{ "revision": 9000000000000000, "disabled_commands": ["stats"] }"#;
+    let () = redis.ask(&["HSET", SETTINGS_KEY, "1", later]).await;
+    postgres.stop().await;
+    server.wait_for_readiness(reqwest::StatusCode::SERVICE_UNAVAILABLE).await;
+    postgres.resume().await;
+    server.wait_until_ready().await;
+    until("it is told", async || {
+        let told = server.value(older).await;
+        if told < 1.0 { Err(told) } else { Ok(()) }
+    })
+    .await;
+    kept(redis, 1, &["stats"]).await;
+    server.stop().await;
 }

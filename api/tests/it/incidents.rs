@@ -4,8 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 use shardmeter_access::testing::{Authority, Files, Pair};
-use shardmeter_api::{Config, ManagerConfig};
-use shardmeter_process::testing::{eventually, is, until};
+use shardmeter_api::{Config, ManagerConfig, events::Heard};
+use shardmeter_process::testing::{eventually, is, soon, until};
+use sqlx::Connection as _;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 use crate::{
@@ -121,6 +122,72 @@ async fn what_the_manager_forgot_is_a_gap(backend: Backend) {
     let told = recorded(&server, 6).await;
     assert_eq!(told[4..], [("gap".to_owned(), 3), ("disconnected".to_owned(), 4)]);
     assert_eq!(server.value(LOST).await, 6.0, "how many are lost with the other is not known");
+    server.stop().await;
+    manager.stop().await;
+}
+
+/// Its file is gone, and what happened since the begin is asked of the manager, whether or not more happens.
+#[tokio::test]
+async fn an_sqlite_file_that_was_deleted_has_the_incidents_again() {
+    let manager = Manager::start(1).await;
+    let log = manager.log.clone();
+    let server = Server::start_beside(Backend::Sqlite, &manager).await;
+    manager.until_followed(1).await;
+    log.happens(3);
+    assert_eq!(recorded(&server, 3).await, disconnected(1..=3));
+    let Some(Database::Sqlite(folder)) = &server.database else { unreachable!() };
+    for more in [0, 2] {
+        fs::remove_file(folder.path().join("api.db")).unwrap();
+        server.wait_for_readiness(reqwest::StatusCode::SERVICE_UNAVAILABLE).await;
+        log.happens(more);
+        server.wait_until_ready().await;
+        assert_eq!(recorded(&server, 3 + more as usize).await, disconnected(1..=3 + more));
+    }
+    assert_eq!(server.value(LOST).await, 0.0);
+    server.stop().await;
+    manager.stop().await;
+}
+
+/// As by a dump of an earlier time.
+#[tokio::test]
+async fn a_postgresql_that_was_put_back_has_the_incidents_again_or_a_gap() {
+    let manager = Manager::start(1).await;
+    let log = manager.log.clone();
+    let server = Server::start_beside(Backend::Postgres, &manager).await;
+    let mut live = server.events.subscribe(None, None);
+    manager.until_followed(1).await;
+    log.happens(10);
+    assert_eq!(recorded(&server, 10).await, disconnected(1..=10));
+    let url = server.database.as_ref().unwrap().url();
+    let mut restore = sqlx::AnyConnection::connect(url.expose()).await.unwrap();
+    let mut put_back = async || {
+        let earlier = "DELETE FROM incidents WHERE revision > 4; UPDATE position SET revision = 4";
+        sqlx::raw_sql(earlier).execute(&mut restore).await.unwrap();
+    };
+    put_back().await;
+    assert_eq!(recorded(&server, 10).await, disconnected(1..=10));
+    put_back().await;
+    log.happens(1);
+    assert_eq!(recorded(&server, 11).await, disconnected(1..=11));
+    assert_eq!(server.value(LOST).await, 0.0);
+    log.forget();
+    put_back().await;
+    recorded(&server, 5).await;
+    assert_eq!(server.value(LOST).await, 7.0);
+    log.happens(1);
+    let told = recorded(&server, 6).await;
+    assert_eq!(
+        told[3..],
+        [("disconnected".to_owned(), 4), ("gap".to_owned(), 11), ("disconnected".to_owned(), 12)]
+    );
+
+    // It was told live once, all the same.
+    let mut heard = Vec::new();
+    while !heard.last().is_some_and(|event: &String| event.contains("revision: 12")) {
+        let Heard::Events(passage) = soon("live", live.next()).await.unwrap() else { continue };
+        heard.extend(passage.events().map(|event| format!("{event:?}")));
+    }
+    assert_eq!(heard.len(), 12, "{heard:?}");
     server.stop().await;
     manager.stop().await;
 }

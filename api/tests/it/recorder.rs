@@ -1,6 +1,6 @@
 //! What the bus's events leave in the database.
 
-use std::{borrow::Cow, io, sync::Arc};
+use std::{borrow::Cow, io, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use shardmeter_process::{
@@ -8,10 +8,12 @@ use shardmeter_process::{
     testing::{is, soon, until},
 };
 use shardmeter_proto::events::{EVENTS_CHANNEL, Event, GuildId};
+use sqlx::Connection as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::watch,
+    time::sleep,
 };
 
 use crate::{
@@ -129,6 +131,89 @@ async fn of_two_apis_one_records() {
     })
     .await;
     third.stop().await;
+}
+
+/// Each hears so many pings, some at a time, for longer than what is heard waits to be stored.
+async fn both_hear(servers: [&Server; 2], pings: u64) {
+    for heard in 0..pings {
+        for server in servers {
+            server.events.publish(executed("ping"));
+        }
+        if heard % 10 == 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// What comes after `pings` is counted, and nothing of before is missing or there twice.
+async fn goes_on_after(server: &Server, pings: u64) {
+    server.wait_until_ready().await;
+    server.events.publish(executed("stats"));
+    let expected = json!([
+        { "command_name": "ping", "count": pings }, { "command_name": "stats", "count": 1 },
+    ]);
+    let is_counted = async || {
+        let top = top(server).await;
+        if top[1].is_null() { Err(top) } else { Ok(top) }
+    };
+    assert_eq!(until("it records", is_counted).await, expected);
+}
+
+/// It waits for the file, and knows nothing of what the other does.
+#[tokio::test]
+async fn who_takes_over_an_sqlite_file_goes_on_after_what_the_other_stored() {
+    let mut first = Server::start(Backend::Sqlite).await;
+    let database = first.database.take().unwrap();
+    let second = Server::start_on(database.url()).await;
+    second.wait_for_readiness(reqwest::StatusCode::SERVICE_UNAVAILABLE).await;
+    both_hear([&first, &second], 1000).await;
+    first.stop().await;
+    goes_on_after(&second, 1000).await;
+    second.stop().await;
+}
+
+/// So it does not know what the other does.
+#[tokio::test]
+async fn who_was_cut_off_goes_on_after_what_the_other_stored() {
+    let first = Server::start(Backend::Postgres).await;
+    let url = first.database.as_ref().unwrap().url();
+    let mut admin = sqlx::AnyConnection::connect(url.expose()).await.unwrap();
+    let mut run = async |sql: &'static str| {
+        sqlx::raw_sql(sql).execute(&mut admin).await.unwrap();
+    };
+    run("CREATE ROLE another SUPERUSER LOGIN").await;
+    let second = Server::start_on(url.expose().replace("shardmeter@", "another@").into()).await;
+    second.wait_until_ready().await;
+    run("ALTER ROLE another NOLOGIN").await;
+    run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'another'").await;
+    second.wait_for_readiness(reqwest::StatusCode::SERVICE_UNAVAILABLE).await;
+    both_hear([&first, &second], 1000).await;
+    wait_for_top(&first, &json!([{ "command_name": "ping", "count": 1000 }])).await;
+    run("ALTER ROLE another LOGIN").await;
+    // The database outlives the api that it was started with.
+    let mut first = first;
+    let _database = first.database.take().unwrap();
+    first.stop().await;
+    goes_on_after(&second, 1000).await;
+    second.stop().await;
+}
+
+/// Of what is heard between the last batch of one and the first of the other nothing is missing.
+#[tokio::test]
+async fn who_stood_by_has_what_the_other_did_not_store() {
+    let mut first = Server::start(Backend::Postgres).await;
+    let database = first.database.take().unwrap();
+    let second = Server::start_on(database.url()).await;
+    second.wait_until_ready().await;
+    both_hear([&first, &second], 100).await;
+    first.stop().await;
+    // Nobody records yet. What comes at once could be the same events, heard later.
+    sleep(Duration::from_millis(300)).await;
+    for _ in 0..10 {
+        second.events.publish(executed("ping"));
+    }
+    goes_on_after(&second, 110).await;
+    second.stop().await;
 }
 
 /// Cuts a connection before a commit, or between a commit and its answer, each time it is armed.

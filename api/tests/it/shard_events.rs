@@ -7,7 +7,7 @@ use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 
 use crate::{
-    backend::Postgres,
+    backend::{Backend, Postgres},
     events::Client,
     manager::Manager,
     server::{Server, config},
@@ -43,6 +43,28 @@ async fn what_happens_to_shards_before_the_database_is_there_is_told_live_and_on
     until("all are stored", stored).await;
     log.happens(1);
     hears(5).await;
+    server.stop().await;
+    manager.stop().await;
+}
+
+/// It is stored, but no news.
+#[tokio::test]
+async fn what_happened_before_a_new_database_is_not_told_live() {
+    let manager = Manager::start(1).await;
+    let log = manager.log.clone();
+    log.happens(3);
+    let config = Config { manager: ManagerConfig::at(manager.endpoint()), ..config() };
+    let server = Server::start_as(Backend::Sqlite, config).await;
+    let stored = async || {
+        let page = server.json("/api/v1/shards/0/history").await;
+        is(page["incidents"].as_array().unwrap().len(), 3)
+    };
+    until("all are stored", stored).await;
+    let mut all = Client::connected(&server, "", None).await;
+    log.happens(1);
+    let event = soon("an event", all.next()).await.unwrap();
+    assert_eq!((&*event.name, &event.data["revision"]), ("shard_event", &json!(4)));
+    assert!(event.id.ends_with("-1"), "the first that was ever told: {}", event.id);
     server.stop().await;
     manager.stop().await;
 }

@@ -175,7 +175,7 @@ async fn a_history_is_read_in_pages_over_http(backend: Backend) {
     let position = Position { epoch: "e".into(), revision: 10 };
     let database = Database::start(backend).await;
     store::before(&database, async |store| {
-        store.record_incidents(&incidents, &position).await.unwrap();
+        crate::store::record_incidents(store, &incidents, &position).await;
     })
     .await;
     let server = Server::start_over(database, backend, no_manager()).await;

@@ -17,6 +17,7 @@ use crate::backend::{Backend, Database, on_both};
 
 on_both!(
     incidents_are_stored_once_with_their_position,
+    what_comes_after_what_is_not_stored_is_not_stored,
     a_gap_is_stored_once_beside_the_events,
     a_history_is_read_in_pages,
     commands_are_counted_by_hour,
@@ -59,6 +60,7 @@ pub(crate) async fn record(
     let batch = Batch {
         recorder: "this test".into(),
         number: BATCHES.fetch_add(1, Ordering::Relaxed),
+        at: SystemTime::now(),
         executed: executed.to_vec(),
         presences: presences.to_vec(),
     };
@@ -86,6 +88,12 @@ fn position(epoch: &str, revision: u64) -> Position {
     Position { epoch: epoch.into(), revision }
 }
 
+/// Stores them, whatever was before.
+pub(crate) async fn record_incidents(store: &Store, incidents: &[Incident], to: &Position) {
+    let after = store.position().await.unwrap();
+    assert!(store.record_incidents(&after, incidents, to).await.unwrap());
+}
+
 fn all_of(shard_id: u32) -> HistoryQuery {
     HistoryQuery { shard_id, before: None, since: None, limit: 1000 }
 }
@@ -93,22 +101,43 @@ fn all_of(shard_id: u32) -> HistoryQuery {
 async fn incidents_are_stored_once_with_their_position(backend: Backend) {
     let database = Database::start(backend).await;
     let store = open(&database).await;
-    assert_eq!(store.position().await.unwrap(), None);
+    assert_eq!(store.position().await.unwrap(), Position::default());
     let first: Vec<_> = (1..=5).map(|revision| incident(revision, Some(3))).collect();
-    store.record_incidents(&first, &position("e", 5)).await.unwrap();
+    record_incidents(&store, &first, &position("e", 5)).await;
     let again: Vec<_> = (3..=7).map(|revision| incident(revision, Some(3))).collect();
-    store.record_incidents(&again, &position("e", 7)).await.unwrap();
-    assert_eq!(store.position().await.unwrap(), Some(position("e", 7)));
+    record_incidents(&store, &again, &position("e", 7)).await;
+    assert_eq!(store.position().await.unwrap(), position("e", 7));
     // Of another api, which is slower.
-    store.record_incidents(&first, &position("e", 5)).await.unwrap();
-    assert_eq!(store.position().await.unwrap(), Some(position("e", 7)));
+    record_incidents(&store, &first, &position("e", 5)).await;
+    assert_eq!(store.position().await.unwrap(), position("e", 7));
     let stored = store.history(all_of(3)).await.unwrap();
     let stored: Vec<_> = stored.into_iter().map(|recorded| recorded.incident).collect();
     let expected: Vec<_> = (1..=7).rev().map(|revision| incident(revision, Some(3))).collect();
     assert_eq!(stored, expected);
     // Another epoch counts from 1.
-    store.record_incidents(&[], &position("f", 2)).await.unwrap();
-    assert_eq!(store.position().await.unwrap(), Some(position("f", 2)));
+    record_incidents(&store, &[], &position("f", 2)).await;
+    assert_eq!(store.position().await.unwrap(), position("f", 2));
+}
+
+/// It was put back meanwhile, say.
+async fn what_comes_after_what_is_not_stored_is_not_stored(backend: Backend) {
+    let database = Database::start(backend).await;
+    let store = open(&database).await;
+    let sixth = [incident(6, Some(3))];
+    let is_stored = async |epoch: &str, revision| {
+        let after = position(epoch, revision);
+        store.record_incidents(&after, &sixth, &position("e", 6)).await.unwrap()
+    };
+    assert!(!is_stored("e", 5).await, "nothing is");
+    record_incidents(&store, &[incident(4, Some(3))], &position("e", 4)).await;
+    for (epoch, revision) in [("e", 5), ("f", 1), ("", 0)] {
+        assert!(!is_stored(epoch, revision).await, "{epoch} {revision}");
+    }
+    assert_eq!(store.position().await.unwrap(), position("e", 4));
+    assert_eq!(store.history(all_of(3)).await.unwrap().len(), 1);
+    // Another api may have come further.
+    assert!(is_stored("e", 3).await);
+    assert_eq!(store.history(all_of(3)).await.unwrap().len(), 2);
 }
 
 async fn a_gap_is_stored_once_beside_the_events(backend: Backend) {
@@ -120,19 +149,19 @@ async fn a_gap_is_stored_once_beside_the_events(backend: Backend) {
         ..incident(revision, None)
     };
     let first: Vec<_> = (1..=5).map(|revision| incident(revision, Some(3))).collect();
-    store.record_incidents(&first, &position("e", 5)).await.unwrap();
+    record_incidents(&store, &first, &position("e", 5)).await;
     // Another api was away, and for it there is a gap, but not for the database.
     let late = [gap("e", 5), incident(6, Some(3))];
-    store.record_incidents(&late, &position("e", 6)).await.unwrap();
+    record_incidents(&store, &late, &position("e", 6)).await;
     // For this one there is, in a batch that it tries again.
     let lost = [gap("e", 9), incident(10, Some(3))];
     for _twice in 0..2 {
-        store.record_incidents(&lost, &position("e", 10)).await.unwrap();
+        record_incidents(&store, &lost, &position("e", 10)).await;
     }
     // The events of another epoch count from 1, and its gaps do; an event has the gap's revision.
     let event = Incident { epoch: "f".into(), ..incident(2, Some(3)) };
-    store.record_incidents(&[event], &position("f", 1)).await.unwrap();
-    store.record_incidents(&[gap("f", 2)], &position("f", 2)).await.unwrap();
+    record_incidents(&store, &[event], &position("f", 1)).await;
+    record_incidents(&store, &[gap("f", 2)], &position("f", 2)).await;
     let stored = store.history(all_of(3)).await.unwrap();
     let stored: Vec<_> =
         stored.iter().rev().map(|r| (&*r.incident.kind, r.incident.revision)).collect();
@@ -140,7 +169,7 @@ async fn a_gap_is_stored_once_beside_the_events(backend: Backend) {
     let expected =
         [(d, 1), (d, 2), (d, 3), (d, 4), (d, 5), (d, 6), ("gap", 9), (d, 10), (d, 2), ("gap", 2)];
     assert_eq!(stored, expected);
-    assert_eq!(store.position().await.unwrap(), Some(position("f", 2)));
+    assert_eq!(store.position().await.unwrap(), position("f", 2));
 }
 
 async fn a_history_is_read_in_pages(backend: Backend) {
@@ -150,7 +179,7 @@ async fn a_history_is_read_in_pages(backend: Backend) {
     let incidents: Vec<_> = (1..=100)
         .map(|revision| incident(revision, (revision != 50).then_some((revision % 2) as u32)))
         .collect();
-    store.record_incidents(&incidents, &position("e", 100)).await.unwrap();
+    record_incidents(&store, &incidents, &position("e", 100)).await;
     let (mut seen, mut before) = (Vec::new(), None);
     loop {
         let query = HistoryQuery { before, limit: 7, ..all_of(1) };
@@ -201,6 +230,7 @@ async fn a_batch_that_is_tried_again_is_counted_once(backend: Backend) {
     let batch = |recorder: &str, number| Batch {
         recorder: recorder.into(),
         number,
+        at: time(0),
         executed: vec![Executed { at: time(0), command_name: "ping".into(), count: 1 }],
         presences: vec![],
     };
@@ -299,7 +329,7 @@ async fn what_is_too_old_goes(backend: Backend) {
     let young = (2501..=2510)
         .map(|revision| Incident { at: time(90 * DAYS), ..incident(revision, Some(1)) });
     let incidents: Vec<_> = old.chain(young).collect();
-    store.record_incidents(&incidents, &position("e", 2510)).await.unwrap();
+    record_incidents(&store, &incidents, &position("e", 2510)).await;
     let executed = |seconds| Executed { at: time(seconds), command_name: "ping".into(), count: 1 };
     record(&store, &[executed(0), executed(310 * DAYS)], &[]).await.unwrap();
     let presence = |guild_id, joined| Presence { guild_id, shard_id: 0, at: time(0), joined };
@@ -324,7 +354,7 @@ async fn what_is_too_old_goes(backend: Backend) {
         store.top_commands(time(0) - Duration::from_secs(DAYS), 1).await.unwrap()[0].count,
         1
     );
-    assert_eq!(store.position().await.unwrap(), Some(position("e", 2510)), "it stays");
+    assert_eq!(store.position().await.unwrap(), position("e", 2510), "it stays");
 }
 
 #[tokio::test]
