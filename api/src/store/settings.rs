@@ -11,7 +11,7 @@ use super::{Store, StoreError, from_db, from_millis, in_time, to_db, to_millis};
 pub struct Settings {
     /// Whose.
     pub guild_id: u64,
-    /// Greater with each change, of a database that was made anew too: see [`UPDATE`].
+    /// Greater with each change, also of a database that was made anew: it goes by the time.
     pub revision: u64,
     /// Commands that the bot does not execute there.
     pub disabled_commands: BTreeSet<String>,
