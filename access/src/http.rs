@@ -4,9 +4,13 @@ mod body;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body};
+use axum::{
+    Extension, Router,
+    body::{Body, Bytes},
+    response::IntoResponse as _,
+};
 use futures_util::{Stream, StreamExt as _};
-use http::{Request, Response};
+use http::{HeaderName, Request, Response, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -30,7 +34,19 @@ const BODY_WITHIN: Duration = Duration::from_secs(60);
 /// In an answer's extensions: it has no end, as a stream of events. The peer need not have read all of it in time, only keep
 /// reading.
 #[derive(Debug, Clone, Copy)]
-pub struct Endless;
+struct Endless;
+
+/// An answer of Server-Sent Events, without end (the HTML standard, section 9.2).
+pub fn event_stream(texts: impl Stream<Item = Bytes> + Send + 'static) -> Response<Body> {
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        // Proxies that collect answers would hold back what is live.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    let body = Body::from_stream(texts.map(Ok::<_, Infallible>));
+    (headers, Extension(Endless), body).into_response()
+}
 
 /// Serves connections until `stop` is cancelled, and then what is in flight on them. Requests have their [`Peer`] and
 /// a way to end the connection ([`HangUp`]) in their extensions.

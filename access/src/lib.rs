@@ -21,7 +21,7 @@ mod serve;
 pub mod testing;
 mod tls;
 
-pub use http::{BodyError, Endless, cause, serve as serve_http};
+pub use http::{BodyError, cause, event_stream, serve as serve_http};
 pub use rates::{Rate, Rates, TooFast};
 pub use roles::{Access, AccessMetrics, CHALLENGES, Denied, Pages, Role, TokenError, TokenFiles};
 pub use seldom::Seldom;

@@ -87,6 +87,12 @@ pub enum DatabaseUrlError {
     /// In memory, or in a file without a name, each connection would have a database of its own.
     #[error("DATABASE_URL: an SQLite database needs a file, as in sqlite://shardmeter.db")]
     Memory,
+    /// Part of a password may have become its path: it is not logged, and nobody is asked.
+    #[error(
+        "DATABASE_URL has '@', ':', '/' or '#' where no PostgreSQL URL has it: escape them in the password (%40, %3A, %2F, \
+         %23), or give user and password as PGUSER and PGPASSWORD"
+    )]
+    Unescaped,
     /// Not a URL of its kind.
     #[error("DATABASE_URL: {0}")]
     Invalid(String),
@@ -171,6 +177,13 @@ impl Database {
         let url = &mut options.database_url;
         match kind {
             Kind::Postgres => {
+                let name = url.path().strip_prefix('/').unwrap_or_default();
+                if name.contains(['/', '@', ':'])
+                    || url.fragment().is_some()
+                    || url.query().is_some_and(|query| query.contains('@'))
+                {
+                    return Err(DatabaseUrlError::Unescaped);
+                }
                 drop(sqlx::postgres::PgConnectOptions::try_from(&options).map_err(invalid)?);
             }
             Kind::Sqlite => {
@@ -322,6 +335,20 @@ mod tests {
         }
         for url in ["sqlite://x.db?mode=odd", "postgres://db/platform?sslmode=odd"] {
             assert!(matches!(Database::parse(url), Err(DatabaseUrlError::Invalid(_))), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_is_not_escaped_becomes_no_path() {
+        for password in ["p@ss/w:rd#1", "12#3", "12/3", "12?3", "a/b"] {
+            let url = format!("postgres://user:{password}@db/platform");
+            let error = Database::parse(&url).err().expect("it is refused").to_string();
+            assert!(!error.contains(password) && !error.contains("w:rd"), "{error}");
+        }
+        for url in
+            ["postgres://user:p%40ss%2Fw%3Ard%231@db/platform", "postgres:///platform?host=/run"]
+        {
+            assert!(Database::parse(url).is_ok(), "{url}");
         }
     }
 

@@ -1,5 +1,5 @@
 // A browser's own EventSource: headless Chromium listens to live events and prints each, and whenever its connection
-// opened or broke, as a line of JSON. On a line on standard input, or its end, it ends.
+// opened or broke, as a line of JSON. At the end of standard input, it ends.
 //
 //   node browser.mjs <api's HTTP url> [<query>]
 import { once } from 'node:events';
@@ -22,6 +22,6 @@ await page.evaluate((events) => {
   source.addEventListener('open', () => tell(JSON.stringify({ name: 'open' })));
   source.addEventListener('error', () => tell(JSON.stringify({ name: 'error', state: source.readyState })));
 }, `/api/v1/events${query}`);
-await once(process.stdin, 'data').catch(() => {});
+await once(process.stdin.resume(), 'end');
 await browser.close();
 process.exit(0);

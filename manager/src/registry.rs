@@ -308,7 +308,7 @@ impl Registry {
             if !shard.store.is_touched() && shard.renumbered.is_none() {
                 shared.looked_at(&shard, shard.unchanged_until(now, stale_after));
             }
-            if summary.is_listed(count) {
+            if summary.state.is_listed(summary.id, count) {
                 collected.summaries.push(summary);
             } else {
                 collected.unlisted.push(summary.id);
@@ -376,41 +376,6 @@ impl Registry {
     #[must_use]
     pub fn families(&self) -> Vec<Arc<Family>> {
         self.families.all()
-    }
-
-    /// The state of every shard: those that reported, and every other id below the newest shard count.
-    #[must_use]
-    pub fn status(&self, now: UnixTime) -> Vec<ShardStatus> {
-        let mut known = BTreeMap::new();
-        self.visit_shards(now, |view| {
-            known.insert(view.id(), view.status(now, self.settings.stale_after));
-        });
-        self.complete(known, ShardStatus::never_seen, |shard| &shard.summary)
-    }
-
-    /// The same without instances.
-    #[must_use]
-    pub fn summaries(&self, now: UnixTime) -> Vec<ShardSummary> {
-        let mut known = BTreeMap::new();
-        self.visit_shards(now, |view| {
-            known.insert(view.id(), view.summary(now, self.settings.stale_after));
-        });
-        self.complete(known, ShardSummary::never_seen, |shard| shard)
-    }
-
-    /// Adds the shards that never reported, and drops those that are no longer listed.
-    fn complete<T>(
-        &self,
-        mut known: BTreeMap<u32, T>,
-        never_seen: impl Fn(u32) -> T,
-        summary: impl Fn(&T) -> &ShardSummary,
-    ) -> Vec<T> {
-        let count = self.shard_count();
-        for id in 0..count {
-            known.entry(id).or_insert_with(|| never_seen(id));
-        }
-        known.retain(|_, shard| summary(shard).is_listed(count));
-        known.into_values().collect()
     }
 
     /// The shard, made now if it never reported.

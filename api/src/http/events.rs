@@ -1,19 +1,13 @@
 //! Live events as Server-Sent Events (the HTML standard, section 9.2).
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Extension,
-    body::Body,
-    extract::State,
-    http::{HeaderMap, HeaderName, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use prometheus::Registry;
 use serde::Deserialize;
-use shardmeter_access::Endless;
+use shardmeter_access::event_stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::IntoParams;
 
@@ -125,13 +119,7 @@ pub(super) async fn listen(
     };
     let guild = wanted.guild_id.and_then(|GuildId(id)| shardmeter_proto::events::GuildId::new(id));
     let client = http.listeners.admit(http.events.subscribe(guild, last))?;
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-store"),
-        // Proxies that collect answers would hold back what is live.
-        (HeaderName::from_static("x-accel-buffering"), "no"),
-    ];
-    Ok((headers, Extension(Endless), Body::from_stream(client.texts())).into_response())
+    Ok(event_stream(client.texts()))
 }
 
 /// One who listens over HTTP.
@@ -145,10 +133,10 @@ struct Client {
 }
 
 impl Client {
-    fn texts(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    fn texts(self) -> impl Stream<Item = Bytes> {
         stream::unfold(self, |mut client| async move {
             let text = client.next().await?;
-            Some((Ok(text), client))
+            Some((text, client))
         })
     }
 
@@ -193,6 +181,7 @@ impl Drop for Client {
 
 #[cfg(test)]
 mod tests {
+    use axum::response::IntoResponse as _;
     use shardmeter_proto::events::Event;
     use tokio_util::sync::CancellationToken;
 

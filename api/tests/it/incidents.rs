@@ -36,7 +36,7 @@ async fn history(server: &Server) -> Vec<Value> {
 }
 
 /// Waits until the history has so many incidents: kinds and revisions.
-async fn recorded(server: &Server, many: usize) -> Vec<(String, u64)> {
+pub(crate) async fn recorded(server: &Server, many: usize) -> Vec<(String, u64)> {
     let recorded = until("the history", async || {
         let history = history(server).await;
         let (recorded, last) = (history.len(), history.last());

@@ -2,13 +2,14 @@
 
 use serde_json::json;
 use shardmeter_api::{Config, ManagerConfig};
-use shardmeter_process::testing::{eventually, is, soon, until};
+use shardmeter_process::testing::{eventually, soon};
 use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
 
 use crate::{
     backend::{Backend, Postgres},
     events::Client,
+    incidents::recorded,
     manager::Manager,
     server::{Server, config},
 };
@@ -36,11 +37,7 @@ async fn what_happens_to_shards_before_the_database_is_there_is_told_live_and_on
     hears(4).await;
     postgres.resume().await;
     server.wait_until_ready().await;
-    let stored = async || {
-        let page = server.json("/api/v1/shards/0/history").await;
-        is(page["incidents"].as_array().unwrap().len(), 4)
-    };
-    until("all are stored", stored).await;
+    assert_eq!(recorded(&server, 4).await.len(), 4);
     log.happens(1);
     hears(5).await;
     server.stop().await;
@@ -55,11 +52,7 @@ async fn what_happened_before_a_new_database_is_not_told_live() {
     log.happens(3);
     let config = Config { manager: ManagerConfig::at(manager.endpoint()), ..config() };
     let server = Server::start_as(Backend::Sqlite, config).await;
-    let stored = async || {
-        let page = server.json("/api/v1/shards/0/history").await;
-        is(page["incidents"].as_array().unwrap().len(), 3)
-    };
-    until("all are stored", stored).await;
+    assert_eq!(recorded(&server, 3).await.len(), 3);
     let mut all = Client::connected(&server, "", None).await;
     log.happens(1);
     let event = soon("an event", all.next()).await.unwrap();

@@ -9,7 +9,7 @@ use crate::{
     tools::{self, python, root},
 };
 
-async fn output(command: &mut Command) -> String {
+pub(crate) async fn output(command: &mut Command) -> String {
     let output = tools::start(command).wait_with_output().await.unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{command:?}: {}: {said}", output.status);

@@ -15,19 +15,10 @@ use shardmeter_proto::events::{Event, GuildId};
 use shardmeter_pubsub::testing::RedisServer;
 use shardmeter_shard::{Bot, Registries};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
-    task::JoinHandle,
-    time::sleep,
-};
+use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    proxy::Proxy,
-    system::Discord,
-    tools::{self, root},
-};
+use crate::{browser::Browser, event_stream::EventStream, proxy::Proxy, system::Discord};
 
 /// An api on a database file of its own.
 struct RunningApi {
@@ -80,39 +71,12 @@ impl RunningApi {
     }
 }
 
-/// Those who listen, as curl does.
-struct Listener(Response, String);
-
-impl Listener {
-    async fn start(api: &RunningApi) -> Self {
-        let answer = reqwest::get(api.url("/api/v1/events")).await.unwrap();
-        Self(answer.error_for_status().unwrap(), String::new())
-    }
-
-    /// The data of the next event.
-    async fn next(&mut self) -> Value {
-        loop {
-            if let Some((block, rest)) = self.1.split_once("\n\n") {
-                let data = block.lines().find_map(|line| line.strip_prefix("data: "));
-                let data = data.map(|data| serde_json::from_str(data).unwrap());
-                self.1 = rest.to_owned();
-                if let Some(data) = data {
-                    return data;
-                }
-                continue;
-            }
-            let chunk = soon("an event", self.0.chunk()).await.unwrap();
-            self.1.push_str(std::str::from_utf8(&chunk.expect("the stream goes on")).unwrap());
-        }
-    }
-
-    /// Passes over what is of another type.
-    async fn next_of(&mut self, kind: &str) -> Value {
-        loop {
-            let event = self.next().await;
-            if event["type"] == kind {
-                return event;
-            }
+/// Passes over what is of another type.
+async fn next_of(events: &mut EventStream, kind: &str) -> Value {
+    loop {
+        let (_, event) = events.next().await;
+        if event["type"] == kind {
+            return event;
         }
     }
 }
@@ -186,12 +150,12 @@ async fn what_bots_do_is_told_live_and_what_is_set_is_obeyed_whatever_redis_does
     })
     .await;
 
-    let mut listener = Listener::start(&api).await;
+    let mut events = EventStream::follow(&api.url("/api/v1/events")).await;
     let guild = discord.control.guild_join(1, 5).await.unwrap();
-    let joined = listener.next_of("guild_joined").await;
+    let joined = next_of(&mut events, "guild_joined").await;
     assert_eq!(joined["guild_id"], guild.to_string());
     discord.control.interaction(Place::Guild(guild), "ping").await.unwrap();
-    let executed = listener.next_of("command_executed").await;
+    let executed = next_of(&mut events, "command_executed").await;
     let expected = json!({
         "type": "command_executed", "shard_id": 1, "command_name": "ping", "guild_id": guild.to_string(),
     });
@@ -199,7 +163,7 @@ async fn what_bots_do_is_told_live_and_what_is_set_is_obeyed_whatever_redis_does
 
     api.disable(guild, &["ping"]).await;
     bot.until_refused(&discord, guild, "ping", true).await;
-    let updated = listener.next_of("guild_settings_updated").await;
+    let updated = next_of(&mut events, "guild_settings_updated").await;
     assert_eq!(updated["disabled_commands"], json!(["ping"]));
 
     // Changed while Redis is away: then nobody waits, and once it is back all is as it should.
@@ -214,9 +178,9 @@ async fn what_bots_do_is_told_live_and_what_is_set_is_obeyed_whatever_redis_does
     redis.start_again().await;
     bot.until_refused(&discord, guild, "stats", true).await;
     bot.until_refused(&discord, guild, "ping", false).await;
-    listener.next_of("gap").await;
+    next_of(&mut events, "gap").await;
     discord.control.guild_leave(guild).await.unwrap();
-    listener.next_of("guild_left").await;
+    next_of(&mut events, "guild_left").await;
 
     // One that starts anew finds the settings.
     let guild = discord.control.guild_join(0, 5).await.unwrap();
@@ -231,36 +195,12 @@ async fn what_bots_do_is_told_live_and_what_is_set_is_obeyed_whatever_redis_does
 }
 
 /// Headless Chromium with an EventSource.
-struct Browser {
-    process: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+fn listening_browser(url: &str, query: &str) -> Browser {
+    Browser::start("browser.mjs", &[url, query])
 }
 
-impl Browser {
-    fn start(url: &str, query: &str) -> Self {
-        let folder = root().join("integration/node");
-        let installed = folder.join("node_modules/playwright-core").exists();
-        assert!(installed, "playwright-core is not installed; run scripts/setup");
-        let mut command = Command::new("node");
-        command.current_dir(folder).args(["browser.mjs", url, query]);
-        let mut process = tools::start(&mut command);
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        Self { process, lines }
-    }
-
-    async fn next(&mut self) -> Value {
-        let line = soon("the browser says more", self.lines.next_line()).await;
-        serde_json::from_str(&line.unwrap().expect("the browser runs")).unwrap()
-    }
-
-    async fn until_open(&mut self) {
-        while self.next().await["name"] != "open" {}
-    }
-
-    async fn stop(mut self) {
-        self.process.stdin.take().unwrap().write_all(b"end\n").await.unwrap();
-        soon("the browser ends", self.process.wait()).await.unwrap();
-    }
+async fn until_open(browser: &mut Browser) {
+    while browser.next().await["name"] != "open" {}
 }
 
 fn joined(guild: u64) -> Event {
@@ -283,8 +223,8 @@ async fn a_browser_that_is_cut_again_and_again_misses_nothing_and_hears_nothing_
     const CUTS: u64 = 6;
     let api = RunningApi::start(None).await;
     let proxy = Proxy::start(api.addr).await;
-    let mut browser = Browser::start(&format!("http://{}", proxy.addr), "");
-    browser.until_open().await;
+    let mut browser = listening_browser(&format!("http://{}", proxy.addr), "");
+    until_open(&mut browser).await;
     let enough = CancellationToken::new();
     let publishing = tokio::spawn(publish(api.events.clone(), enough.clone()));
 
@@ -332,12 +272,12 @@ async fn a_browser_that_is_cut_again_and_again_misses_nothing_and_hears_nothing_
 async fn a_browser_that_is_cut_before_its_first_event_misses_none() {
     let api = RunningApi::start(None).await;
     let proxy = Proxy::start(api.addr).await;
-    let mut browser = Browser::start(&format!("http://{}", proxy.addr), "?guild_id=7");
-    browser.until_open().await;
+    let mut browser = listening_browser(&format!("http://{}", proxy.addr), "?guild_id=7");
+    until_open(&mut browser).await;
     // The id of its beginning is no event, so it cannot tell that it has it: that shows when it comes back.
     until("it comes back with an id", async || {
         proxy.cut();
-        browser.until_open().await;
+        until_open(&mut browser).await;
         let began = proxy.began().to_ascii_lowercase();
         if began.contains("\r\nlast-event-id: ") { Ok(()) } else { Err(began) }
     })

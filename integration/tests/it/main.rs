@@ -9,6 +9,8 @@
 )]
 
 mod access;
+mod browser;
+mod event_stream;
 mod faults;
 mod grpc_client;
 mod grpcurl;
@@ -25,6 +27,7 @@ mod promtool;
 mod proxy;
 mod push;
 mod readers;
+mod report_stream;
 mod scrape;
 mod status_page;
 mod system;

@@ -1,22 +1,13 @@
 //! Whether the api serves, and has what it needs.
 
-use http::{Request, StatusCode, Uri};
+use http::StatusCode;
 
-use super::{
-    Deployment, ask,
-    dial::{ANSWERS_WITHIN, Target},
-    finding::Found,
-};
+use super::{Deployment, ask, dial::Target, finding::Found};
 
 pub(super) async fn check(deployment: &Deployment, target: &Target) -> Found {
-    let mut request = Request::new(String::new());
-    *request.uri_mut() = Uri::from_static("/readyz");
-    let answer = ask::http(target, &deployment.trust.own, request, ANSWERS_WITHIN).await;
-    let answer = match answer {
+    let answer = match ask::readiness(target, &deployment.trust.own).await {
         Ok(answer) => answer,
-        Err(trouble) => {
-            return Found::unanswered(target, &trouble);
-        }
+        Err(trouble) => return Found::unanswered(target, &trouble),
     };
     let down = |part| answer.field(part).as_deref() == Some("down");
     if answer.field("database").is_none() {

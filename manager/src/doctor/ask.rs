@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::{body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use super::dial::{Target, Trouble, dial};
+use super::dial::{ANSWERS_WITHIN, Target, Trouble, dial};
 
 /// Longest answer, bytes: a million series are a hundred million.
 const MAX_ANSWER_BYTES: usize = 1 << 30;
@@ -45,6 +45,13 @@ impl Answer {
         let body: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
         body.get(name)?.as_str().map(str::to_owned)
     }
+}
+
+/// Whether it is ready, and what it says of its parts.
+pub(super) async fn readiness(target: &Target, config: &ClientConfig) -> Result<Answer, Trouble> {
+    let mut request = Request::new(String::new());
+    *request.uri_mut() = Uri::from_static("/readyz");
+    http(target, config, request, ANSWERS_WITHIN).await
 }
 
 /// Asks by HTTP/1.1.

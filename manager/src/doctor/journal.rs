@@ -1,19 +1,14 @@
 //! Whether counts outlive a restart.
 
-use http::{Request, StatusCode, Uri};
+use http::StatusCode;
 
-use super::{Deployment, ask, dial::ANSWERS_WITHIN, finding::Found};
+use super::{Deployment, ask, finding::Found};
 
 pub(super) async fn check(deployment: &Deployment) -> Found {
     let target = &deployment.http;
-    let mut request = Request::new(String::new());
-    *request.uri_mut() = Uri::from_static("/readyz");
-    let answer = ask::http(target, &deployment.trust.own, request, ANSWERS_WITHIN).await;
-    let answer = match answer {
+    let answer = match ask::readiness(target, &deployment.trust.own).await {
         Ok(answer) => answer,
-        Err(trouble) => {
-            return Found::unanswered(target, &trouble);
-        }
+        Err(trouble) => return Found::unanswered(target, &trouble),
     };
     if answer.status != StatusCode::OK {
         let what = format!("the manager is not ready: {}", answer.reason());

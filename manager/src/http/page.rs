@@ -1,17 +1,13 @@
 //! The status page at `/`, and the live rows that it shows: `GET /api/v1/shards/live`.
 
-use std::convert::Infallible;
-
 use axum::{
-    Extension,
-    body::Body,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use shardmeter_access::{Endless, Place};
+use shardmeter_access::{Place, event_stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{Http, error::HttpError};
@@ -66,13 +62,7 @@ pub(super) async fn live(State(http): State<Http>) -> Result<Response, HttpError
         shutdown: http.shutdown.clone(),
         _place: place,
     };
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-store"),
-        // Proxies that collect answers would hold back what is live.
-        (HeaderName::from_static("x-accel-buffering"), "no"),
-    ];
-    Ok((headers, Extension(Endless), Body::from_stream(viewer.texts())).into_response())
+    Ok(event_stream(viewer.texts()))
 }
 
 struct Viewer {
@@ -83,10 +73,10 @@ struct Viewer {
 }
 
 impl Viewer {
-    fn texts(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    fn texts(self) -> impl Stream<Item = Bytes> {
         stream::unfold(self, |mut viewer| async move {
             let text = viewer.next().await?;
-            Some((Ok(Bytes::from(text)), viewer))
+            Some((Bytes::from(text), viewer))
         })
     }
 

@@ -1,4 +1,5 @@
-//! `GET /api/v1/shards`, `GET /api/v1/shards/3`: who reports, and how it goes. `DELETE /api/v1/shards/3`: forget what shard 3 counted.
+//! `GET /api/v1/shards`, `GET /api/v1/shards/3`: who reports, and how it goes. `DELETE /api/v1/shards/3`: forget what
+//! shard 3 counted.
 
 use std::collections::BTreeMap;
 

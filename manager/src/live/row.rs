@@ -69,10 +69,10 @@ impl Vitals {
 /// Calls `take` with each listed shard's id and row.
 pub(super) fn each(registry: &Registry, now: UnixTime, mut take: impl FnMut(u32, &str)) {
     let mut text = String::new();
-    registry.each_status(now, |status, view| {
+    registry.visit_status(now, |status, view| {
         let vitals = view.map(Vitals::of).unwrap_or_default();
         text.clear();
-        write(&mut text, status, &vitals);
+        write(&mut text, &status, &vitals);
         take(status.id, &text);
     });
 }

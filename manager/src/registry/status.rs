@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -91,6 +90,54 @@ pub struct Collected {
 }
 
 impl Registry {
+    /// The state of every shard, in order of id: those that reported, and every other id below the newest shard count.
+    #[must_use]
+    pub fn status(&self, now: UnixTime) -> Vec<ShardStatus> {
+        let mut all = Vec::new();
+        self.visit_status(now, |status, _| all.push(status));
+        all
+    }
+
+    /// The same without instances.
+    #[must_use]
+    pub fn summaries(&self, now: UnixTime) -> Vec<ShardSummary> {
+        let mut all = Vec::new();
+        self.visit_listed(now, |id, view| {
+            let never_seen = || ShardSummary::never_seen(id);
+            let summary = |view: &ShardView<'_>| view.summary(now, self.settings.stale_after);
+            all.push(view.map_or_else(never_seen, summary));
+        });
+        all
+    }
+
+    /// Calls `look` with the state of every shard of [`Registry::status`], and with what it shows if it ever reported.
+    pub fn visit_status(
+        &self,
+        now: UnixTime,
+        mut look: impl FnMut(ShardStatus, Option<&ShardView<'_>>),
+    ) {
+        self.visit_listed(now, |id, view| {
+            let never_seen = || ShardStatus::never_seen(id);
+            let status = |view: &ShardView<'_>| view.status(now, self.settings.stale_after);
+            look(view.map_or_else(never_seen, status), view);
+        });
+    }
+
+    /// Calls `look` with every shard that is listed, in order of id, and with what it shows if it ever reported.
+    fn visit_listed(&self, now: UnixTime, mut look: impl FnMut(u32, Option<&ShardView<'_>>)) {
+        let count = self.shard_count();
+        let mut next = 0;
+        self.visit_shards(now, |view| {
+            let id = view.id();
+            (next..id.min(count)).for_each(|id| look(id, None));
+            next = id + 1;
+            if view.shard.state(now, self.settings.stale_after).is_listed(id, count) {
+                look(id, Some(view));
+            }
+        });
+        (next..count).for_each(|id| look(id, None));
+    }
+
     /// The state of one shard, if it is among those of [`Registry::status`].
     #[must_use]
     pub fn status_of(&self, shard_id: u32, now: UnixTime) -> Option<ShardStatus> {
@@ -102,27 +149,7 @@ impl Registry {
             ShardView::new(&shard).status(now, stale_after)
         });
         let status = known.unwrap_or_else(|| ShardStatus::never_seen(shard_id));
-        status.summary.is_listed(self.shard_count()).then_some(status)
-    }
-
-    /// Calls `look` with the state of every shard of [`Registry::status`], and with what it shows if it ever reported.
-    pub fn each_status(
-        &self,
-        now: UnixTime,
-        mut look: impl FnMut(&ShardStatus, Option<&ShardView<'_>>),
-    ) {
-        let count = self.shard_count();
-        let mut reported = HashSet::new();
-        self.visit_shards(now, |view| {
-            let status = view.status(now, self.settings.stale_after);
-            if status.summary.is_listed(count) {
-                reported.insert(view.id());
-                look(&status, Some(view));
-            }
-        });
-        let never_seen =
-            (0..count).filter(|id| !reported.contains(id)).map(ShardStatus::never_seen);
-        never_seen.for_each(|status| look(&status, None));
+        status.state.is_listed(shard_id, self.shard_count()).then_some(status)
     }
 
     /// How many shards the bot has, as the instance that began last says; 0 if nobody said.
@@ -132,17 +159,19 @@ impl Registry {
     }
 }
 
-impl ShardSummary {
-    /// Whether a bot of `count` shards has it (0: nobody said how many it has).
-    pub(super) fn is_listed(&self, count: u32) -> bool {
-        match self.state {
-            ShardState::Up => true,
+impl ShardState {
+    /// Whether a bot of `count` shards (0: nobody said how many it has) has the shard `id` that is so.
+    pub(super) const fn is_listed(self, id: u32, count: u32) -> bool {
+        match self {
+            Self::Up => true,
             // Without a count (HTTP senders say none) what was seen once stays listed.
-            ShardState::Stale => self.id < count || count == 0,
-            ShardState::NeverSeen => self.id < count,
+            Self::Stale => id < count || count == 0,
+            Self::NeverSeen => id < count,
         }
     }
+}
 
+impl ShardSummary {
     pub(super) fn never_seen(id: u32) -> Self {
         Self {
             id,

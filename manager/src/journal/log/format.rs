@@ -1,8 +1,7 @@
 //! The log on disk, closely enough that someone could write another reader.
 //!
-//! One directory holds `lock`, an empty file that the process at work holds a lock on, and **segments**
-//! `journal-<n>.log`, where n is a decimal number from 1 on, zero-padded to ten digits. Any other file is someone
-//! else's. All integers are little-endian; every CRC is CRC-32 as in zlib and PNG.
+//! One directory, which the process at work holds a lock on, has **segments** `journal-<n>.log`, where n is a decimal
+//! number from 1 on, zero-padded to ten digits. Any other file is someone else's. All integers are little-endian; every CRC is CRC-32 as in zlib and PNG.
 //!
 //! A segment begins with a header of 28 bytes. Magic, version and CRC stay where they are in every version.
 //!
