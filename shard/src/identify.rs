@@ -224,11 +224,16 @@ impl Turns {
                     let quiet = quiet.saturating_duration_since(Instant::now());
                     let wait = self.pace.by_clock(shard, away.unix_now(), quiet);
                     // Asked once more, Redis could take so long that the turn is missed.
-                    if wait <= lease.patience() {
-                        sleep(wait).await;
+                    if wait > lease.patience() {
+                        sleep(lease.pause()).await;
+                        continue;
+                    }
+                    let turn = Instant::now() + wait;
+                    sleep_until(turn).await;
+                    // Who was stopped meanwhile has missed it: the next in line has theirs.
+                    if turn.elapsed() <= self.pace.interval / 10 {
                         return Source::Clock;
                     }
-                    sleep(lease.pause()).await;
                 }
             }
         }
