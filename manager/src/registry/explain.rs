@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Family, InstanceStatus, Reason, Registry, SeriesId, ShardState, ShardView, shard::Shard,
-    view::total,
+    Family, InstanceStatus, Reason, Registry, SeriesId, ShardState, ShardView,
+    instance::Instance,
+    shard::Shard,
+    store::Series,
+    view::{add_counts, total},
 };
 use crate::{
     clock::UnixTime,
@@ -38,8 +41,8 @@ pub struct Explained {
 /// One value of a series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExplainedValue {
-    /// What the page shows.
-    pub shown: f64,
+    /// What the page shows, if it does.
+    pub shown: Option<f64>,
     /// What instances counted that ended.
     pub base: f64,
     /// What each of [`Explained::instances`] says.
@@ -53,7 +56,7 @@ pub enum Hidden {
     NoSample,
     /// It is a gauge, and the instance whose it is has none.
     NoOwner,
-    /// The same labels came with other bounds too, and are shown with those.
+    /// The same labels came with other bounds too, and all they count is shown with those.
     OtherBounds,
     /// A rule shows all shards together.
     AllShards,
@@ -129,8 +132,9 @@ impl Registry {
         if status.state == ShardState::NeverSeen {
             return Err(NotExplained::NoShard(shard_id));
         }
-        let Some(block) = shard.store.blocks().iter().find(|block| *block.family.name == *family)
-        else {
+        // One that gave its name to another is still there.
+        let is_it = |of: &Family| *of.name == *family && !of.gave_way();
+        let Some(block) = shard.store.blocks().iter().find(|block| is_it(&block.family)) else {
             return Err(self.not_of_shard(shard_id, family, &status.rejected));
         };
         let has_all = |id: &&SeriesId| shard.has_all(**id, labels);
@@ -155,8 +159,8 @@ impl Registry {
         family: &str,
         rejected: &[(Reason, u64)],
     ) -> NotExplained {
-        let Some(known) = self.families.all().into_iter().find(|known| *known.name == *family)
-        else {
+        let is_it = |of: &Arc<Family>| *of.name == *family && !of.gave_way();
+        let Some(known) = self.families.all().into_iter().find(is_it) else {
             return NotExplained::NoFamily(family.to_owned());
         };
         let some = rejected.iter().filter(|(_, n)| *n > 0);
@@ -184,24 +188,55 @@ impl Shard {
         statuses: &[InstanceStatus],
     ) -> Option<Explained> {
         let series = self.store.get(id)?;
-        let (slot, width) = (series.slot(), series.width());
-        let with: Vec<_> =
-            self.instances.iter().zip(statuses).filter(|(instance, _)| instance.has(id)).collect();
-        let value = |at: usize| ExplainedValue {
-            shown: self.exposed.get(at).copied().unwrap_or_default(),
-            base: total(&self.base, &[], at),
-            of_instances: with.iter().map(|(instance, _)| instance.value(at)).collect(),
+        let hidden = self.why_hidden(id);
+        // What the same labels count in other bounds is shown with it.
+        let alike = if hidden.is_none() { self.store.alike(&id) } else { &[id] };
+        let with = self.instances.iter().zip(statuses);
+        let with: Vec<_> = with.filter(|(instance, _)| self.counts_in(instance, alike)).collect();
+        let base = self.added(series, alike, |slot| total(&self.base, &[], slot));
+        let of_instances: Vec<_> = with
+            .iter()
+            .map(|(instance, _)| self.added(series, alike, |slot| instance.value(slot)))
+            .collect();
+        let owned = series.kind.owned(series.bounds.len());
+        let is_shown = |at: usize| hidden.is_none() && (at >= owned || series.owned);
+        let shown = |at: usize| self.exposed.get(series.slot() + at).copied();
+        let value = |(at, base): (usize, f64)| ExplainedValue {
+            shown: is_shown(at).then(|| shown(at)).flatten(),
+            base,
+            of_instances: of_instances.iter().filter_map(|of| of.get(at)).copied().collect(),
         };
         Some(Explained {
             family: Arc::clone(family),
             labels: self.store.labels(series).into(),
             bounds: Arc::clone(&series.bounds),
             created: series.created(),
-            hidden: self.why_hidden(id),
+            hidden,
             is_overflow: self.store.overflow_of(family).contains(&id),
-            values: (slot..slot + width).map(value).collect(),
+            values: base.into_iter().enumerate().map(value).collect(),
             instances: with.into_iter().map(|(_, status)| status.clone()).collect(),
         })
+    }
+
+    /// Whether some of what is shown of these series is an instance's: counts stay after the series has left its registry.
+    fn counts_in(&self, instance: &Instance, alike: &[SeriesId]) -> bool {
+        let mut series = alike.iter().filter_map(|id| Some((*id, self.store.get(*id)?)));
+        series.any(|(id, series)| match series.kind {
+            MetricType::Gauge | MetricType::Untyped => instance.has(id),
+            _ => instance.ever_had(id, series.slot(), series.width()),
+        })
+    }
+
+    /// What `value` has of a series, with what it has of those like it in the bounds of this one.
+    fn added(&self, series: &Series, alike: &[SeriesId], value: impl Fn(usize) -> f64) -> Vec<f64> {
+        let values = |of: &Series| (of.slot()..of.slot() + of.width()).map(&value).collect();
+        let mut sum: Vec<f64> = values(series);
+        let others = alike.iter().filter_map(|id| self.store.get(*id));
+        for other in others.filter(|other| other.slot() != series.slot()) {
+            let of_other: Vec<f64> = values(other);
+            add_counts(series.kind, (&series.bounds, &mut sum), (&other.bounds, &of_other));
+        }
+        sum
     }
 
     fn why_hidden(&self, id: SeriesId) -> Option<Hidden> {
