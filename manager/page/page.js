@@ -7,6 +7,8 @@ const STEPS = 120;
 const SLOW = 1;
 /** Nothing came for so long, ms: the link is broken, whatever the browser says. */
 const SILENT = 5000;
+/** And for so long, ms: it is made anew, for a browser may not notice that its cable was pulled. */
+const GONE = 30000;
 
 const $ = (selector, within = document) => within.querySelector(selector);
 
@@ -204,9 +206,10 @@ function fact([name, value, past]) {
 }
 
 async function showInstances(id) {
-  const answer = await fetch(`api/v1/shards/${id}`);
-  if (!answer.ok || id !== at) return;
-  const { instances } = await answer.json();
+  const answer = await fetch(`api/v1/shards/${id}`).catch(() => null);
+  const shard = answer?.ok && (await answer.json().catch(() => null));
+  if (!shard || id !== at) return;
+  const { instances } = shard;
   $("tbody", detail).replaceChildren(
     ...instances.map((i) => {
       const row = document.createElement("tr");
@@ -256,26 +259,33 @@ map.addEventListener("keydown", (event) => {
 // --- The link -----------------------------------------------------------------------------------------------------------
 
 const link = $("#link");
-const source = new EventSource("api/v1/shards/live");
-source.addEventListener("columns", (event) => {
-  columns = JSON.parse(event.data);
-  // All rows follow, so what is not among them is no longer there.
-  for (const { cell } of shards.values()) cell.dataset.old = "";
-});
-source.addEventListener("rows", (event) => {
-  const { time, rows } = JSON.parse(event.data);
-  now = time;
-  heard = performance.now();
-  for (const row of rows) {
-    take(row);
-    delete shards.get(row[0])?.cell.dataset.old;
-  }
-  for (const cell of map.querySelectorAll("[data-old]")) take([Number(cell.dataset.id)]);
-  showTotals();
-  if (!detail.hidden) showDetail();
-  showLink();
-});
-source.addEventListener("error", showLink);
+let source;
+let tried;
+
+function connect() {
+  source?.close();
+  tried = performance.now();
+  source = new EventSource("api/v1/shards/live");
+  source.addEventListener("columns", (event) => {
+    columns = JSON.parse(event.data);
+    // All rows follow, so what is not among them is no longer there.
+    for (const { cell } of shards.values()) cell.dataset.old = "";
+  });
+  source.addEventListener("rows", (event) => {
+    const { time, rows } = JSON.parse(event.data);
+    now = time;
+    heard = performance.now();
+    for (const row of rows) {
+      take(row);
+      delete shards.get(row[0])?.cell.dataset.old;
+    }
+    for (const cell of map.querySelectorAll("[data-old]")) take([Number(cell.dataset.id)]);
+    showTotals();
+    if (!detail.hidden) showDetail();
+    showLink();
+  });
+  source.addEventListener("error", showLink);
+}
 
 function showLink() {
   const isSilent = heard > 0 && performance.now() - heard > SILENT;
@@ -285,4 +295,11 @@ function showLink() {
     ? `no link to the manager: what is shown is ${heard ? "old" : "nothing"}`
     : `live, ${new Date(now * 1000).toLocaleTimeString()}`;
 }
-setInterval(showLink, 1000);
+
+connect();
+setInterval(() => {
+  // Browsers give up when something else answers, such as a proxy without its manager.
+  const patience = source.readyState === EventSource.CLOSED ? SILENT : GONE;
+  if (performance.now() - Math.max(heard, tried) > patience) connect();
+  showLink();
+}, 1000);
