@@ -450,6 +450,18 @@ async fn pages_that_no_scraper_can_read() {
 }
 
 #[tokio::test]
+async fn answers_without_end_are_not_read_nor_said_to_theirs() {
+    for (length, words) in [(60_000, "not well: xxxx"), (100_000, "over 65536 bytes")] {
+        let text = format!(r#"{{"error":"{}"}}"#, "x".repeat(length));
+        let refused = get(move || std::future::ready((StatusCode::SERVICE_UNAVAILABLE, text)));
+        let addr = fake(Router::new().route("/healthz", refused)).await;
+        let report = examine(&at(addr, closed())).await;
+        expect(&report, Check::Http, Verdict::Failure, &[words]);
+        assert!(report.to_string().len() < 10_000, "{length}");
+    }
+}
+
+#[tokio::test]
 async fn an_api_and_what_it_lacks() {
     let server = Server::start().await;
     let ready = |status, database, events, manager| {
