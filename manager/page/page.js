@@ -272,13 +272,14 @@ function connect() {
     for (const { cell } of shards.values()) cell.dataset.old = "";
   });
   source.addEventListener("rows", (event) => {
-    const { time, rows } = JSON.parse(event.data);
+    const { time, rows, more } = JSON.parse(event.data);
     now = time;
     heard = performance.now();
     for (const row of rows) {
       take(row);
       delete shards.get(row[0])?.cell.dataset.old;
     }
+    if (more) return;
     for (const cell of map.querySelectorAll("[data-old]")) take([Number(cell.dataset.id)]);
     showTotals();
     if (!detail.hidden) showDetail();
@@ -298,8 +299,8 @@ function showLink() {
 
 connect();
 setInterval(() => {
-  // Browsers give up when something else answers, such as a proxy without its manager.
-  const patience = source.readyState === EventSource.CLOSED ? SILENT : GONE;
+  // A browser gives up when something else answers, as a proxy without its manager, and may ask on a connection that is dead.
+  const patience = source.readyState === EventSource.OPEN ? GONE : SILENT;
   if (performance.now() - Math.max(heard, tried) > patience) connect();
   showLink();
 }, 1000);

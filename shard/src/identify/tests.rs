@@ -173,6 +173,7 @@ async fn a_turn_that_was_given_while_the_process_was_stopped_is_not_taken() {
     let _: () = redis.ask(&["DEL", "shardmeter:{identify}:quiet"]).await;
     let stop = async {
         tokio::task::yield_now().await;
+        #[expect(clippy::disallowed_methods, reason = "as one that is stopped")]
         std::thread::sleep(Duration::from_millis(700));
     };
     let (left, ()) = tokio::join!(lease.take(0), stop);
