@@ -103,6 +103,9 @@ impl IdentifyQueue {
     ) -> Result<Self, RedisError> {
         let shards: Vec<_> = shards.collect();
         let alone = shards.len() as u64 == u64::from(pace.shard_count);
+        if !alone {
+            budget.share(pace.max_concurrency.into(), pace.shard_count);
+        }
         let now = Instant::now();
         let keys = shards.into_iter().filter_map(|shard| pace.key(shard));
         let keys = keys.map(|key| (key, Mutex::new(now))).collect();
@@ -230,8 +233,9 @@ impl Turns {
                     }
                     let turn = Instant::now() + wait;
                     sleep_until(turn).await;
-                    // Who was stopped meanwhile has missed it: the next in line has theirs.
-                    if turn.elapsed() <= self.pace.interval / 10 {
+                    // Who was stopped meanwhile has missed it, for the next in line keeps to its own. So late is the interval
+                    // longer than Discord's.
+                    if turn.elapsed() <= self.pace.interval / 20 {
                         return Source::Clock;
                     }
                 }
