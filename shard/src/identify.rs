@@ -196,7 +196,7 @@ impl Turns {
         tracing::error!(
             shard_id = shard,
             reset_in = ?left,
-            "no identify is left before Discord's reset; the shard waits, for one more would cost the token"
+            "no identify can be spared before Discord's reset; the shard waits, for one too many would cost the token"
         );
         loop {
             sleep(left.min(LONGEST_BUDGET_PAUSE)).await;
