@@ -17,6 +17,9 @@ use crate::{
 /// Series explained at once.
 pub const MAX_EXPLAINED: usize = 100;
 
+/// Bytes that they take as messages, about: gRPC clients take four million, unless they are told otherwise.
+const MAX_EXPLAINED_BYTES: usize = 3_000_000;
+
 /// One series, and where its values come from.
 #[derive(Debug, Clone)]
 pub struct Explained {
@@ -104,6 +107,15 @@ pub enum NotExplained {
     },
 }
 
+impl Explained {
+    /// What it takes as a message, about.
+    fn bytes(&self) -> usize {
+        let instances = self.instances.iter().map(|i| 100 + i.client.len());
+        let values = self.values.len() * (50 + 8 * self.instances.len());
+        self.labels.len() + instances.sum::<usize>() + values
+    }
+}
+
 /// A histogram's samples are asked for by the family's name.
 fn stem(name: &str) -> String {
     let stem = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| name.strip_suffix(suffix));
@@ -111,8 +123,8 @@ fn stem(name: &str) -> String {
 }
 
 impl Registry {
-    /// Explains the series of a shard's family whose labels have all of `labels`; the first [`MAX_EXPLAINED`], and how many
-    /// more there are.
+    /// Explains the series of a shard's family whose labels have all of `labels`; the first [`MAX_EXPLAINED`] at most, and how
+    /// many more there are.
     ///
     /// # Errors
     /// If there is none.
@@ -148,9 +160,17 @@ impl Registry {
                 example: example.map_or_else(String::new, |s| shard.store.labels(s).to_owned()),
             });
         }
+        let (mut explained, mut bytes) = (Vec::new(), 0);
         let some = found.iter().take(MAX_EXPLAINED);
-        let explained = some.filter_map(|id| shard.explain(&block.family, *id, &status.instances));
-        Ok((explained.collect(), found.len().saturating_sub(MAX_EXPLAINED)))
+        for series in some.filter_map(|id| shard.explain(&block.family, *id, &status.instances)) {
+            bytes += series.bytes();
+            if bytes > MAX_EXPLAINED_BYTES && !explained.is_empty() {
+                break;
+            }
+            explained.push(series);
+        }
+        let more = found.len() - explained.len();
+        Ok((explained, more))
     }
 
     fn not_of_shard(

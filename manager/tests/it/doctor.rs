@@ -127,7 +127,12 @@ async fn a_healthy_deployment_as_an_operator_sees_it() {
     let (code, said, _) = doctor(&args);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("\n                 -> start the manager"), "{said}");
-    for bad in [["--http", "localhost:30000"], ["--http", "ftp://x"], ["--http", "http://x/y"]] {
+    for bad in [
+        ["--http", "localhost:30000"],
+        ["--http", "ftp://x"],
+        ["--http", "http://x/y"],
+        ["--http", "http://x:99999"],
+    ] {
         let (code, _, log) = doctor(&bad);
         assert_eq!(code, Some(2), "{log}");
         assert!(log.contains("it is not http://HOST"), "{log}");

@@ -1234,7 +1234,7 @@ pub struct ExplainSeriesRequest {
 /// Where series come from.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExplainSeriesResponse {
-    /// At most 100.
+    /// At most 100, and not more than some three million bytes.
     #[prost(message, repeated, tag = "1")]
     pub series: ::prost::alloc::vec::Vec<ExplainedSeries>,
     /// How many others there are.

@@ -128,6 +128,25 @@ fn labels_choose_series() {
 }
 
 #[test]
+fn large_histograms_are_as_many_as_a_client_takes() {
+    let registry = registry();
+    let bounds: Vec<f64> = (0..500).map(f64::from).collect();
+    let values = vec![1.0; bounds.len() + 2];
+    let mut streams = Vec::new();
+    for instance in 1..=3 {
+        let mut stream = open(&registry, instance, at(0));
+        let define =
+            |n: u32| stream.define_bounded(HISTOGRAM, "h", &[("n", &n.to_string())], &bounds);
+        let samples: Vec<_> = (0..100).map(define).map(|id| (id, &values[..])).collect();
+        stream.snapshot(1, &samples, at(0)).unwrap();
+        streams.push(stream);
+    }
+    let (series, more) = explain(&registry, "h", &[], at(0)).unwrap();
+    assert_eq!(series.len() + more, 100);
+    assert!((70..90).contains(&series.len()), "{}", series.len());
+}
+
+#[test]
 fn what_is_not_shown_says_why() {
     let rules =
         json_rules(r#"[{ "family": "all_total", "type": "counter", "collapse_shards": true }]"#);
