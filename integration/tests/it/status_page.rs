@@ -9,9 +9,9 @@ use shardmeter_proto::v1::{Hello, MetricType, SeriesDefinition};
 use tonic::transport::Channel;
 
 use crate::{
-    browser::Browser,
     event_stream::EventStream,
     report_stream::{ReportStream, family},
+    script::Script,
     system::RunningManager,
     tools::lasting_addr,
 };
@@ -63,11 +63,11 @@ impl Fleet {
 const EVENTS: u32 = 2;
 
 /// The page in a browser.
-struct Page(Browser);
+struct Page(Script);
 
 impl Page {
     fn open(http: SocketAddr) -> Self {
-        Self(Browser::start("page.mjs", &[&format!("http://{http}/")]))
+        Self(Script::browser("page.mjs", &[&format!("http://{http}/")]))
     }
 
     /// Does something, as `page.mjs` lists it.
