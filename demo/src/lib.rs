@@ -2,6 +2,8 @@
 //! Each is built and run by its own `build` and `run`, as its binary does; only Discord is swapped, by configuration, and
 //! Redis, by a bot and an api that know each other.
 
+mod scenario;
+
 use std::{fmt, future::Future, net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use anyhow::Context as _;
@@ -18,6 +20,8 @@ use tempfile::TempDir;
 use tokio::{sync::oneshot, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+pub use scenario::Scenario;
+
 /// Flags of the demo.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
@@ -30,6 +34,9 @@ pub struct Config {
     /// Slash commands used per second, in all guilds together
     #[arg(long, env = "SHARDMETER_DEMO_RATE", default_value_t = 20.0)]
     pub rate: f64,
+    /// What happens to Discord meanwhile
+    #[arg(long, env = "SHARDMETER_DEMO_SCENARIO", value_enum, default_value_t = Scenario::Calm)]
+    pub scenario: Scenario,
     /// End by itself after this long, as in `60s`; without it, Ctrl-C ends it
     #[arg(long = "for", env = "SHARDMETER_DEMO_FOR", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub run_for: Option<Duration>,
@@ -79,6 +86,7 @@ pub struct Demo {
     _database: TempDir,
     sim: GatewaySim,
     bot: shardmeter_shard::Config,
+    scenario: Scenario,
     run_for: Option<Duration>,
 }
 
@@ -140,7 +148,8 @@ impl Demo {
             discord_api_url: Some(sim.api_url()),
             ..shardmeter_shard::Config::new("demo")
         };
-        Ok(Self { manager, api, _database: database, sim, bot, run_for: config.run_for })
+        let Config { scenario, run_for, .. } = config;
+        Ok(Self { manager, api, _database: database, sim, bot, scenario, run_for })
     }
 
     /// Handle of the simulated Discord.
@@ -155,7 +164,7 @@ impl Demo {
     /// # Errors
     /// If a part cannot run.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Summary> {
-        let Self { manager, api, _database, sim, bot, run_for } = self;
+        let Self { manager, api, _database, sim, bot, scenario, run_for } = self;
         let (registry, discord, events) = (manager.registry(), sim.control(), api.events());
         let (stop_sim, sim_stopped) = oneshot::channel::<()>();
         let (stop_manager, manager_stopped) = oneshot::channel::<()>();
@@ -178,8 +187,9 @@ impl Demo {
         let bot = Bot::build_beside(bot, move |event| hears.publish(event));
         let bot = bot.await.context("the bot does not start")?;
         let obeying = AbortOnDropHandle::new(tokio::spawn(obey(events, bot.settings())));
+        let playing = AbortOnDropHandle::new(tokio::spawn(scenario.play(discord.clone())));
         bot.run(ended).await.context("the bot ended")?;
-        drop(obeying);
+        drop((obeying, playing));
 
         let summary =
             Summary { confirmed: discord.books().confirmed(), counted: counted(&registry) };

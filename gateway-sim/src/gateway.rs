@@ -56,7 +56,10 @@ pub(crate) async fn upgrade(
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
     let url = gateway_url(&headers);
-    let cut = shared.read(|state| state.sessions.connection_token());
+    let cut = shared.read(|state| (!state.gateway_away).then(|| state.sessions.connection_token()));
+    let Some(cut) = cut else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
     upgrade
         .max_message_size(MAX_MESSAGE)
         .read_buffer_size(SOCKET_BUFFER)

@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) muted: BTreeSet<u32>,
     /// Whether the traffic of its own accord rests.
     pub(crate) paused: bool,
+    /// Whether nobody gets a connection to the gateway.
+    pub(crate) gateway_away: bool,
     /// The command generator of each shard, kept over its sessions.
     traffic: HashMap<u32, Traffic>,
     seed: u64,
@@ -70,6 +72,7 @@ impl Shared {
             commands: RegisteredCommands::default(),
             muted: BTreeSet::new(),
             paused: false,
+            gateway_away: false,
             traffic: HashMap::new(),
             seed: config.seed,
         };
