@@ -13,7 +13,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{Span, info_span};
+use tracing::{Span, field::Empty, info_span};
 
 use crate::{
     line::{Dialer, Line, Redis},
@@ -128,14 +128,17 @@ impl Publisher {
 #[derive(Debug)]
 struct Queued {
     event: Event,
-    /// Of the trace that it is part of, until it has ended.
-    _span: Span,
+    /// Of the trace that it is part of, until Redis has answered.
+    span: Span,
 }
 
 impl From<Event> for Queued {
     fn from(event: Event) -> Self {
-        let span = || info_span!("publish", otel.kind = "producer", event = event.name());
-        Self { _span: part_of_trace(span), event }
+        let span = part_of_trace(|| {
+            let event = event.name();
+            info_span!("publish", otel.kind = "producer", event, subscribers = Empty)
+        });
+        Self { span, event }
     }
 }
 
@@ -251,7 +254,7 @@ impl Task {
                 // All are looked at, whatever the first says.
                 let mut done = Ok(());
                 for (queued, told) in events.drain(..).zip(told) {
-                    done = done.and(self.was_told(&queued.event, told));
+                    done = done.and(self.was_told(&queued, told));
                 }
                 done
             }
@@ -265,12 +268,16 @@ impl Task {
     }
 
     /// What Redis said to an event. An error if the connection is of no use.
-    fn was_told(&mut self, event: &Event, told: RedisResult<i64>) -> Result<(), RedisError> {
+    fn was_told(&mut self, queued: &Queued, told: RedisResult<i64>) -> Result<(), RedisError> {
+        let Queued { event, span } = queued;
         match told {
             // It had these settings.
             Ok(-1) => {}
             Ok(subscribers) => match u64::try_from(subscribers) {
-                Ok(subscribers) => self.metrics.published(event.name(), subscribers),
+                Ok(subscribers) => {
+                    span.record("subscribers", subscribers as i64);
+                    self.metrics.published(event.name(), subscribers);
+                }
                 Err(_negative) => {
                     self.metrics.lost(event.name(), Lost::Older);
                     self.is_behind(event);

@@ -141,6 +141,7 @@ async fn a_command_is_one_trace_from_its_arrival_to_redis() {
     assert_eq!(interaction.attributes["shard_id"], 0);
     assert_eq!(interaction.attributes["command"], "ping");
     assert_eq!(publish.attributes["event"], "command_executed");
+    assert_eq!(publish.attributes["subscribers"], 0, "as Redis said");
     let times = [interaction.began, callback.began, callback.ended, publish.began, publish.ended];
     assert!(times.is_sorted(), "{times:?}");
 
@@ -235,6 +236,8 @@ async fn a_callers_trace_goes_on_in_api_and_manager() {
     for path in of_nobody {
         http.get(format!("http://{addr}{path}")).send().await.unwrap().error_for_status().unwrap();
     }
+    // Spans arrive in order: whatever came before this one is here when it is.
+    http.get(format!("http://{addr}/api/v1/shards/3")).send().await.unwrap();
     let post = http.post(manager.url("/shard-metrics")).header("traceparent", CAUSE);
     let body = json!({ "shardId": 3, "metrics": "# TYPE a counter\na 1\n" });
     post.json(&body).send().await.unwrap().error_for_status().unwrap();
@@ -246,6 +249,7 @@ async fn a_callers_trace_goes_on_in_api_and_manager() {
         .span(|span, _| span.name == "shardmeter.telemetry.v1.FleetService/ListShards")
         .await;
     let list = receiver.span(|span, all| all[call].is_within(span)).await;
+    receiver.span(|span, _| span.name == "GET /api/v1/shards/{shard_id}").await;
     let posted = receiver.span(|span, _| span.name == "POST /shard-metrics").await;
     let journal = receiver.within(posted, "journal").await;
     let [list, posted] = [list, posted].map(|at| &receiver.spans[at]);
