@@ -196,6 +196,11 @@ impl Control {
         self.shared.change(|state| state.sessions.restart(&mut state.books));
     }
 
+    /// Refuses whoever connects to the gateway from now on, or no longer; connections that are open stay.
+    pub fn refuse_connections(&self, refuses: bool) {
+        self.shared.change(|state| state.refuses = refuses);
+    }
+
     /// Stops the traffic of its own accord: when this returns, nothing more of it is sent.
     pub fn pause(&self) {
         self.shared.change(|state| state.paused = true);

@@ -52,6 +52,9 @@ pub(crate) async fn upgrade(
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
+    if shared.read(|state| state.refuses) {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };

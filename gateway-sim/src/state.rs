@@ -50,6 +50,8 @@ pub(crate) struct State {
     pub(crate) commands: RegisteredCommands,
     /// Shards whose heartbeats are not acknowledged.
     pub(crate) muted: BTreeSet<u32>,
+    /// Whether connections to the gateway are refused.
+    pub(crate) refuses: bool,
     /// Whether the traffic of its own accord rests.
     pub(crate) paused: bool,
     /// The command generator of each shard, kept over its sessions.
@@ -69,6 +71,7 @@ impl Shared {
             faults: Faults::default(),
             commands: RegisteredCommands::default(),
             muted: BTreeSet::new(),
+            refuses: false,
             paused: false,
             traffic: HashMap::new(),
             seed: config.seed,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shardmeter_gateway_sim::{Config, Fault, Place, RateLimitScope, Route};
+use shardmeter_gateway_sim::{Config, Fault, Place, RateLimitScope, Route, Scenario};
 use shardmeter_process::testing::{eventually, soon};
 use tokio::time::Instant;
 
@@ -50,6 +50,46 @@ async fn without_acks_a_connection_with_events_is_alive() {
     discord.control.cut(0).await.unwrap();
     eventually("resumed", || bot.sessions(0)[1] == 1.0).await;
     assert_eq!(bot.value(0, "gateway_zombies_total", &[]), 0.0, "a cut is none");
+    bot.stop().await;
+}
+
+/// In the last tenth of the time between two heartbeats, where a connection that is given up looks most like one that broke.
+#[tokio::test]
+async fn a_connection_that_breaks_is_no_zombie() {
+    const HEARTBEATS: Duration = Duration::from_secs(2);
+    let discord = Discord::start(Config { heartbeat_interval: HEARTBEATS, ..quiet_world() }).await;
+    let bot = discord.bot().await;
+    // Time since the last acknowledgement, in heartbeats.
+    let age = || bot.value(0, "gateway_heartbeat_ack_age_seconds", &[]) / HEARTBEATS.as_secs_f64();
+    let resumed = |times| {
+        let bot = &bot;
+        async move {
+            eventually("resumed", || bot.sessions(0)[1] == times).await;
+            assert_eq!(bot.value(0, "gateway_zombies_total", &[]), 0.0, "cut {times}");
+        }
+    };
+    let heartbeat = async || {
+        let before = discord.shard_books(0).heartbeats;
+        soon("a heartbeat", discord.control.until(|books| books.shards[&0].heartbeats > before))
+            .await;
+    };
+    // Nothing is unanswered.
+    heartbeat().await;
+    eventually("nearly the next", || (0.92..0.97).contains(&age())).await;
+    discord.control.cut(0).await.unwrap();
+    resumed(1.0).await;
+    // A heartbeat is, but the next is not due yet.
+    discord.control.mute_acks(0, true);
+    heartbeat().await;
+    tokio::time::sleep(HEARTBEATS / 2).await;
+    discord.control.cut(0).await.unwrap();
+    resumed(2.0).await;
+    // It nearly is, but there was an event.
+    heartbeat().await;
+    discord.control.interaction(Place::Dm, "ping").await.unwrap();
+    tokio::time::sleep(HEARTBEATS.mul_f64(0.95)).await;
+    discord.control.cut(0).await.unwrap();
+    resumed(3.0).await;
     bot.stop().await;
 }
 
@@ -111,6 +151,30 @@ async fn a_slow_acknowledgement_shows() {
     let fast = acks.get_bucket().iter().find(|bucket| bucket.upper_bound() == 0.5).unwrap();
     assert_eq!(fast.cumulative_count(), 0);
     assert!(acks.get_sample_sum() >= delay.as_secs_f64(), "{acks:?}");
+    bot.stop().await;
+}
+
+#[tokio::test]
+async fn an_outage_of_discord_shows_and_passes() {
+    let config = Config { commands_per_second: 20.0, ..quiet_world() };
+    let discord = Discord::start(config).await;
+    let bot = discord.bot().await;
+    let control = discord.control.clone();
+    let lasts = Duration::from_secs(2);
+    let outage = tokio::spawn(async move { Scenario::Outage.play(&control, lasts).await });
+    eventually("a shard is cut off", || !bot.connected(1)).await;
+    let guilds = || bot.guilds(0)[2];
+    eventually("guilds are unavailable", || guilds() > 0.0).await;
+    let limited = || {
+        let route = "/interactions/{id}/{token}/callback";
+        bot.process_value("discord_rest_rate_limits_total", &[("route", route), ("scope", "user")])
+    };
+    eventually("requests are refused", || limited() > 0.0).await;
+    assert!(bot.connected(0) && !bot.connected(1), "half of it goes on");
+    soon("its end", outage).await.unwrap();
+    bot.until_guilds(&discord.control).await;
+    assert_eq!([bot.sessions(0), bot.sessions(1)], [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]);
+    assert_eq!(guilds(), 0.0);
     bot.stop().await;
 }
 
