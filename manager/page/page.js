@@ -7,6 +7,8 @@ const STEPS = 120;
 const SLOW = 1;
 /** Nothing came for so long, ms: the link is broken, whatever the browser says. */
 const SILENT = 5000;
+/** How long to wait, ms, before asking a manager anew that refused. */
+const AGAIN = 2000;
 
 const $ = (selector, within = document) => within.querySelector(selector);
 
@@ -46,7 +48,7 @@ function take(values) {
 function advance(shard, row) {
   const before = shard.row;
   const seconds = row.last_report - before.last_report;
-  if (row.state === "stale" || row.state === "never_seen") shard.rates = {};
+  if (row.state !== "up" && row.state !== "offline") shard.rates = {};
   if (!(seconds > 0)) return;
   for (const name of ["events", "commands"]) {
     const more = row[name] - before[name];
@@ -154,10 +156,18 @@ $("#filter").addEventListener("submit", (event) => event.preventDefault());
 const detail = $("#detail");
 
 function open(id) {
-  shards.get(at)?.cell.classList.remove("at");
+  const before = shards.get(at)?.cell;
+  before?.classList.remove("at");
+  before?.removeAttribute("aria-selected");
+  if (id !== at) {
+    // What is asked for comes a moment later.
+    $("#reasons").textContent = "";
+    $("tbody", detail).replaceChildren();
+  }
   at = id;
   const cell = shards.get(id)?.cell;
   cell?.classList.add("at");
+  cell?.setAttribute("aria-selected", "true");
   cell?.scrollIntoView({ block: "nearest" });
   map.setAttribute("aria-activedescendant", cell?.id ?? "");
   if (!detail.hidden) showDetail();
@@ -174,13 +184,14 @@ function showDetail() {
   const { row, rates, past } = shard;
   detail.hidden = false;
   $("h2", detail).textContent = `Shard ${row.id}: ${row.state.replace("_", " ")}`;
+  $("#meaning").textContent = $(`input[value=${row.state}]`).parentElement.title;
   const facts = [
     ["gateway latency", row.latency === null ? "–" : milliseconds(row.latency), past.latency],
     ["events a second", rates.events === undefined ? "–" : short(rates.events), past.events],
     ["commands a second", rates.commands === undefined ? "–" : short(rates.commands), past.commands],
     ["last report", ago(row.last_report)],
     ["began", ago(row.started_at)],
-    ["gateway sessions", row.sessions ?? "–"],
+    ["gateway sessions begun", row.sessions ?? "–"],
     ["command errors", row.errors ?? "–"],
     ["samples rejected", row.rejected],
     ["series", row.series],
@@ -204,9 +215,12 @@ function fact([name, value, past]) {
 }
 
 async function showInstances(id) {
-  const answer = await fetch(`api/v1/shards/${id}`);
-  if (!answer.ok || id !== at) return;
-  const { instances } = await answer.json();
+  // The next second asks again.
+  const answer = await fetch(`api/v1/shards/${id}`).catch(() => null);
+  if (!answer?.ok || id !== at) return;
+  const { instances, rejected_samples: rejected } = await answer.json();
+  const reasons = Object.entries(rejected).map(([reason, n]) => `${n} by ${reason}`);
+  $("#reasons").textContent = reasons.length ? `Rejected: ${reasons.join(", ")}` : "";
   $("tbody", detail).replaceChildren(
     ...instances.map((i) => {
       const row = document.createElement("tr");
@@ -256,13 +270,26 @@ map.addEventListener("keydown", (event) => {
 // --- The link -----------------------------------------------------------------------------------------------------------
 
 const link = $("#link");
-const source = new EventSource("api/v1/shards/live");
-source.addEventListener("columns", (event) => {
+let source;
+
+function listen() {
+  source = new EventSource("api/v1/shards/live");
+  source.addEventListener("columns", takeColumns);
+  source.addEventListener("rows", takeRows);
+  source.addEventListener("error", () => {
+    showLink();
+    // By itself it tries again where it was cut off, not where it was refused: by a proxy, say, whose manager is away.
+    if (source.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN);
+  });
+}
+
+function takeColumns(event) {
   columns = JSON.parse(event.data);
   // All rows follow, so what is not among them is no longer there.
   for (const { cell } of shards.values()) cell.dataset.old = "";
-});
-source.addEventListener("rows", (event) => {
+}
+
+function takeRows(event) {
   const { time, rows } = JSON.parse(event.data);
   now = time;
   heard = performance.now();
@@ -274,8 +301,7 @@ source.addEventListener("rows", (event) => {
   showTotals();
   if (!detail.hidden) showDetail();
   showLink();
-});
-source.addEventListener("error", showLink);
+}
 
 function showLink() {
   const isSilent = heard > 0 && performance.now() - heard > SILENT;
@@ -285,4 +311,5 @@ function showLink() {
     ? `no link to the manager: what is shown is ${heard ? "old" : "nothing"}`
     : `live, ${new Date(now * 1000).toLocaleTimeString()}`;
 }
+listen();
 setInterval(showLink, 1000);

@@ -1,11 +1,15 @@
 //! The status page as a browser shows it, with shards that report by streams of their own.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use serde_json::{Value, json};
 use shardmeter_manager::Config;
 use shardmeter_process::testing::{is, soon, until};
 use shardmeter_proto::v1::{Hello, MetricType, SeriesDefinition};
+use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 use tonic::transport::Channel;
 
 use crate::{
@@ -86,7 +90,7 @@ impl Page {
         until(&what, async || is(self.evaluate(expression).await, expected.clone())).await;
     }
 
-    /// Waits until so many shards are in these states: up, offline, lost, silent, never seen.
+    /// Waits until so many shards are in these states: up, offline, lost, stale, never seen.
     async fn counts(&mut self, expected: [u32; 5]) {
         let outputs =
             "[...document.querySelectorAll('fieldset output')].map((o) => Number(o.value))";
@@ -101,7 +105,10 @@ impl Page {
             let is_ours = url.starts_with(&format!("http://{http}/")) || url.starts_with("data:");
             assert!(is_ours, "the page asks for {url}");
         }
-        let is_of_outage = |e: &&Value| !e.as_str().unwrap().contains("net::ERR_");
+        let is_of_outage = |e: &&Value| {
+            let text = e.as_str().unwrap();
+            !text.contains("net::ERR_") && !text.contains("502 (Bad Gateway)")
+        };
         let errors: Vec<_> =
             told["errors"].as_array().unwrap().iter().filter(is_of_outage).collect();
         assert!(errors.is_empty(), "{errors:?}");
@@ -207,6 +214,76 @@ async fn one_shard_is_found_and_looked_at_by_keyboard() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_known_of_a_shard_is_in_its_detail() {
+    let fleet = Fleet::start(([127, 0, 0, 1], 0).into()).await;
+    let http = fleet.http();
+    let two_hours_ago = SystemTime::now() - Duration::from_secs(2 * 3_600);
+    let hello = Hello {
+        shard_count: 1,
+        instance_id: vec![7; 16],
+        started_at: Some(two_hours_ago.into()),
+        ..Hello::default()
+    };
+    let (counter, gauge) = (MetricType::Counter, MetricType::Gauge);
+    let reported = [
+        ("gateway_latency_seconds", gauge, 0.05),
+        ("commands_executed_total", counter, 10.0),
+        ("gateway_events_total", counter, 10.0),
+        ("gateway_sessions_total", counter, 3.0),
+        ("command_errors_total", counter, 4.0),
+        ("shardmeter_manager_is_not_ours", gauge, 1.0),
+    ];
+    let families = reported.iter().zip(0..).map(|((name, kind, _), id)| {
+        family(name, *kind, SeriesDefinition { id, ..SeriesDefinition::default() })
+    });
+    let values = reported.iter().map(|(.., value)| *value).collect();
+    let mut shard = ReportStream::start(&fleet.channel, hello, families.collect(), values).await;
+    let mut page = Page::open(http);
+    page.counts([1, 0, 0, 0, 0]).await;
+    page.does(json!({ "click": "#shard-0" })).await;
+    page.shows("document.querySelector('#detail h2').textContent", json!("Shard 0: up")).await;
+    let known = "[...document.querySelectorAll('#detail dl > div')].map((d) => \
+                 d.children[0].textContent + ': ' + d.children[1].textContent)";
+    let facts = page.evaluate(known).await;
+    for fact in [
+        "gateway latency: 50 ms",
+        "began: 2 h ago",
+        "gateway sessions begun: 3",
+        "command errors: 4",
+        "samples rejected: 1",
+        "series: 5",
+    ] {
+        assert!(facts.as_array().unwrap().contains(&json!(fact)), "{fact}: {facts}");
+    }
+    let rejected = "document.querySelector('#reasons').textContent";
+    page.shows(rejected, json!("Rejected: 1 by name_collision")).await;
+
+    // What it counted since its last report, by second.
+    shard.report(1, 1_000_010.0).await;
+    shard.report(2, 2_000_010.0).await;
+    for what in ["events", "commands"] {
+        let rate = format!("{known}.some((fact) => /^{what} a second: [1-9]/.test(fact))");
+        page.shows(&rate, json!(true)).await;
+        let line = format!("document.querySelector('#{what} polyline').points.length > 1");
+        page.shows(&line, json!(true)).await;
+    }
+    page.close(http).await;
+    shard.end().await;
+    fleet.stop().await;
+}
+
+/// As a proxy does while the manager behind it is away, to the first who asks.
+async fn refuse_once(addr: SocketAddr) {
+    let listener = TcpListener::bind(addr).await.unwrap();
+    let (mut stream, _) = soon("the page asks again", listener.accept()).await.unwrap();
+    let refusal = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    stream.write_all(refusal).await.unwrap();
+    // Whoever closes with something unread cuts off what was written.
+    stream.shutdown().await.unwrap();
+    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_says_when_it_is_old_and_comes_back_with_the_manager() {
     let addr = lasting_addr();
     let fleet = Fleet::start(addr).await;
@@ -217,6 +294,8 @@ async fn a_page_says_when_it_is_old_and_comes_back_with_the_manager() {
     fleet.stop().await;
     let link = "document.querySelector('#link').textContent";
     page.shows(link, json!("no link to the manager: what is shown is old")).await;
+
+    refuse_once(addr).await;
 
     // The bot is smaller now.
     let fleet = Fleet::start(addr).await;
