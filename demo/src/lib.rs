@@ -9,13 +9,16 @@ use shardmeter_api::{
     Api,
     events::{Ended, Event, Events, Heard},
 };
-use shardmeter_gateway_sim::{Control, GatewaySim};
+use shardmeter_gateway_sim::{Control, GatewaySim, Scenario};
 use shardmeter_manager::Manager;
 use shardmeter_process::ManagerConfig;
 use shardmeter_proto::events::Event as Told;
 use shardmeter_shard::{Bot, Settings, ShardCount};
 use tempfile::TempDir;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Flags of the demo.
@@ -33,6 +36,9 @@ pub struct Config {
     /// End by itself after this long, as in `60s`; without it, Ctrl-C ends it
     #[arg(long = "for", env = "SHARDMETER_DEMO_FOR", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub run_for: Option<Duration>,
+    /// What befalls the simulated Discord after 15 s, for 14 s
+    #[arg(long, env = "SHARDMETER_DEMO_SCENARIO")]
+    pub scenario: Option<Scenario>,
     /// Where the manager listens for HTTP
     #[arg(long, env = "SHARDMETER_HTTP_ADDR", default_value = "127.0.0.1:30000")]
     pub http_addr: SocketAddr,
@@ -68,6 +74,12 @@ impl Config {
 /// Shards report this often, so that a person who looks twice sees numbers move.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long all is well before a scenario, so that one sees how that looks.
+const CALM: Duration = Duration::from_secs(15);
+
+/// How long a scenario lasts. Shards try to connect after 1, 3, 7 and 15 s, so they are back a second later.
+const SCENARIO_LASTS: Duration = Duration::from_secs(14);
+
 /// How long Discord and the manager may take to stop once the bot has.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -79,6 +91,7 @@ pub struct Demo {
     _database: TempDir,
     sim: GatewaySim,
     bot: shardmeter_shard::Config,
+    scenario: Option<Scenario>,
     run_for: Option<Duration>,
 }
 
@@ -140,7 +153,8 @@ impl Demo {
             discord_api_url: Some(sim.api_url()),
             ..shardmeter_shard::Config::new("demo")
         };
-        Ok(Self { manager, api, _database: database, sim, bot, run_for: config.run_for })
+        let Config { scenario, run_for, .. } = config;
+        Ok(Self { manager, api, _database: database, sim, bot, scenario, run_for })
     }
 
     /// Handle of the simulated Discord.
@@ -155,7 +169,7 @@ impl Demo {
     /// # Errors
     /// If a part cannot run.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Summary> {
-        let Self { manager, api, _database, sim, bot, run_for } = self;
+        let Self { manager, api, _database, sim, bot, scenario, run_for } = self;
         let (registry, discord, events) = (manager.registry(), sim.control(), api.events());
         let (stop_sim, sim_stopped) = oneshot::channel::<()>();
         let (stop_manager, manager_stopped) = oneshot::channel::<()>();
@@ -165,6 +179,12 @@ impl Demo {
         let manager = tokio::spawn(manager.run(async { drop(manager_stopped.await) }));
         let api = tokio::spawn(api.run(async { drop(api_stopped.await) }));
 
+        let befallen = discord.clone();
+        let playing = scenario.map(|scenario| async move {
+            sleep(CALM).await;
+            scenario.play(&befallen, SCENARIO_LASTS).await;
+        });
+        let playing = playing.map(|playing| AbortOnDropHandle::new(tokio::spawn(playing)));
         let ended = async {
             match run_for {
                 Some(run_for) => drop(timeout(run_for, shutdown).await),
@@ -179,7 +199,7 @@ impl Demo {
         let bot = bot.await.context("the bot does not start")?;
         let obeying = AbortOnDropHandle::new(tokio::spawn(obey(events, bot.settings())));
         bot.run(ended).await.context("the bot ended")?;
-        drop(obeying);
+        drop((obeying, playing));
 
         let summary =
             Summary { confirmed: discord.books().confirmed(), counted: counted(&registry) };
