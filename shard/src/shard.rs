@@ -227,19 +227,19 @@ impl ShardTask {
     /// The next message. Looks at the shard after every poll, because twilight does not make a message of every loss.
     async fn next(&mut self) -> Option<Result<Message, ReceiveMessageError>> {
         poll_fn(|context| {
-            let unanswered = self.shard.latency().sent().map(Instant::from_std);
+            let heartbeat = self.shard.latency().sent().map(Instant::from_std);
             let polled = Pin::new(&mut self.shard).poll_next(context);
-            self.observe(&polled, unanswered);
+            self.observe(&polled, heartbeat);
             polled
         })
         .await
     }
 
-    /// Looks at what has become of the connection; `unanswered`: when the heartbeat was sent that was so before.
+    /// Looks at what has become of the connection; `heartbeat`: when the last one before was sent, answered or not.
     fn observe(
         &mut self,
         polled: &Poll<Option<Result<Message, ReceiveMessageError>>>,
-        unanswered: Option<Instant>,
+        heartbeat: Option<Instant>,
     ) {
         let state = self.shard.state();
         let gateway = &self.metrics.gateway;
@@ -259,7 +259,7 @@ impl ShardTask {
             gateway.closed(self.last_close);
             // What the one before asked for, and was asked, says nothing of the next connection.
             let interval = self.heartbeat_interval.take();
-            let gave_up = interval.zip(unanswered).is_some_and(|(interval, sent)| {
+            let gave_up = interval.zip(heartbeat).is_some_and(|(interval, sent)| {
                 self.heard < sent && sent.elapsed() > interval.mul_f64(0.9)
             });
             // twilight does not say why it ended a connection; this is when it gives one up.
