@@ -38,10 +38,18 @@ function take(values) {
   }
   advance(shard, row);
   shard.row = row;
-  const { cell } = shard;
-  cell.className = row.state + (row.latency > SLOW ? " slow" : "") + (id === at ? " at" : "");
-  cell.title = `shard ${id}: ${row.state.replace("_", " ")}`;
-  cell.hidden = !isWanted(row);
+  show(shard);
+}
+
+/** Touches only what is new: mostly nothing is, and the browser need not lay thousands of squares out anew. */
+function show({ row, cell }) {
+  const classes = row.state + (row.latency > SLOW ? " slow" : "") + (row.id === at ? " at" : "");
+  if (cell.className !== classes) {
+    cell.className = classes;
+    const slow = row.latency > SLOW ? `, latency ${milliseconds(row.latency)}` : "";
+    cell.title = `shard ${row.id}: ${row.state.replace("_", " ")}${slow}`;
+  }
+  if (cell.hidden === isWanted(row)) cell.hidden = !cell.hidden;
 }
 
 /** What it counted since its last report, by second. A total that fell began anew. */

@@ -15,7 +15,7 @@ use shardmeter_manager::{
     clock::{Clock, UnixTime},
     doctor::{Check, Deployment, DoctorArgs, Report, Verdict},
 };
-use shardmeter_process::testing::until;
+use shardmeter_process::testing::{is, until};
 use shardmeter_proto::v1::{Hello, report_request::Message as Said};
 use tempfile::TempDir;
 
@@ -370,6 +370,18 @@ async fn shards_that_went_or_should_have() {
         let (verdict, said) = found(&report, Check::Shards);
         let words = "0 of 3 report: 4-5, 9 no longer, last 0 s ago";
         if said.starts_with(words) { Ok(verdict) } else { Err(said) }
+    })
+    .await;
+
+    let both = Server::start().await;
+    let ends = [reporting(&both, 0, 2, 1).await, reporting(&both, 1, 2, 2).await];
+    expect(&examine(&of(&both)).await, Check::Shards, Verdict::Ok, &["2 of 2 report"]);
+    drop(ends);
+    until("nobody calls them up", async || {
+        let report = examine(&of(&both)).await;
+        let (verdict, said) = found(&report, Check::Shards);
+        let words = "0 of 2 report: 0-1 lost their streams just now -> ask again in a moment";
+        is((verdict, said.starts_with(words)), (Verdict::Warning, true))
     })
     .await;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prost::Message as _;
-use prost_types::FileDescriptorProto;
+use prost_types::{FileDescriptorProto, source_code_info::Location};
 use shardmeter_process::testing::soon;
 use shardmeter_proto::v1::{
     self, ReportResponse, report_request::Message as Said, report_response::Message as Answer,
@@ -277,8 +277,8 @@ async fn health_and_reflection_answer() {
         panic!("{answer:?}")
     };
     let fleet = FileDescriptorProto::decode(&*files.file_descriptor_proto[0]).unwrap();
-    let comments: Vec<_> = fleet.source_code_info.unwrap().location;
-    let comments: Vec<_> = comments.iter().map(|location| location.leading_comments()).collect();
+    let places = fleet.source_code_info.unwrap().location;
+    let comments: Vec<_> = places.iter().map(Location::leading_comments).collect();
     for comment in [" One shard.\n", " Never sent.\n", " That of the last `state` message.\n"] {
         assert!(comments.contains(&comment), "grpcurl describe says {comment:?}");
     }
