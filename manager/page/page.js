@@ -140,14 +140,16 @@ function ago(time) {
 
 let wantedStates = new Set(STATES);
 let wantedIds = null;
+let areRejecting = false;
 
 function isWanted(row) {
   const isNamed = !wantedIds || wantedIds.some(([from, to]) => from <= row.id && row.id <= to);
-  return isNamed && wantedStates.has(row.state);
+  return isNamed && wantedStates.has(row.state) && (!areRejecting || row.rejected > 0);
 }
 
 function filter() {
   wantedStates = new Set([...document.querySelectorAll("fieldset input:checked")].map((box) => box.value));
+  areRejecting = $("#rejecting").checked;
   const parts = $("#ids").value.split(/[\s,]+/).filter(Boolean);
   const ranges = parts.map((part) => /^(\d+)(?:-(\d+))?$/.exec(part));
   const wrong = ranges.indexOf(null);

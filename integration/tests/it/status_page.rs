@@ -219,7 +219,7 @@ async fn what_is_known_of_a_shard_is_in_its_detail() {
     let http = fleet.http();
     let two_hours_ago = SystemTime::now() - Duration::from_secs(2 * 3_600);
     let hello = Hello {
-        shard_count: 1,
+        shard_count: 2,
         instance_id: vec![7; 16],
         started_at: Some(two_hours_ago.into()),
         ..Hello::default()
@@ -238,8 +238,13 @@ async fn what_is_known_of_a_shard_is_in_its_detail() {
     });
     let values = reported.iter().map(|(.., value)| *value).collect();
     let mut shard = ReportStream::start(&fleet.channel, hello, families.collect(), values).await;
+    let _other = fleet.shard(1, 2, 1.0).await;
     let mut page = Page::open(http);
-    page.counts([1, 0, 0, 0, 0]).await;
+    page.counts([2, 0, 0, 0, 0]).await;
+    page.does(json!({ "click": "#rejecting" })).await;
+    let visible =
+        "[...document.querySelectorAll('#map > b:not([hidden])')].map((b) => b.id).join()";
+    page.shows(visible, json!("shard-0")).await;
     page.does(json!({ "click": "#shard-0" })).await;
     page.shows("document.querySelector('#detail h2').textContent", json!("Shard 0: up")).await;
     let known = "[...document.querySelectorAll('#detail dl > div')].map((d) => \
