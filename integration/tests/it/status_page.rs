@@ -183,7 +183,13 @@ async fn one_shard_is_found_and_looked_at_by_keyboard() {
     page.shows(visible, json!("")).await;
     page.does(json!({ "click": "input[value=up]" })).await;
 
-    page.evaluate("document.querySelector('#map').focus()").await;
+    let is_at_map = page.evaluate("document.activeElement.id === 'map'");
+    assert_eq!(is_at_map.await, json!(false));
+    until("the map has the focus", async || {
+        page.does(json!({ "press": "Tab" })).await;
+        is(page.evaluate("document.activeElement.id").await, json!("map"))
+    })
+    .await;
     for key in ["ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft", "Enter"] {
         page.does(json!({ "press": key })).await;
     }
