@@ -22,10 +22,11 @@ use axum::{
     routing::{any, get},
 };
 use shardmeter_access::Role;
+use shardmeter_process::traces::Cause;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::CorsLayer;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, debug_span, info_span};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -126,13 +127,27 @@ async fn finish(State(http): State<Http>, request: Request, next: Next) -> Respo
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let id = RequestId::of(request.headers());
-    let span = tracing::info_span!("request", %id);
+    let span = span(&request, route.as_ref(), &id);
     let mut response = next.run(request).instrument(span).await;
     let error = Problem::render(&mut response, &path, &id);
     response.headers_mut().insert(request_id::HEADER, id.into());
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     http.metrics.http.count(&method, route, response.status(), began.elapsed(), error);
     response
+}
+
+/// What is done about a request. Traces go on here, or begin; but not with those who only look whether the api is well.
+fn span(request: &Request, route: Option<&MatchedPath>, id: &RequestId) -> Span {
+    let route = route.map_or("other", MatchedPath::as_str);
+    let name = format!("{} {route}", request.method());
+    let span = match route {
+        "/healthz" | "/readyz" | "/metrics" => debug_span!("request", request_id = %id),
+        _ => info_span!("request", request_id = %id, otel.name = name, otel.kind = "server"),
+    };
+    if let Some(cause) = Cause::of(request.headers()) {
+        cause.causes(&span);
+    }
+    span
 }
 
 /// The api's own metrics, for Prometheus.

@@ -187,7 +187,7 @@ impl Stream {
     }
 
     async fn say(&self, said: Said) -> anyhow::Result<()> {
-        let request = ReportRequest { message: Some(said) };
+        let request = ReportRequest { message: Some(said), ..ReportRequest::default() };
         self.says.send(request).await.context("the server ended a stream")
     }
 

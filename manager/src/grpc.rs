@@ -5,6 +5,7 @@ mod telemetry;
 
 use std::{io, sync::Arc, time::Duration};
 
+use axum::middleware::from_fn;
 use futures_util::Stream;
 use shardmeter_access::{Access, Denied, Peer, Role};
 use shardmeter_proto::{
@@ -18,11 +19,11 @@ use shardmeter_proto::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::{
     Request, Response, Status,
-    service::interceptor::InterceptedService,
+    service::{Routes, interceptor::InterceptedService},
     transport::{Server, server::Connected},
 };
 
-use crate::{admin, registry::Forgotten, session::Sessions};
+use crate::{admin, registry::Forgotten, session::Sessions, trace};
 use fleet::Fleet;
 use telemetry::Telemetry;
 
@@ -70,18 +71,21 @@ where
     };
     let reflection = describe().build_v1().map_err(io::Error::other)?;
     let old_reflection = describe().build_v1alpha().map_err(io::Error::other)?;
+    let calls = Routes::new(health)
+        .add_service(InterceptedService::new(reflection, only(Role::View)))
+        .add_service(InterceptedService::new(old_reflection, only(Role::View)))
+        .add_service(InterceptedService::new(fleet, only(Role::View)))
+        .add_service(InterceptedService::new(telemetry, only(Role::Ingest)))
+        .add_service(InterceptedService::new(admin, only(Role::Admin)))
+        .into_axum_router()
+        .layer(from_fn(trace::request));
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
         .http2_max_pending_accept_reset_streams(Some(MAX_RESET_STREAMS))
         .max_concurrent_streams(Some(MAX_STREAMS_PER_CONNECTION))
-        .add_service(health)
-        .add_service(InterceptedService::new(reflection, only(Role::View)))
-        .add_service(InterceptedService::new(old_reflection, only(Role::View)))
-        .add_service(InterceptedService::new(fleet, only(Role::View)))
-        .add_service(InterceptedService::new(telemetry, only(Role::Ingest)))
-        .add_service(InterceptedService::new(admin, only(Role::Admin)))
+        .add_routes(calls.into())
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await
         .map_err(io::Error::other)

@@ -19,7 +19,7 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Request, State},
     http::StatusCode,
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
 };
@@ -36,6 +36,7 @@ use crate::{
     metrics::Metrics,
     rates::Rates,
     registry::Registry,
+    trace,
 };
 use error::HttpError;
 pub(crate) use error::say_full;
@@ -114,6 +115,7 @@ pub(crate) fn routes(http: Http, access: &Arc<Access>) -> Router {
             ))
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn(trace::request))
         .with_state(http)
 }
 

@@ -31,11 +31,13 @@ mod rates;
 pub mod registry;
 mod session;
 mod summary;
+mod trace;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
 use shardmeter_access::{Access, Door, Pages, Places, Protocol, Tls, accept, serve_http};
+use shardmeter_process::traces::part_of_trace;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -45,6 +47,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::server::Connected;
+use tracing::info_span;
 
 pub use config::{AccessConfig, Config, ConfigError, FileError, Limits};
 pub use journal::{JournalError, OpenError};
@@ -151,7 +154,9 @@ impl Manager {
             Some((dir, of_journal)) => FileJournal::open(dir, &registry, of_journal)?,
         };
         let sink = Arc::clone(&journal);
-        registry.record_to(Box::new(move |changes| sink.append(changes)));
+        registry.record_to(Box::new(move |changes| {
+            part_of_trace(|| info_span!("journal")).in_scope(|| sink.append(changes))
+        }));
         // Only now, when nothing else can keep it from starting, what rules no longer allow goes.
         let (http, http_addr) = bind("HTTP", config.http_addr).await?;
         let (grpc, grpc_addr) = bind("gRPC", config.grpc_addr).await?;

@@ -17,6 +17,7 @@ mod statuses;
 use std::{sync::Arc, time::Duration};
 
 use shardmeter_access::{Peer, Places};
+use shardmeter_process::traces::part_of_trace;
 use shardmeter_proto::v1::{
     self, ReportResponse, report_request::Message as Said, report_response::Message as Answer,
 };
@@ -24,6 +25,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, Streaming};
+use tracing::info_span;
 
 use crate::{
     clip::clip,
@@ -38,8 +40,8 @@ use crate::{
 };
 pub(crate) use lines::Lines;
 pub(crate) use long::Turns;
+use received::{Message, unreadable};
 pub(crate) use received::{Received, ReportCodec};
-use received::{said, unreadable};
 pub(crate) use snapshot::Room;
 use snapshot::{Assembly, Part};
 use statuses::{refusal, too_fast};
@@ -284,7 +286,7 @@ impl Session<'_> {
         let (reporting, next) = if reporting.is_long(&received) {
             reporting.take_long(self.sessions, received).await?
         } else {
-            let next = received.read().and_then(|said| reporting.take(self.sessions, said));
+            let next = received.read().and_then(|message| reporting.take(self.sessions, message));
             (reporting, next)
         };
         self.attached = Some(reporting);
@@ -293,12 +295,14 @@ impl Session<'_> {
 
     /// What comes first is Hello, however long it is.
     async fn first(&mut self, received: Received) -> Result<Next, Status> {
-        let said = match received {
-            Received::Read(request) => said(request),
-            Received::Long(_) => self.sessions.long.take(|| received.read()).await?,
+        let message = match received {
+            Received::Read(_) => received.read()?,
+            Received::Long(_) => self.sessions.long.take(|| received.read()).await??,
         };
-        match said? {
-            Said::Hello(hello) => self.hello(&hello).map(Next::Answer),
+        match &message.said {
+            Said::Hello(hello) => {
+                message.span(hello.shard_id).in_scope(|| self.hello(hello)).map(Next::Answer)
+            }
             _ => Err(Status::invalid_argument("the first message must be Hello")),
         }
     }
@@ -351,11 +355,12 @@ enum Next {
 }
 
 impl Reporting {
-    fn take(&mut self, sessions: &Sessions, said: Said) -> Result<Next, Status> {
-        if !defines_series(&said) {
+    fn take(&mut self, sessions: &Sessions, message: Message) -> Result<Next, Status> {
+        let _within = message.span(self.shard_id).entered();
+        if !defines_series(&message.said) {
             self.rate.take().map_err(too_fast)?;
         }
-        match said {
+        match message.said {
             Said::Hello(_) => {
                 let what = "a second Hello; a stream has one, as its first message";
                 Err(Status::invalid_argument(what))
@@ -431,7 +436,16 @@ impl Reporting {
     }
 
     fn apply(&mut self, sessions: &Sessions, frame: Frame<'_>) -> Result<Next, Status> {
-        let outcome = self.writer.apply(frame, sessions.clock.now()).map_err(refusal)?;
+        let span = || {
+            info_span!(
+                "registry",
+                sequence = frame.sequence as i64,
+                series = frame.samples.ids.len() as i64
+            )
+        };
+        let outcome =
+            part_of_trace(span).in_scope(|| self.writer.apply(frame, sessions.clock.now()));
+        let outcome = outcome.map_err(refusal)?;
         let (rejected, durable) = match outcome {
             Outcome::NotApplied(reason) => return Ok(self.resync(sessions, reason.to_string())),
             Outcome::Duplicate => {

@@ -1,5 +1,5 @@
 //! What every Shardmeter binary does alike, so that `main` only says what is its own: parse flags and environment,
-//! start logs, run until SIGINT or SIGTERM, and end with an exit code that tells a bad configuration from a failed
+//! start logs and traces, run until SIGINT or SIGTERM, and end with an exit code that tells a bad configuration from a failed
 //! start. And one that listens can ask itself whether it is well.
 
 mod health;
@@ -10,6 +10,7 @@ mod secret;
 mod signals;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod traces;
 #[cfg(target_os = "linux")]
 mod usage;
 
@@ -22,6 +23,8 @@ pub use logs::{LogArgs, LogFormat};
 pub use manager::ManagerConfig;
 pub use secret::Secret;
 pub use tokio_util::sync::CancellationToken;
+pub use traces::TraceArgs;
+use traces::Traces;
 
 /// Exit code for a configuration that cannot work; clap uses the same for flags it cannot parse.
 pub const EXIT_BAD_CONFIG: u8 = 2;
@@ -68,6 +71,8 @@ struct Cli<C: clap::Args, I: clap::Subcommand> {
     own: C,
     #[command(flatten)]
     logs: LogArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
     #[command(subcommand)]
     instead: Option<Instead<I>>,
 }
@@ -139,15 +144,21 @@ where
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    logs::init(&cli.logs);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
+            logs::init(&cli.logs, None);
             tracing::error!(%error, "the runtime does not start");
             return ExitCode::FAILURE;
         }
     };
+    let _within = runtime.enter();
+    let is_short = cli.instead.is_some();
+    let traces = if is_short { Ok(None) } else { Traces::start(name, &cli.traces) };
+    let tracer = traces.as_ref().ok().and_then(Option::as_ref).map(Traces::tracer);
+    logs::init(&cli.logs, tracer);
     let running = async {
+        let _traces = traces.map_err(Failure::Config)?;
         match cli.instead {
             Some(Instead::Healthcheck) => {
                 let health = cli.own.health_addr();

@@ -3,13 +3,15 @@
 //! The contract itself is in `proto/shardmeter/telemetry/v1/`: `telemetry.proto` is what shards speak, `fleet.proto` what
 //! people and services ask; their comments are the manual. This crate holds the code generated from both and the few rules
 //! that both ends apply alike, so that they cannot drift apart. With feature `events` also what shards and the api say to
-//! each other over Redis.
+//! each other over Redis, with feature `trace` how traces go on from one process to the next.
 //!
 //! The generated code is checked in: a build needs no protoc. `tests/generated.rs` generates it anew and compares.
 
 #[cfg(feature = "events")]
 pub mod events;
 pub mod rules;
+#[cfg(feature = "trace")]
+pub mod trace;
 
 /// Generated types of package `shardmeter.telemetry.v1`.
 pub mod v1 {

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::{Pipeline, RedisError, RedisResult};
+use shardmeter_process::traces::part_of_trace;
 use shardmeter_proto::events::{
     EVENTS_CHANNEL, Event, GuildSettings, Message, SETTINGS_CHANNEL, SETTINGS_KEY,
 };
@@ -12,6 +13,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{Span, info_span};
 
 use crate::{
     line::{Dialer, Line, Redis},
@@ -54,7 +56,7 @@ return redis.call('PUBLISH', ARGV[4], ARGV[5])";
 /// queued is sent, or cannot be.
 #[derive(Debug, Clone)]
 pub struct Publisher {
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<Queued>,
     settings: mpsc::Sender<GuildSettings>,
     lacking: Arc<watch::Sender<u64>>,
     metrics: RedisMetrics,
@@ -94,8 +96,8 @@ impl Publisher {
 
     /// Publishes the event, if there is room. Never waits.
     pub fn publish(&self, event: Event) {
-        if let Err(refused) = self.events.try_send(event) {
-            let event = refused.into_inner();
+        if let Err(refused) = self.events.try_send(event.into()) {
+            let event = refused.into_inner().event;
             self.metrics.lost(event.name(), Lost::QueueFull);
             if matches!(event, Event::GuildSettingsUpdated(_)) {
                 self.lack();
@@ -122,9 +124,24 @@ impl Publisher {
     }
 }
 
+/// An event on its way to Redis.
+#[derive(Debug)]
+struct Queued {
+    event: Event,
+    /// Of the trace that it is part of, until it has ended.
+    _span: Span,
+}
+
+impl From<Event> for Queued {
+    fn from(event: Event) -> Self {
+        let span = || info_span!("publish", otel.kind = "producer", event = event.name());
+        Self { _span: part_of_trace(span), event }
+    }
+}
+
 struct Task {
     dialer: Dialer,
-    queue: mpsc::Receiver<Event>,
+    queue: mpsc::Receiver<Queued>,
     restoring: mpsc::Receiver<GuildSettings>,
     lacking: Arc<watch::Sender<u64>>,
     from: Option<String>,
@@ -174,9 +191,9 @@ impl Task {
                     return Ok(());
                 },
                 Some(settings) = self.restoring.recv() => {
-                    events.push(Event::GuildSettingsUpdated(settings));
+                    events.push(Event::GuildSettingsUpdated(settings).into());
                     while events.len() < BATCH && let Ok(settings) = self.restoring.try_recv() {
-                        events.push(Event::GuildSettingsUpdated(settings));
+                        events.push(Event::GuildSettingsUpdated(settings).into());
                     }
                 }
             }
@@ -214,9 +231,9 @@ impl Task {
     }
 
     /// Sends the events; what is not confirmed is not sent again, for it may have been heard.
-    async fn send(&mut self, line: &mut Line, events: &mut Vec<Event>) -> Result<(), RedisError> {
+    async fn send(&mut self, line: &mut Line, events: &mut Vec<Queued>) -> Result<(), RedisError> {
         let mut pipeline = Pipeline::with_capacity(events.len());
-        events.retain(|event| match self.command(event) {
+        events.retain(|Queued { event, .. }| match self.command(event) {
             Ok(command) => {
                 pipeline.add_command(command);
                 true
@@ -233,13 +250,13 @@ impl Task {
             Ok(told) => {
                 // All are looked at, whatever the first says.
                 let mut done = Ok(());
-                for (event, told) in events.drain(..).zip(told) {
-                    done = done.and(self.was_told(&event, told));
+                for (queued, told) in events.drain(..).zip(told) {
+                    done = done.and(self.was_told(&queued.event, told));
                 }
                 done
             }
             Err(error) => {
-                for event in events.drain(..) {
+                for Queued { event, .. } in events.drain(..) {
                     self.metrics.lost(event.name(), Lost::NotConfirmed);
                 }
                 Err(error)
@@ -309,7 +326,7 @@ impl Task {
 
     /// Nobody waits for a Redis that is away at the end.
     fn give_up(&mut self) {
-        while let Ok(event) = self.queue.try_recv() {
+        while let Ok(Queued { event, .. }) = self.queue.try_recv() {
             self.metrics.lost(event.name(), Lost::NotConfirmed);
         }
     }

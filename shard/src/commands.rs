@@ -11,6 +11,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument as _, Span, info_span};
 use twilight_model::{
     application::interaction::{Interaction, InteractionData},
     id::{
@@ -220,6 +221,12 @@ impl Call {
     fn error(&self, error: CommandError) {
         self.metrics.error(self.name(), error);
     }
+
+    /// From its arrival until it is answered and told.
+    fn span(&self) -> Span {
+        let (shard_id, command) = (i64::from(self.shard_id), self.name());
+        info_span!("interaction", otel.kind = "consumer", shard_id, command)
+    }
 }
 
 /// Answers the commands of all shards of the process.
@@ -255,22 +262,25 @@ impl Commands {
     /// many of these the command is dropped; both count as errors.
     pub(crate) fn take(self: &Arc<Self>, call: Call) {
         let commands = Arc::clone(self);
+        let span = call.span();
         match Arc::clone(&self.answering).try_acquire_owned() {
             Ok(permit) => {
-                self.tasks.spawn(async move {
+                let answering = async move {
                     commands.answer(&call).await;
                     drop(permit);
-                });
+                };
+                self.tasks.spawn(answering.instrument(span));
             }
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
                 call.error(CommandError::Overloaded);
                 let Ok(permit) = Arc::clone(&self.declining).try_acquire_owned() else {
                     return;
                 };
-                self.tasks.spawn(async move {
+                let declining = async move {
                     commands.confirm(&call, answers::busy()).await;
                     drop(permit);
-                });
+                };
+                self.tasks.spawn(declining.instrument(span));
             }
         }
     }
@@ -327,7 +337,7 @@ impl Commands {
         if let Err(error) = confirmed {
             call.error(CommandError::from(&error));
             let error = &error as &dyn std::error::Error;
-            return tracing::warn!(error, command = name, "a command was not answered");
+            return tracing::warn!(error, "a command was not answered");
         }
         metrics.interaction_ack_duration_seconds.observe(took);
         metrics.commands_executed_total.with_label_values(&[name, &call.place.label()]).inc();

@@ -7,9 +7,11 @@ use std::{
 
 use parking_lot::RwLock;
 use prometheus::Registry;
+use shardmeter_process::traces::part_of_trace;
 use shardmeter_proto::events::{Event, GuildId, GuildSettings, SETTINGS_CHANNEL};
 use shardmeter_pubsub::{Heard, Redis, RedisError, RedisMetrics, Subscriber, Wanted};
 use tokio::task::JoinHandle;
+use tracing::info_span;
 
 use crate::{commands::Command, config::ShardIds};
 
@@ -33,7 +35,10 @@ impl Publisher {
         match self {
             Self::Nobody => {}
             Self::Redis(publisher) => publisher.publish(event),
-            Self::Beside(hear) => hear(event),
+            Self::Beside(hear) => {
+                let span = || info_span!("publish", otel.kind = "producer", event = event.name());
+                part_of_trace(span).in_scope(|| hear(event));
+            }
         }
     }
 }

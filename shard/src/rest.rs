@@ -16,7 +16,9 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use shardmeter_process::traces::{self, part_of_trace};
 use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument as _, field::Empty, info_span};
 use twilight_http::{
     API_VERSION,
     request::{Method, Request, TryIntoRequest},
@@ -241,8 +243,7 @@ impl Rest {
         self.call(Route::Commands, request, Instant::now() + CALL_TIMEOUT).await.map(drop)
     }
 
-    /// Sends a request and counts how it ended. The body of an answer that breaks off is as good as none: only who needs
-    /// it fails, for Discord has confirmed.
+    /// Sends a request; a span, where it is part of a trace.
     async fn call(
         &self,
         route: Route,
@@ -250,8 +251,29 @@ impl Rest {
         deadline: Instant,
     ) -> Result<Bytes, RestError> {
         let request = request.try_into_request().map_err(|error| RestError::Build(error.into()))?;
-        let request =
-            self.http_request(&request).map_err(|error| RestError::Build(error.into()))?;
+        let span = part_of_trace(|| {
+            let name = format!("{} {}", method(request.method()), route.label());
+            info_span!(
+                "call",
+                otel.name = name,
+                otel.kind = "client",
+                otel.status_code = Empty,
+                otel.status_description = Empty
+            )
+        });
+        let sent = self.send(route, &request, deadline).instrument(span.clone()).await;
+        sent.inspect_err(|error| traces::failed(&span, error))
+    }
+
+    /// Sends a request and counts how it ended. The body of an answer that breaks off is as good as none: only who needs
+    /// it fails, for Discord has confirmed.
+    async fn send(
+        &self,
+        route: Route,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Bytes, RestError> {
+        let request = self.http_request(request).map_err(|error| RestError::Build(error.into()))?;
         let response = match timeout_at(deadline, self.http.request(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {

@@ -2,6 +2,7 @@
 
 use crate::BuildError;
 use crate::credentials::Token;
+use crate::trace::Sampler;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -29,6 +30,7 @@ pub struct Connection {
     endpoint: String,
     channel: Channel,
     token: Option<Token>,
+    sampler: Sampler,
 }
 
 impl Connection {
@@ -74,11 +76,20 @@ impl Connection {
             async move { connecting.await.map(TokioIo::new) }
         });
         let channel = Self::builder(endpoint).endpoint()?.connect_with_connector_lazy(connector);
-        Ok(Self { endpoint: endpoint.to_owned(), channel, token: None })
+        Ok(Self {
+            endpoint: endpoint.to_owned(),
+            channel,
+            token: None,
+            sampler: Sampler::default(),
+        })
     }
 
     pub(crate) fn channel(&self) -> Channel {
         self.channel.clone()
+    }
+
+    pub(crate) fn sampler(&self) -> &Sampler {
+        &self.sampler
     }
 
     /// A call that says who one is.
@@ -147,7 +158,7 @@ impl ConnectionBuilder {
             Some(TokenSource::Given(token)) => Some(Token::fixed(&token)?),
             Some(TokenSource::File(path)) => Some(Token::file(path)?),
         };
-        Ok(Connection { endpoint: self.endpoint, channel, token })
+        Ok(Connection { endpoint: self.endpoint, channel, token, sampler: Sampler::default() })
     }
 
     fn endpoint(&self) -> Result<Endpoint, BuildError> {

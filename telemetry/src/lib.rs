@@ -59,6 +59,12 @@
 //!
 //! Only a process that dies without [`shutdown`](Reporter::shutdown) loses counts, namely those since its last report.
 //!
+//! # Traces
+//!
+//! With feature `opentelemetry`, frames and the opening of streams are spans of the bot's [`tracing`] subscriber, if that has
+//! an OpenTelemetry layer (of `opentelemetry` 0.33), and their traces go on in the manager: one a second, however many shards
+//! there are.
+//!
 //! # What is reported
 //!
 //! Counters, gauges, histograms and summaries, with their help. A family or series that the wire has no room for (two
@@ -75,6 +81,7 @@ mod ledger;
 mod marker;
 mod reporter;
 mod session;
+mod trace;
 
 pub use connection::{Connection, ConnectionBuilder};
 pub use error::{BuildError, ShutdownError};

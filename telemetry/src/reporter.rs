@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, info_span};
 
 /// How long [`Reporter::shutdown`] tries, unless told otherwise: a bot that is asked to stop has little time.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
@@ -162,7 +162,8 @@ impl ReporterBuilder {
 
         let stop = CancellationToken::new();
         let (status_sender, status) = watch::channel(Status::default());
-        let span = tracing::info_span!("telemetry", shard_id = self.shard.id);
+        // Says in logs which shard they are about. It lasts too long to be part of a trace, as those of this crate's target are.
+        let span = info_span!(target: "telemetry", "telemetry", shard_id = self.shard.id);
         let shutdown_deadline = self.shutdown_deadline;
         let task = Task::new(self, ledger, stop.clone(), status_sender);
         let task = runtime.spawn(task.run().instrument(span));

@@ -2,6 +2,7 @@
 
 use crate::Connection;
 use crate::ledger::{Frame, IdsExhausted};
+use crate::trace::Sampled;
 use shardmeter_proto::v1::report_request::Message as Request;
 use shardmeter_proto::v1::report_response::Message as Response;
 use shardmeter_proto::v1::telemetry_service_client::TelemetryServiceClient;
@@ -12,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
-use tracing::debug;
+use tracing::{Instrument as _, debug, info_span};
 
 /// For the connection, the stream and its `Welcome`.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,6 +29,8 @@ const OUTBOX: usize = 1;
 pub(crate) struct Session {
     outbox: mpsc::Sender<ReportRequest>,
     inbox: Streaming<ReportResponse>,
+    /// The `traceparent` of what is said.
+    cause: String,
 }
 
 /// What the manager says to a frame.
@@ -100,30 +103,41 @@ impl Session {
         connection: Connection,
         hello: Hello,
     ) -> Result<(Self, Welcome), Lost> {
+        let span = || info_span!(parent: None, "open stream", otel.kind = "client", shard_id = i64::from(hello.shard_id));
+        let sampled = connection.sampler().sample(span);
+        let cause = sampled.traceparent();
         let opening = async {
             let (outbox, requests) = mpsc::channel(OUTBOX);
             // Goes in before the call: a server may wait for it before it answers the call at all.
-            let _ = outbox.try_send(request(Request::Hello(hello)));
-            let call = connection.call(ReceiverStream::new(requests));
+            let _ = outbox.try_send(request(Request::Hello(hello), &cause));
+            let mut call = connection.call(ReceiverStream::new(requests));
+            if let Some(cause) = cause.parse().ok().filter(|_| !cause.is_empty()) {
+                call.metadata_mut().insert("traceparent", cause);
+            }
             let mut client = TelemetryServiceClient::new(connection.channel());
             let inbox = client.report(call).await?.into_inner();
-            let mut session = Self { outbox, inbox };
+            let mut session = Self { outbox, inbox, cause };
             match session.receive().await? {
                 Response::Welcome(welcome) => Ok((session, welcome)),
                 Response::Ack(_) => Err(Lost::Unexpected("an Ack before its Welcome")),
                 Response::Resync(_) => Err(Lost::Unexpected("a Resync before its Welcome")),
             }
         };
-        within(WELCOME_TIMEOUT, "Welcome", opening).await
+        within(WELCOME_TIMEOUT, "Welcome", opening).instrument(sampled.span()).await
+    }
+
+    /// What is said from now on is part of this.
+    pub(crate) fn trace(&mut self, sampled: &Sampled) {
+        self.cause = sampled.traceparent();
     }
 
     /// Sends a frame and waits for the answer to it.
     pub(crate) async fn deliver(&mut self, frame: Frame) -> Result<Answer, Lost> {
         let Frame { sequence, messages } = frame;
-        let outbox = self.outbox.clone();
+        let (outbox, cause) = (self.outbox.clone(), self.cause.clone());
         let sending = async move {
             for message in messages {
-                if outbox.send(request(message)).await.is_err() {
+                if outbox.send(request(message, &cause)).await.is_err() {
                     break;
                 }
             }
@@ -166,7 +180,7 @@ impl Session {
     pub(crate) async fn leave(&mut self, goodbye: Goodbye) -> Result<bool, Lost> {
         let leaving = async {
             // If the stream broke, `answer` knows why.
-            let _ = self.outbox.send(request(Request::Goodbye(goodbye))).await;
+            let _ = self.outbox.send(request(Request::Goodbye(goodbye), &self.cause)).await;
             loop {
                 match self.answer().await {
                     Ok(Answer::Ack(_)) => {}
@@ -194,6 +208,6 @@ async fn within<T>(
     timeout(limit, step).await.unwrap_or(Err(silent))
 }
 
-fn request(message: Request) -> ReportRequest {
-    ReportRequest { message: Some(message) }
+fn request(message: Request, cause: &str) -> ReportRequest {
+    ReportRequest { message: Some(message), traceparent: cause.to_owned() }
 }

@@ -8,7 +8,10 @@ use std::{
 };
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use shardmeter_process::ManagerConfig;
+use shardmeter_process::{
+    ManagerConfig,
+    traces::{TRACEPARENT, traceparent},
+};
 use shardmeter_proto::v1::fleet_service_client::FleetServiceClient;
 use tonic::{
     Request, Status,
@@ -61,7 +64,7 @@ pub enum ManagerError {
     },
 }
 
-/// Who asks.
+/// Who asks, and why.
 #[derive(Clone)]
 pub(crate) struct Credentials(Option<Arc<Path>>);
 
@@ -73,6 +76,9 @@ impl Interceptor for Credentials {
                 Status::unauthenticated(format!("MANAGER_TOKEN_FILE {}: {error}", path.display()))
             })?;
             call.metadata_mut().insert("authorization", token);
+        }
+        if let Some(cause) = traceparent().and_then(|cause| cause.parse().ok()) {
+            call.metadata_mut().insert(TRACEPARENT, cause);
         }
         Ok(call)
     }

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::{browser::Browser, event_stream::EventStream, proxy::Proxy, system::Discord};
+use crate::{event_stream::EventStream, proxy::Proxy, script::Script, system::Discord};
 
 /// An api on a database file of its own.
 struct RunningApi {
@@ -195,11 +195,11 @@ async fn what_bots_do_is_told_live_and_what_is_set_is_obeyed_whatever_redis_does
 }
 
 /// Headless Chromium with an EventSource.
-fn listening_browser(url: &str, query: &str) -> Browser {
-    Browser::start("browser.mjs", &[url, query])
+fn listening_browser(url: &str, query: &str) -> Script {
+    Script::browser("browser.mjs", &[url, query])
 }
 
-async fn until_open(browser: &mut Browser) {
+async fn until_open(browser: &mut Script) {
     while browser.next().await["name"] != "open" {}
 }
 

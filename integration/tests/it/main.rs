@@ -9,7 +9,6 @@
 )]
 
 mod access;
-mod browser;
 mod event_stream;
 mod faults;
 mod grpc_client;
@@ -29,8 +28,10 @@ mod push;
 mod readers;
 mod report_stream;
 mod scrape;
+mod script;
 mod status_page;
 mod system;
 mod tools;
+mod traces;
 mod watch;
 mod wire;

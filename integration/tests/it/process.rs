@@ -87,7 +87,7 @@ impl Process {
     /// Starts it; it logs to a file of that name.
     pub(crate) fn start(command: &mut Command, log: PathBuf) -> Self {
         let file = File::create(&log).unwrap();
-        command.env("RUST_LOG", "info").env_remove("LOG_FORMAT").kill_on_drop(true);
+        command.env("RUST_LOG", "info").kill_on_drop(true);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn();
         Self { child: child.unwrap(), log }
     }

@@ -62,7 +62,10 @@ impl ReportStream {
     }
 
     async fn say(&self, said: Said) {
-        self.says.send(ReportRequest { message: Some(said) }).await.unwrap();
+        self.says
+            .send(ReportRequest { message: Some(said), ..ReportRequest::default() })
+            .await
+            .unwrap();
     }
 
     async fn answer(&mut self) {

@@ -13,9 +13,9 @@ use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 use tonic::transport::Channel;
 
 use crate::{
-    browser::Browser,
     event_stream::EventStream,
     report_stream::{ReportStream, family},
+    script::Script,
     system::RunningManager,
     tools::lasting_addr,
 };
@@ -67,11 +67,11 @@ impl Fleet {
 const EVENTS: u32 = 2;
 
 /// The page in a browser.
-struct Page(Browser);
+struct Page(Script);
 
 impl Page {
     fn open(http: SocketAddr) -> Self {
-        Self(Browser::start("page.mjs", &[&format!("http://{http}/")]))
+        Self(Script::browser("page.mjs", &[&format!("http://{http}/")]))
     }
 
     /// Does something, as `page.mjs` lists it.

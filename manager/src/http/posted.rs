@@ -9,6 +9,7 @@ use axum::{
 };
 use serde::Serialize;
 use tokio::task::spawn_blocking;
+use tracing::Span;
 
 use super::{
     Http, MAX_BODY_BYTES,
@@ -104,8 +105,10 @@ async fn take_body(
     // once.
     let turn = Arc::clone(&http.bodies).acquire_owned().await;
     let turn = turn.map_err(|_| HttpError::failed("waiting to take the body"))?;
+    let request = Span::current();
     let taking = move || {
         let _kept = (turn, weight);
+        let _within = request.entered();
         let body = coding.unpack(&body, MAX_BODY_BYTES)?;
         if !counted {
             count(&http, &route, &body)?;

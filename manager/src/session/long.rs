@@ -60,7 +60,7 @@ impl Reporting {
     ) -> Result<(Self, Result<Next, Status>), Status> {
         let of_all = Arc::clone(sessions);
         let take = move || {
-            let next = received.read().and_then(|said| self.take(&of_all, said));
+            let next = received.read().and_then(|message| self.take(&of_all, message));
             (self, next)
         };
         sessions.long.take(take).await

@@ -3,12 +3,14 @@
 
 use bytes::{Buf as _, Bytes};
 use prost::Message as _;
+use shardmeter_process::traces::Cause;
 use shardmeter_proto::v1::{ReportRequest, ReportResponse, report_request::Message as Said};
 use tonic::{
     Status,
     codec::{Codec, DecodeBuf, Decoder},
 };
 use tonic_prost::ProstCodec;
+use tracing::{Span, info_span};
 
 /// Bytes from which a message is long: reading and taking it takes about a millisecond.
 pub(super) const LONG_BYTES: usize = 64 << 10;
@@ -26,11 +28,42 @@ impl Received {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` if it says nothing that can be read.
-    pub(super) fn read(self) -> Result<Said, Status> {
-        match self {
-            Self::Read(request) => said(request),
-            Self::Long(bytes) => said(ReportRequest::decode(bytes).map_err(unreadable)?),
-        }
+    pub(super) fn read(self) -> Result<Message, Status> {
+        let ReportRequest { message, traceparent } = match self {
+            Self::Read(request) => request,
+            Self::Long(bytes) => ReportRequest::decode(bytes).map_err(unreadable)?,
+        };
+        let nothing = || Status::invalid_argument("a ReportRequest without a message");
+        Ok(Message { said: message.ok_or_else(nothing)?, traceparent })
+    }
+}
+
+/// A message that was read.
+pub(super) struct Message {
+    pub(super) said: Said,
+    /// What caused it, if that is recorded.
+    traceparent: String,
+}
+
+impl Message {
+    /// What is done with the message of a shard, if that is part of a trace.
+    pub(super) fn span(&self, shard_id: u32) -> Span {
+        let Some(cause) = Cause::parse(&self.traceparent) else { return Span::none() };
+        let name = match self.said {
+            Said::Hello(_) => "Hello",
+            Said::Definitions(_) => "Definitions",
+            Said::Snapshot(_) => "Snapshot",
+            Said::Delta(_) => "Delta",
+            Said::Goodbye(_) => "Goodbye",
+        };
+        let span = info_span!(
+            "message",
+            otel.name = name,
+            otel.kind = "server",
+            shard_id = i64::from(shard_id)
+        );
+        cause.causes(&span);
+        span
     }
 }
 
@@ -38,19 +71,13 @@ impl Received {
 #[cfg(any(test, feature = "fuzzing"))]
 impl From<Option<Said>> for Received {
     fn from(message: Option<Said>) -> Self {
-        let request = ReportRequest { message };
+        let request = ReportRequest { message, ..ReportRequest::default() };
         if request.encoded_len() < LONG_BYTES {
             Self::Read(request)
         } else {
             Self::Long(request.encode_to_vec().into())
         }
     }
-}
-
-/// What a message says, if it says something.
-pub(super) fn said(request: ReportRequest) -> Result<Said, Status> {
-    let nothing = || Status::invalid_argument("a ReportRequest without a message");
-    request.message.ok_or_else(nothing)
 }
 
 pub(super) fn unreadable(why: impl std::fmt::Display) -> Status {

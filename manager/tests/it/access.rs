@@ -168,7 +168,9 @@ fn with_authorization<T>(message: T, authorization: Option<&str>) -> Request<T> 
 
 async fn report(server: &Server, authorization: Option<&str>) -> Called {
     let (says, said) = mpsc::channel(1);
-    says.send(ReportRequest { message: Some(Said::Hello(hello(1))) }).await.unwrap();
+    says.send(ReportRequest { message: Some(Said::Hello(hello(1))), ..ReportRequest::default() })
+        .await
+        .unwrap();
     let mut client = TelemetryServiceClient::new(server.channel().await);
     let call = with_authorization(ReceiverStream::new(said), authorization);
     client.report(call).await?.into_inner().message().await.map(drop)
@@ -395,7 +397,8 @@ async fn no_log_has_a_token() {
     for (token, code) in
         [("s3cret-of-ours", None), ("s3cret-of-others", Some(Code::Unauthenticated))]
     {
-        let hello = ReportRequest { message: Some(Said::Hello(hello(1))) };
+        let hello =
+            ReportRequest { message: Some(Said::Hello(hello(1))), ..ReportRequest::default() };
         let call =
             with_authorization(tokio_stream::iter([hello]), Some(&format!("Bearer {token}")));
         let called = client.report(call).await;

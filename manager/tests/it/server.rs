@@ -124,7 +124,7 @@ impl Stream {
     pub(crate) async fn say(&self, said: Said) {
         let message = Some(said);
         // If the session has ended, the test sees it in the answers.
-        let _ = self.says.send(ReportRequest { message }).await;
+        let _ = self.says.send(ReportRequest { message, ..ReportRequest::default() }).await;
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Answer>, Status> {

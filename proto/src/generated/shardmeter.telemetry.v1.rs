@@ -19,6 +19,11 @@ pub struct ForgetShardResponse {
 /// From the shard.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReportRequest {
+    /// W3C Trace Context's `traceparent` of the span that sends the message, if the client records one: what the manager does
+    /// with the message then belongs to that trace. A stream's metadata may have `traceparent` too, for what opens the stream.
+    /// Empty for nearly every message: a client that traces samples its frames. What is no `traceparent` is passed over.
+    #[prost(string, tag = "6")]
+    pub traceparent: ::prost::alloc::string::String,
     /// One of these.
     #[prost(oneof = "report_request::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<report_request::Message>,

@@ -299,7 +299,10 @@ fn long_frames_go_in_parts_below_the_limit() {
     };
     bump(&pair);
     let sizes = |frame: &Frame| -> Vec<usize> {
-        let wrapped = |message: &Message| ReportRequest { message: Some(message.clone()) };
+        let wrapped = |message: &Message| ReportRequest {
+            message: Some(message.clone()),
+            ..ReportRequest::default()
+        };
         frame.messages.iter().map(|message| wrapped(message).encoded_len()).collect()
     };
     let first = pair.report();

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{Instrument as _, debug, info, info_span, warn};
 
 /// How often the registries are gathered until a manager states its interval.
 const DEFAULT_REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -169,6 +169,15 @@ impl Task {
 
     /// Delivers one frame, as a snapshot if the manager asks for it.
     async fn report(&mut self, session: &mut Session) -> Result<(), Lost> {
+        // What has no sign would become a text.
+        let shard_id = i64::from(self.shard.id);
+        let span = || info_span!(parent: None, "report", otel.kind = "client", shard_id);
+        let sampled = self.connection.sampler().sample(span);
+        session.trace(&sampled);
+        self.report_what_changed(session).instrument(sampled.span()).await
+    }
+
+    async fn report_what_changed(&mut self, session: &mut Session) -> Result<(), Lost> {
         for _ in 0..=MAX_RESYNCS {
             self.gather();
             match session.deliver(self.ledger.frame()?).await? {

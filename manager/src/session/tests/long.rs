@@ -99,7 +99,8 @@ async fn only_short_messages_are_read_as_they_come() {
         frame.extend(message);
         frame
     };
-    let short = ReportRequest { message: Some(Said::Hello(hello(1))) }.encode_to_vec();
+    let short = ReportRequest { message: Some(Said::Hello(hello(1))), ..ReportRequest::default() }
+        .encode_to_vec();
     let long = vec![0xff; LONG_BYTES];
     let body = axum::body::Body::from([framed(&short), framed(&long)].concat());
     let decoder = ReportCodec::default().decoder();

@@ -118,7 +118,7 @@ async fn check(rows: Vec<Row>) {
         let before = page(&server).await;
         match said {
             Some(said) => stream.say(of_instance(said, number)).await,
-            None => drop(stream.says.send(v1::ReportRequest { message: None }).await),
+            None => drop(stream.says.send(v1::ReportRequest::default()).await),
         }
         let answer = answer(&mut stream, &expected).await;
         let after = page(&server).await;

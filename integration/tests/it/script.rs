@@ -1,4 +1,6 @@
-//! Headless Chromium, driven by a script of `integration/node`: it prints lines of JSON.
+//! Counterparts that are scripts of ours, of `integration/node` and `integration/python`: they print lines of JSON.
+
+use std::path::Path;
 
 use serde_json::Value;
 use shardmeter_process::testing::soon;
@@ -7,19 +9,34 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use crate::tools::{self, root};
+use crate::tools::{self, python, root};
 
-pub(crate) struct Browser {
+pub(crate) struct Script {
     process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
-impl Browser {
-    pub(crate) fn start(script: &str, args: &[&str]) -> Self {
+impl Script {
+    /// Headless Chromium, driven by a script.
+    pub(crate) fn browser(script: &str, args: &[&str]) -> Self {
         let folder = root().join("integration/node");
         let installed = folder.join("node_modules/playwright-core").exists();
         assert!(installed, "playwright-core is not installed; run scripts/setup");
-        let mut command = Command::new("node");
+        Self::start("node", &folder, script, args)
+    }
+
+    /// Python's.
+    pub(crate) fn python(script: &str, args: &[&str]) -> Self {
+        Self::start(python("python"), &root().join("integration/python"), script, args)
+    }
+
+    fn start(
+        program: impl AsRef<std::ffi::OsStr>,
+        folder: &Path,
+        script: &str,
+        args: &[&str],
+    ) -> Self {
+        let mut command = Command::new(program);
         command.current_dir(folder).arg(script).args(args);
         let mut process = tools::start(&mut command);
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -34,12 +51,12 @@ impl Browser {
 
     /// What it prints next.
     pub(crate) async fn next(&mut self) -> Value {
-        let line = soon("the browser says more", self.lines.next_line()).await;
-        serde_json::from_str(&line.unwrap().expect("the browser runs")).unwrap()
+        let line = soon("the script says more", self.lines.next_line()).await;
+        serde_json::from_str(&line.unwrap().expect("the script runs")).unwrap()
     }
 
     pub(crate) async fn stop(mut self) {
         drop(self.process.stdin.take());
-        soon("the browser ends", self.process.wait()).await.unwrap();
+        soon("the script ends", self.process.wait()).await.unwrap();
     }
 }
