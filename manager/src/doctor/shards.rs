@@ -68,7 +68,7 @@ pub(super) fn check(fleet: &Fleet) -> Found {
     if *count == 0 {
         return Found::warning(
             format!("{reporting}, and nobody says how many there should be"),
-            "have one process say the shard count: by gRPC it does, posts cannot",
+            "say --shards COUNT here, for posts cannot say it; one process that reports by gRPC can",
         );
     }
     Found::ok(reporting)

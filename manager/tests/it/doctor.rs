@@ -134,6 +134,7 @@ async fn a_healthy_deployment_as_an_operator_sees_it() {
     }
     assert_eq!(doctor(&["--view-token-file", "/no/such"]).0, Some(2));
     assert_eq!(doctor(&["--ca-cert", "/no/such"]).0, Some(2));
+    assert_eq!(doctor(&["--shards", "0"]).0, Some(2));
 }
 
 #[tokio::test]
@@ -411,6 +412,14 @@ async fn what_was_not_taken() {
     let words = ["type_conflict: 1 samples of shards 1", "two versions of the bot"];
     expect(&report, Check::Rejects, Verdict::Warning, &words);
     expect(&report, Check::Shards, Verdict::Warning, &["nobody says how many there should be"]);
+    for (shards, verdict, words) in [
+        (1, Verdict::Warning, "1 of 1 report, and 1 beyond"),
+        (2, Verdict::Ok, "2 of 2 report"),
+        (5, Verdict::Failure, "2 of 5 report: 2-4 never did"),
+    ] {
+        let args = DoctorArgs { shards: Some(shards), ..of(&server) };
+        expect(&examine(&args).await, Check::Shards, verdict, &[words]);
+    }
 }
 
 #[tokio::test]
