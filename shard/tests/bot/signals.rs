@@ -160,7 +160,8 @@ async fn an_outage_of_discord_shows_and_passes() {
     let discord = Discord::start(config).await;
     let bot = discord.bot().await;
     let control = discord.control.clone();
-    let lasts = Duration::from_secs(2);
+    // The bot tries again after 1, 3 and 7 s.
+    let lasts = Duration::from_secs(5);
     let outage = tokio::spawn(async move { Scenario::Outage.play(&control, lasts).await });
     eventually("a shard is cut off", || !bot.connected(1)).await;
     let guilds = || bot.guilds(0)[2];
