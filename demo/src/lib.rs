@@ -2,6 +2,8 @@
 //! Each is built and run by its own `build` and `run`, as its binary does; only Discord is swapped, by configuration, and
 //! Redis, by a bot and an api that know each other.
 
+mod scenario;
+
 use std::{fmt, future::Future, net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use anyhow::Context as _;
@@ -9,17 +11,16 @@ use shardmeter_api::{
     Api,
     events::{Ended, Event, Events, Heard},
 };
-use shardmeter_gateway_sim::{Control, GatewaySim, Scenario};
+use shardmeter_gateway_sim::{Control, GatewaySim};
 use shardmeter_manager::Manager;
 use shardmeter_process::ManagerConfig;
 use shardmeter_proto::events::Event as Told;
 use shardmeter_shard::{Bot, Settings, ShardCount};
 use tempfile::TempDir;
-use tokio::{
-    sync::oneshot,
-    time::{sleep, timeout},
-};
+use tokio::{sync::oneshot, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
+
+pub use scenario::Scenario;
 
 /// Flags of the demo.
 #[derive(Debug, Clone, clap::Args)]
@@ -33,12 +34,12 @@ pub struct Config {
     /// Slash commands used per second, in all guilds together
     #[arg(long, env = "SHARDMETER_DEMO_RATE", default_value_t = 20.0)]
     pub rate: f64,
+    /// What happens to Discord meanwhile
+    #[arg(long, env = "SHARDMETER_DEMO_SCENARIO", value_enum, default_value_t = Scenario::Calm)]
+    pub scenario: Scenario,
     /// End by itself after this long, as in `60s`; without it, Ctrl-C ends it
     #[arg(long = "for", env = "SHARDMETER_DEMO_FOR", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub run_for: Option<Duration>,
-    /// What befalls the simulated Discord after 15 s, for 14 s
-    #[arg(long, env = "SHARDMETER_DEMO_SCENARIO")]
-    pub scenario: Option<Scenario>,
     /// Where the manager listens for HTTP
     #[arg(long, env = "SHARDMETER_HTTP_ADDR", default_value = "127.0.0.1:30000")]
     pub http_addr: SocketAddr,
@@ -74,12 +75,6 @@ impl Config {
 /// Shards report this often, so that a person who looks twice sees numbers move.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long all is well before a scenario, so that one sees how that looks.
-const CALM: Duration = Duration::from_secs(15);
-
-/// How long a scenario lasts. Shards try to connect after 1, 3, 7 and 15 s, so they are back a second later.
-const SCENARIO_LASTS: Duration = Duration::from_secs(14);
-
 /// How long Discord and the manager may take to stop once the bot has.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -91,7 +86,7 @@ pub struct Demo {
     _database: TempDir,
     sim: GatewaySim,
     bot: shardmeter_shard::Config,
-    scenario: Option<Scenario>,
+    scenario: Scenario,
     run_for: Option<Duration>,
 }
 
@@ -179,12 +174,6 @@ impl Demo {
         let manager = tokio::spawn(manager.run(async { drop(manager_stopped.await) }));
         let api = tokio::spawn(api.run(async { drop(api_stopped.await) }));
 
-        let befallen = discord.clone();
-        let playing = scenario.map(|scenario| async move {
-            sleep(CALM).await;
-            scenario.play(&befallen, SCENARIO_LASTS).await;
-        });
-        let playing = playing.map(|playing| AbortOnDropHandle::new(tokio::spawn(playing)));
         let ended = async {
             match run_for {
                 Some(run_for) => drop(timeout(run_for, shutdown).await),
@@ -198,6 +187,7 @@ impl Demo {
         let bot = Bot::build_beside(bot, move |event| hears.publish(event));
         let bot = bot.await.context("the bot does not start")?;
         let obeying = AbortOnDropHandle::new(tokio::spawn(obey(events, bot.settings())));
+        let playing = AbortOnDropHandle::new(tokio::spawn(scenario.play(discord.clone())));
         bot.run(ended).await.context("the bot ended")?;
         drop((obeying, playing));
 

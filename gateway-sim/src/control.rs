@@ -196,9 +196,15 @@ impl Control {
         self.shared.change(|state| state.sessions.restart(&mut state.books));
     }
 
-    /// Refuses whoever connects to the gateway from now on, or no longer; connections that are open stay.
-    pub fn refuse_connections(&self, refuses: bool) {
-        self.shared.change(|state| state.refuses = refuses);
+    /// Lets the gateway have an outage, or end it: it begins as a restart does, and nobody gets a connection meanwhile. REST
+    /// goes on.
+    pub fn gateway_away(&self, away: bool) {
+        self.shared.change(|state| {
+            state.gateway_away = away;
+            if away {
+                state.sessions.restart(&mut state.books);
+            }
+        });
     }
 
     /// Stops the traffic of its own accord: when this returns, nothing more of it is sent.

@@ -52,14 +52,14 @@ pub(crate) async fn upgrade(
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    if shared.read(|state| state.refuses) {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    }
     let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
     let url = gateway_url(&headers);
-    let cut = shared.read(|state| state.sessions.connection_token());
+    let cut = shared.read(|state| (!state.gateway_away).then(|| state.sessions.connection_token()));
+    let Some(cut) = cut else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
     upgrade
         .max_message_size(MAX_MESSAGE)
         .read_buffer_size(SOCKET_BUFFER)

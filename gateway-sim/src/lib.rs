@@ -29,7 +29,6 @@ mod gateway;
 mod guilds;
 mod interactions;
 mod rest;
-mod scenario;
 mod server;
 mod state;
 mod traffic;
@@ -46,6 +45,5 @@ pub use config::{
 pub use control::{ActError, Control};
 pub use guilds::{Guild, Presence, shard_of};
 pub use rest::{Fault, RateLimitScope, Route};
-pub use scenario::Scenario;
 pub use server::{BuildError, GatewaySim};
 pub use traffic::COMMANDS;

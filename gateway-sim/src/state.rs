@@ -50,10 +50,10 @@ pub(crate) struct State {
     pub(crate) commands: RegisteredCommands,
     /// Shards whose heartbeats are not acknowledged.
     pub(crate) muted: BTreeSet<u32>,
-    /// Whether connections to the gateway are refused.
-    pub(crate) refuses: bool,
     /// Whether the traffic of its own accord rests.
     pub(crate) paused: bool,
+    /// Whether nobody gets a connection to the gateway.
+    pub(crate) gateway_away: bool,
     /// The command generator of each shard, kept over its sessions.
     traffic: HashMap<u32, Traffic>,
     seed: u64,
@@ -71,8 +71,8 @@ impl Shared {
             faults: Faults::default(),
             commands: RegisteredCommands::default(),
             muted: BTreeSet::new(),
-            refuses: false,
             paused: false,
+            gateway_away: false,
             traffic: HashMap::new(),
             seed: config.seed,
         };

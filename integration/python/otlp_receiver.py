@@ -48,7 +48,7 @@ class Receiver(otlp_grpc.TraceServiceServicer):
                         "message": span.status.message,
                         "attributes": values(span.attributes),
                         "logged": [event.name for event in span.events],
-                    }))
+                    }, default=str))
         print("\n".join(lines), flush=True)
         return otlp.ExportTraceServiceResponse()
 

@@ -1,6 +1,8 @@
 //! Logs on standard error, as text for people or JSON for Loki.
 
 mod json;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::io::IsTerminal as _;
 

@@ -86,6 +86,7 @@ impl Traces {
         let Some(endpoint) = &args.otlp_endpoint else { return Ok(None) };
         let refused = || format!("OTEL_EXPORTER_OTLP_ENDPOINT {endpoint}");
         let exporter = exporter(endpoint).with_context(refused)?;
+        check_sampler()?;
         let mut resource = Resource::builder();
         if std::env::var_os("OTEL_SERVICE_NAME").is_none_or(|name| name.is_empty()) {
             resource = resource.with_service_name(program);
@@ -124,14 +125,35 @@ fn exporter(endpoint: &str) -> anyhow::Result<OtlpExporter> {
     Ok(exporter.build()?)
 }
 
+/// OpenTelemetry would take what it does not know for the default.
+fn check_sampler() -> anyhow::Result<()> {
+    let [sampler, arg] = ["OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"]
+        .map(|variable| std::env::var(variable).unwrap_or_default());
+    let known = sampler.strip_prefix("parentbased_").unwrap_or(&sampler);
+    if known == "traceidratio" {
+        let is_ratio = arg.parse().is_ok_and(|part| (0.0..=1.0).contains(&part));
+        ensure!(
+            is_ratio,
+            "OTEL_TRACES_SAMPLER_ARG is {arg:?}, and {sampler} needs a number from 0 to 1"
+        );
+    } else {
+        let is_known = sampler.is_empty() || ["always_on", "always_off"].contains(&known);
+        ensure!(
+            is_known,
+            "OTEL_TRACES_SAMPLER is {sampler}, and not always_on, always_off, traceidratio, or one of these after parentbased_"
+        );
+    }
+    Ok(())
+}
+
 /// Says once that the collector is away, and once that it is back.
 #[derive(Debug)]
-struct Outages {
-    exporter: OtlpExporter,
+struct Outages<E> {
+    exporter: E,
     away: AtomicBool,
 }
 
-impl SpanExporter for Outages {
+impl<E: SpanExporter> SpanExporter for Outages<E> {
     async fn export(&self, spans: Vec<SpanData>) -> OTelSdkResult {
         let exported = self.exporter.export(spans).await;
         match (&exported, self.away.swap(exported.is_err(), Relaxed)) {
@@ -150,5 +172,61 @@ impl SpanExporter for Outages {
 
     fn set_resource(&mut self, resource: &Resource) {
         self.exporter.set_resource(resource);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_sdk::error::OTelSdkError;
+
+    use super::*;
+    use crate::logs::testing::logged;
+
+    /// Exports are as they are said to be.
+    #[derive(Debug)]
+    struct Said(AtomicBool);
+
+    impl SpanExporter for Said {
+        async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+            if self.0.load(Relaxed) { Ok(()) } else { Err(OTelSdkError::AlreadyShutdown) }
+        }
+    }
+
+    #[test]
+    fn an_outage_is_said_once_and_its_end_too() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let outages =
+            Outages { exporter: Said(AtomicBool::new(true)), away: AtomicBool::new(false) };
+        let lines = logged(None, || {
+            for arrive in [true, false, false, false, true, true, false] {
+                outages.exporter.0.store(arrive, Relaxed);
+                assert_eq!(runtime.block_on(outages.export(Vec::new())).is_ok(), arrive);
+            }
+        });
+        let levels: Vec<_> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();
+        assert_eq!(levels, ["WARN", "INFO", "WARN"]);
+    }
+
+    #[test]
+    fn what_is_part_of_nothing_is_no_span() {
+        let provider = SdkTracerProvider::builder().build();
+        logged(Some(provider.tracer("")), || {
+            let part = || part_of_trace(|| tracing::info_span!("part"));
+            assert!(part().is_none());
+            let span = tracing::info_span!("whole");
+            Cause::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+                .unwrap()
+                .causes(&span);
+            span.in_scope(|| {
+                assert!(!part().is_none());
+                let said = traceparent().unwrap();
+                assert!(
+                    said.starts_with("00-0af7651916cd43dd8448eb211c80319c-")
+                        && said.ends_with("-01"),
+                    "{said}"
+                );
+                assert!(!said.contains("b7ad6b7169203331"));
+            });
+        });
     }
 }

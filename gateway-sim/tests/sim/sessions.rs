@@ -210,6 +210,24 @@ async fn a_restart_forgets_every_session() {
 }
 
 #[tokio::test]
+async fn while_the_gateway_is_away_nobody_gets_a_connection() {
+    let sim = Sim::start(Config { guilds: 4, ..Config::default() }).await;
+    let bot = Bot::start(&sim, 2);
+    within(sim.control.until_connected(2)).await;
+    sim.control.gateway_away(true);
+    assert!(sim.control.books().connected().is_empty());
+    match tokio_tungstenite::connect_async(&sim.gateway_url).await {
+        Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => {
+            assert_eq!(answer.status(), 503)
+        }
+        other => panic!("{other:?}"),
+    }
+    sim.control.gateway_away(false);
+    within(sim.control.until_connected(2)).await;
+    bot.assert_read_all();
+}
+
+#[tokio::test]
 async fn guilds_come_and_go_for_bot_and_books_alike() {
     let sim = Sim::start(Config { guilds: 6, ..Config::default() }).await;
     let control = &sim.control;

@@ -206,10 +206,9 @@ async fn a_frame_is_one_trace_from_the_shard_to_the_journal() {
     let reports: Vec<u64> =
         receiver.spans.iter().filter(|span| span.name == "report").map(|span| span.began).collect();
     assert!(reports.windows(2).all(|two| two[1] - two[0] > 900_000_000), "{reports:?}");
-    let is_known = |span: &Span| {
-        span.parent.is_empty() || receiver.spans.iter().any(|outer| span.is_within(outer))
-    };
-    assert!(receiver.spans.iter().filter(|span| span.name == "registry").all(is_known));
+    let of_manager = receiver.spans.iter().filter(|span| span.service == "shardmeter-manager");
+    let began: Vec<&Span> = of_manager.filter(|span| span.parent.is_empty()).collect();
+    assert!(began.is_empty(), "{began:#?}");
     discord.stop().await;
 }
 

@@ -99,6 +99,35 @@ fn a_configuration_that_cannot_work_exits_with_2() {
     }
 }
 
+/// Traces are OpenTelemetry's, which would take what it does not know for something else.
+#[test]
+fn traces_that_cannot_be_sent_exit_with_2_and_a_reason() {
+    let there = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317");
+    for (environment, reason) in [
+        (
+            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317")][..],
+            "collector:4317: it is not http",
+        ),
+        (&[there, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")], "only grpc is spoken"),
+        (&[there, ("OTEL_TRACES_SAMPLER", "some")], "OTEL_TRACES_SAMPLER is some"),
+        (&[there, ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")], "OTEL_TRACES_SAMPLER_ARG"),
+        (
+            &[there, ("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "10%")],
+            "a number from 0 to 1",
+        ),
+    ] {
+        let (code, log) = ends(&[], environment);
+        assert_eq!(code, Some(2), "{environment:?}: {log}");
+        assert!(log.contains(reason), "{environment:?}: {log}");
+    }
+    let sampled = [
+        there,
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.1"),
+    ];
+    assert_eq!(Running::start(&[], &sampled).terminate(), Some(0));
+}
+
 #[test]
 fn a_port_in_use_exits_with_1_and_says_which() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -53,10 +53,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, JsonFields> for Json
         if let Ok(Value::Object(own)) = serde_json::to_value(event.field_map()) {
             fields.extend(own);
         }
-        // What line and trace say of themselves stands once.
-        fields.retain(|name, _| {
-            !["timestamp", "level", "target", "trace_id", "span_id"].contains(&name.as_str())
-        });
+        // What the line says of itself stands once; what is for traces alone, nowhere.
+        let of_line = ["timestamp", "level", "target", "trace_id", "span_id"];
+        fields.retain(|name, _| !of_line.contains(&name.as_str()) && !name.starts_with("otel."));
         let mut timestamp = String::new();
         SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
         let current = opentelemetry::Context::current();
@@ -76,51 +75,20 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, JsonFields> for Json
 
 #[cfg(test)]
 mod tests {
-    use std::{io, sync::Arc};
-
     use opentelemetry::trace::TracerProvider as _;
     use opentelemetry_sdk::trace::SdkTracerProvider;
-    use parking_lot::Mutex;
-    use tracing::{info_span, subscriber::with_default, warn};
-    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing::{info_span, warn};
 
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// What is logged meanwhile.
-    fn logged(traced: bool, log: impl FnOnce()) -> Vec<Value> {
-        let written = Written::default();
-        let writer = written.clone();
-        let logs = tracing_subscriber::fmt::layer()
-            .with_writer(move || writer.clone())
-            .fmt_fields(JsonFields::new())
-            .event_format(Json);
-        let provider = SdkTracerProvider::builder().build();
-        let traces =
-            traced.then(|| tracing_opentelemetry::layer().with_tracer(provider.tracer("")));
-        with_default(tracing_subscriber::registry().with(logs).with(traces), log);
-        let written = String::from_utf8(written.0.lock().clone()).unwrap();
-        written.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
+    use super::super::testing::logged;
 
     #[test]
     fn a_line_says_what_it_is_part_of() {
-        let lines = logged(true, || {
+        let provider = SdkTracerProvider::builder().build();
+        let lines = logged(Some(provider.tracer("")), || {
             warn!(shard_id = 1, "outside");
             let _outer = info_span!("interaction", shard_id = 3, command = "ping").entered();
-            let _inner = info_span!("call", route = tracing::field::Empty).entered();
+            let _inner =
+                info_span!("call", otel.kind = "client", route = tracing::field::Empty).entered();
             tracing::Span::current().record("route", "/callback");
             warn!(error = "refused\n\"once\"", "inside");
             warn!(shard_id = 4, trace_id = "mine", "said anew");
@@ -135,6 +103,7 @@ mod tests {
         assert_eq!(inside["shard_id"], 3);
         assert_eq!(inside["command"], "ping");
         assert_eq!(inside["route"], "/callback");
+        assert_eq!(inside.get("otel.kind"), None);
         assert_eq!(inside["error"], "refused\n\"once\"");
         assert_eq!(inside["trace_id"].as_str().unwrap().len(), 32);
         assert_eq!(inside["span_id"].as_str().unwrap().len(), 16);
@@ -144,7 +113,7 @@ mod tests {
 
     #[test]
     fn without_traces_it_says_the_shard_all_the_same() {
-        let lines = logged(false, || {
+        let lines = logged(None, || {
             let _span = info_span!("interaction", shard_id = 3).entered();
             warn!("inside");
         });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shardmeter_gateway_sim::{Config, Fault, Place, RateLimitScope, Route, Scenario};
+use shardmeter_gateway_sim::{Config, Fault, Place, RateLimitScope, Route};
 use shardmeter_process::testing::{eventually, soon};
 use tokio::time::Instant;
 
@@ -151,31 +151,6 @@ async fn a_slow_acknowledgement_shows() {
     let fast = acks.get_bucket().iter().find(|bucket| bucket.upper_bound() == 0.5).unwrap();
     assert_eq!(fast.cumulative_count(), 0);
     assert!(acks.get_sample_sum() >= delay.as_secs_f64(), "{acks:?}");
-    bot.stop().await;
-}
-
-#[tokio::test]
-async fn an_outage_of_discord_shows_and_passes() {
-    let config = Config { commands_per_second: 20.0, ..quiet_world() };
-    let discord = Discord::start(config).await;
-    let bot = discord.bot().await;
-    let control = discord.control.clone();
-    // The bot tries again after 1, 3 and 7 s.
-    let lasts = Duration::from_secs(5);
-    let outage = tokio::spawn(async move { Scenario::Outage.play(&control, lasts).await });
-    eventually("a shard is cut off", || !bot.connected(1)).await;
-    let guilds = || bot.guilds(0)[2];
-    eventually("guilds are unavailable", || guilds() > 0.0).await;
-    let limited = || {
-        let route = "/interactions/{id}/{token}/callback";
-        bot.process_value("discord_rest_rate_limits_total", &[("route", route), ("scope", "user")])
-    };
-    eventually("requests are refused", || limited() > 0.0).await;
-    assert!(bot.connected(0) && !bot.connected(1), "half of it goes on");
-    soon("its end", outage).await.unwrap();
-    bot.until_guilds(&discord.control).await;
-    assert_eq!([bot.sessions(0), bot.sessions(1)], [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]);
-    assert_eq!(guilds(), 0.0);
     bot.stop().await;
 }
 
