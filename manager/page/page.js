@@ -7,8 +7,8 @@ const STEPS = 120;
 const SLOW = 1;
 /** Nothing came for so long, ms: the link is broken, whatever the browser says. */
 const SILENT = 5000;
-/** How long to wait, ms, before asking a manager anew that refused. */
-const AGAIN = 2000;
+/** And for so long, ms: it is made anew, for a browser may not notice that its cable was pulled. */
+const GONE = 30000;
 
 const $ = (selector, within = document) => within.querySelector(selector);
 
@@ -225,10 +225,10 @@ function fact([name, value, past]) {
 }
 
 async function showInstances(id) {
-  // The next second asks again.
   const answer = await fetch(`api/v1/shards/${id}`).catch(() => null);
-  if (!answer?.ok || id !== at) return;
-  const { instances, rejected_samples: rejected } = await answer.json();
+  const shard = answer?.ok && (await answer.json().catch(() => null));
+  if (!shard || id !== at) return;
+  const { instances, rejected_samples: rejected } = shard;
   const reasons = Object.entries(rejected).map(([reason, n]) => `${n} by ${reason}`);
   $("#reasons").textContent = reasons.length ? `Rejected: ${reasons.join(", ")}` : "";
   $("tbody", detail).replaceChildren(
@@ -281,36 +281,32 @@ map.addEventListener("keydown", (event) => {
 
 const link = $("#link");
 let source;
+let tried;
 
-function listen() {
+function connect() {
+  source?.close();
+  tried = performance.now();
   source = new EventSource("api/v1/shards/live");
-  source.addEventListener("columns", takeColumns);
-  source.addEventListener("rows", takeRows);
-  source.addEventListener("error", () => {
-    showLink();
-    // By itself it tries again where it was cut off, not where it was refused: by a proxy, say, whose manager is away.
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN);
+  source.addEventListener("columns", (event) => {
+    columns = JSON.parse(event.data);
+    // All rows follow, so what is not among them is no longer there.
+    for (const { cell } of shards.values()) cell.dataset.old = "";
   });
-}
-
-function takeColumns(event) {
-  columns = JSON.parse(event.data);
-  // All rows follow, so what is not among them is no longer there.
-  for (const { cell } of shards.values()) cell.dataset.old = "";
-}
-
-function takeRows(event) {
-  const { time, rows } = JSON.parse(event.data);
-  now = time;
-  heard = performance.now();
-  for (const row of rows) {
-    take(row);
-    delete shards.get(row[0])?.cell.dataset.old;
-  }
-  for (const cell of map.querySelectorAll("[data-old]")) take([Number(cell.dataset.id)]);
-  showTotals();
-  if (!detail.hidden) showDetail();
-  showLink();
+  source.addEventListener("rows", (event) => {
+    const { time, rows, more } = JSON.parse(event.data);
+    now = time;
+    heard = performance.now();
+    for (const row of rows) {
+      take(row);
+      delete shards.get(row[0])?.cell.dataset.old;
+    }
+    if (more) return;
+    for (const cell of map.querySelectorAll("[data-old]")) take([Number(cell.dataset.id)]);
+    showTotals();
+    if (!detail.hidden) showDetail();
+    showLink();
+  });
+  source.addEventListener("error", showLink);
 }
 
 function showLink() {
@@ -321,5 +317,11 @@ function showLink() {
     ? `no link to the manager: what is shown is ${heard ? "old" : "nothing"}`
     : `live, ${new Date(now * 1000).toLocaleTimeString()}`;
 }
-listen();
-setInterval(showLink, 1000);
+
+connect();
+setInterval(() => {
+  // A browser gives up when something else answers, as a proxy without its manager, and may ask on a connection that is dead.
+  const patience = source.readyState === EventSource.OPEN ? GONE : SILENT;
+  if (performance.now() - Math.max(heard, tried) > patience) connect();
+  showLink();
+}, 1000);

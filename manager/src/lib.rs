@@ -322,7 +322,7 @@ impl Kept {
             exposition: Arc::clone(exposition),
             readers: Arc::new(http::Readers::new(sessions.metrics.cut_readers.clone())),
             live: Live::new(Arc::clone(&sessions.registry), sessions.clock),
-            viewers: Places::new("viewers of live rows", http::VIEWERS, http::VIEWERS),
+            viewers: Places::new("viewers of live rows", http::VIEWERS, http::VIEWERS / 2),
             parts: Arc::new(Semaphore::new(http::PARTS_AT_ONCE)),
             bodies: Arc::new(Semaphore::new(http::BODIES_AT_ONCE)),
             room: Arc::new(http::Room::new(http::BODY_BYTES_AT_ONCE)),

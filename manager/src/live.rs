@@ -24,6 +24,9 @@ pub(crate) use row::COLUMNS;
 /// How often it is collected.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// Rows that are told at once, some hundred kilobytes: who reads slowly holds no more than that.
+const ROWS_AT_ONCE: usize = 1_000;
+
 /// The fleet as it was last collected.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -72,7 +75,7 @@ impl Live {
         } else {
             tokio::spawn(collect(Arc::downgrade(self)));
         }
-        Follower { fleet, seen: 0 }
+        Follower { fleet, seen: 0, rest: None }
     }
 
     /// Collects the fleet anew. False: nobody looks any more.
@@ -98,7 +101,7 @@ async fn collect(live: Weak<Live>) {
         tick.tick().await;
         let Some(live) = live.upgrade() else { return };
         // Of ten thousand shards it takes some ten milliseconds.
-        if !matches!(spawn_blocking(move || live.collect()).await, Ok(true)) {
+        if matches!(spawn_blocking(move || live.collect()).await, Ok(false)) {
             return;
         }
     }
@@ -127,18 +130,20 @@ impl Fleet {
         Self { revision, time: now.as_secs_f64(), rows }
     }
 
-    /// `{"time": 1.5, "rows": [...]}` with the rows that came after a revision.
-    fn since(&self, revision: u64) -> String {
+    /// `{"time": 1.5, "rows": [...], "more": false}` with the rows that came after a revision, from that of a shard on, and the
+    /// shard whose row is the first of more.
+    fn since(&self, revision: u64, from: u32) -> (String, Option<u32>) {
+        let mut new = self.rows.range(from..).filter(|(_, row)| row.since > revision);
         let mut text = format!(r#"{{"time":{},"rows":["#, self.time);
-        let new = self.rows.values().filter(|row| row.since > revision);
-        for (n, row) in new.enumerate() {
+        for (n, (_, row)) in new.by_ref().take(ROWS_AT_ONCE).enumerate() {
             if n > 0 {
                 text.push(',');
             }
             text.push_str(&row.text);
         }
-        text.push_str("]}");
-        text
+        let next = new.next().map(|(id, _)| *id);
+        text.push_str(if next.is_some() { r#"],"more":true}"# } else { r#"],"more":false}"# });
+        (text, next)
     }
 }
 
@@ -146,17 +151,29 @@ impl Fleet {
 #[derive(Debug)]
 pub(crate) struct Follower {
     fleet: watch::Receiver<Arc<Fleet>>,
+    /// The revision that it knows all of.
     seen: u64,
+    /// The next one that it will, and the shard from which on it lacks rows of that.
+    rest: Option<(u64, u32)>,
 }
 
 impl Follower {
-    /// Waits until it was collected anew, and gives what is new to this follower: all of it, the first time. Nothing, if the
-    /// manager ends.
+    /// Gives what is new to this follower, which the first time is all, in as many texts as it takes; waits until the fleet was
+    /// collected anew, if nothing is. Nothing, if the manager ends.
     pub(crate) async fn next(&mut self) -> Option<String> {
-        self.fleet.changed().await.ok()?;
-        let fleet = Arc::clone(&self.fleet.borrow_and_update());
-        let text = fleet.since(self.seen);
-        self.seen = fleet.revision;
+        let (revision, from) = match self.rest.take() {
+            Some(rest) => rest,
+            None => {
+                self.fleet.changed().await.ok()?;
+                (self.fleet.borrow_and_update().revision, 0)
+            }
+        };
+        // The newest, whichever it was when the first rows were told: who reads slowly keeps none alive.
+        let (text, next) = self.fleet.borrow().since(self.seen, from);
+        match next {
+            Some(shard) => self.rest = Some((revision, shard)),
+            None => self.seen = revision,
+        }
         Some(text)
     }
 }

@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
 use twilight_model::gateway::connection_info::BotConnectionInfo;
 
 use crate::{
@@ -39,18 +42,30 @@ pub(crate) async fn ask(rest: &Rest, budget: &Budget) -> Result<BotConnectionInf
                     error = &error as &dyn std::error::Error,
                     "Discord does not say where its gateway is; trying again"
                 );
-                tokio::time::sleep(error.pause(pause)).await;
+                sleep(error.pause(pause)).await;
             }
         }
     }
 }
 
-/// Asks again after `identified` and every few minutes, for ever.
-pub(crate) async fn refresh(rest: Arc<Rest>, budget: Budget, identified: Arc<Notify>) {
+/// Asks again after `identified` and every few minutes, for ever; after every `turn`, while others may spend what is left.
+pub(crate) async fn refresh(
+    rest: Arc<Rest>,
+    budget: Budget,
+    identified: Arc<Notify>,
+    turn: Duration,
+) {
     loop {
-        tokio::time::sleep(BURST).await;
-        // Either way it is time to ask.
-        let _ = timeout(REFRESH_INTERVAL, identified.notified()).await;
+        let asked = Instant::now();
+        let mut spent = false;
+        sleep(turn.min(BURST)).await;
+        while !budget.is_scarce() {
+            let patience = if spent { BURST } else { REFRESH_INTERVAL };
+            if asked.elapsed() >= patience {
+                break;
+            }
+            spent |= timeout(turn.min(BURST), identified.notified()).await.is_ok();
+        }
         match rest.gateway_bot().await {
             Ok(info) => budget.told(&info.session_start_limit),
             Err(error) => tracing::warn!(

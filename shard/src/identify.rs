@@ -103,6 +103,9 @@ impl IdentifyQueue {
     ) -> Result<Self, RedisError> {
         let shards: Vec<_> = shards.collect();
         let alone = shards.len() as u64 == u64::from(pace.shard_count);
+        if !alone {
+            budget.share(pace.max_concurrency.into(), pace.shard_count);
+        }
         let now = Instant::now();
         let keys = shards.into_iter().filter_map(|shard| pace.key(shard));
         let keys = keys.map(|key| (key, Mutex::new(now))).collect();
@@ -193,7 +196,7 @@ impl Turns {
         tracing::error!(
             shard_id = shard,
             reset_in = ?left,
-            "no identify is left before Discord's reset; the shard waits, for one more would cost the token"
+            "no identify can be spared before Discord's reset; the shard waits, for one too many would cost the token"
         );
         loop {
             sleep(left.min(LONGEST_BUDGET_PAUSE)).await;
@@ -224,11 +227,17 @@ impl Turns {
                     let quiet = quiet.saturating_duration_since(Instant::now());
                     let wait = self.pace.by_clock(shard, away.unix_now(), quiet);
                     // Asked once more, Redis could take so long that the turn is missed.
-                    if wait <= lease.patience() {
-                        sleep(wait).await;
+                    if wait > lease.patience() {
+                        sleep(lease.pause()).await;
+                        continue;
+                    }
+                    let turn = Instant::now() + wait;
+                    sleep_until(turn).await;
+                    // Who was stopped meanwhile has missed it, for the next in line keeps to its own. So late is the interval
+                    // longer than Discord's.
+                    if turn.elapsed() <= self.pace.interval / 20 {
                         return Source::Clock;
                     }
-                    sleep(lease.pause()).await;
                 }
             }
         }

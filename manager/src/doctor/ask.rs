@@ -16,8 +16,11 @@ use tower::service_fn;
 
 use super::dial::{ANSWERS_WITHIN, Target, Trouble, dial};
 
-/// Longest answer, bytes: a million series are a hundred million.
-const MAX_ANSWER_BYTES: usize = 1 << 30;
+/// Longest answer, bytes, but for a page: all are a line of JSON.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+
+/// Longest page, bytes: of a million series it has a hundred million.
+pub(super) const MAX_PAGE_BYTES: usize = 1 << 30;
 
 /// What was answered.
 #[derive(Debug)]
@@ -58,8 +61,19 @@ pub(super) async fn readiness(target: &Target, config: &ClientConfig) -> Result<
 pub(super) async fn http(
     target: &Target,
     config: &ClientConfig,
+    request: Request<String>,
+    within: Duration,
+) -> Result<Answer, Trouble> {
+    http_long(target, config, request, within, MAX_ANSWER_BYTES).await
+}
+
+/// The same, for an answer that may have so many bytes.
+pub(super) async fn http_long(
+    target: &Target,
+    config: &ClientConfig,
     mut request: Request<String>,
     within: Duration,
+    longest: usize,
 ) -> Result<Answer, Trouble> {
     let began = Instant::now();
     let stream = dial(target, Protocol::Http, config).await?;
@@ -74,11 +88,11 @@ pub(super) async fn http(
         request.headers_mut().insert(header::HOST, host);
         let (head, body) = sender.send_request(request).await.map_err(garbled)?.into_parts();
         let body =
-            Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(|error| {
-                match error.downcast::<LengthLimitError>() {
-                    Ok(_) => Trouble::Long(MAX_ANSWER_BYTES),
-                    Err(error) => Trouble::of(&*error),
-                }
+            Limited::new(body, longest).collect().await.map_err(|error| match error
+                .downcast::<LengthLimitError>()
+            {
+                Ok(_) => Trouble::Long(longest),
+                Err(error) => Trouble::of(&*error),
             })?;
         let (status, headers, body) = (head.status, head.headers, body.to_bytes());
         Ok(Answer { status, headers, body, took: began.elapsed() })

@@ -42,8 +42,19 @@ impl Target {
         };
         let authority = uri.authority().filter(|_| uri.path() == "/" && uri.query().is_none());
         let authority = authority.filter(|authority| !authority.as_str().contains('@'));
-        let host = authority.ok_or_else(refused)?.host();
-        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let authority = authority.ok_or_else(refused)?;
+        let host = authority.host();
+        // One that is too great is none, to the crate.
+        let port = match uri.port_u16() {
+            None if authority.as_str() == host => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
+            port => port.ok_or_else(refused)?,
+        };
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         Ok(Self { flag, host, port, tls })
     }

@@ -5,6 +5,10 @@ use std::fmt::{self, Write as _};
 use serde::Serialize;
 
 use super::dial::{Target, Trouble};
+use crate::clip::clip_to;
+
+/// Longest that is said of one check, bytes: others may say anything, as long as they like.
+const MAX_SAID: usize = 4_000;
 
 /// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -154,6 +158,8 @@ impl Report {
                 Found { verdict: Verdict::Skipped, what, remedy: None }
             }
         };
+        let what = clip_to(MAX_SAID, what);
+        let remedy = remedy.map(|remedy| clip_to(MAX_SAID, remedy));
         self.findings.push(Finding { check, verdict, what, remedy });
     }
 

@@ -12,7 +12,7 @@ use super::{Deployment, ask, dial::Trouble, finding::Found, ids::grouped};
 use crate::clock::Clock;
 
 /// Of 65,536 shards it is some thirty million.
-const MAX_ANSWER_BYTES: usize = 256 << 20;
+const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// It is long, too.
 const LISTED_WITHIN: Duration = Duration::from_secs(10);

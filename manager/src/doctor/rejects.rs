@@ -16,7 +16,7 @@ pub(super) fn check(fleet: &Fleet) -> Found {
             // That is what the rules are for.
             if *samples > 0 && reason != Reason::Rule.as_str() {
                 let (all, ids) = by_reason.entry(reason).or_default();
-                *all += samples;
+                *all = all.saturating_add(*samples);
                 ids.push(shard.shard_id);
             }
         }
@@ -45,5 +45,24 @@ fn remedy(reason: &str) -> &'static str {
         "limit: take a label with many values out, by [[rules]] drop_labels, or raise [limits]"
     } else {
         "the manager's log says more"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardmeter_proto::v1::Shard;
+
+    use super::*;
+
+    #[test]
+    fn whatever_a_manager_counts_can_be_added_up() {
+        let shard = |shard_id| Shard {
+            shard_id,
+            rejected_samples: [("limit".to_owned(), u64::MAX)].into(),
+            ..Shard::default()
+        };
+        let found = check(&Fleet { shards: vec![shard(3), shard(4)], ..Fleet::default() });
+        let said = format!("{found:?}");
+        assert!(said.contains("18,446,744,073,709,551,615 samples of shards 3-4"), "{said}");
     }
 }

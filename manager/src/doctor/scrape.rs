@@ -62,7 +62,8 @@ async fn ask(deployment: &Deployment, accept: &'static str) -> Result<Answer, Fo
     if let Some(token) = &deployment.token {
         token::authorize(&mut request, token);
     }
-    let answer = ask::http(target, &deployment.trust.own, request, SCRAPED_WITHIN).await;
+    let config = &deployment.trust.own;
+    let answer = ask::http_long(target, config, request, SCRAPED_WITHIN, ask::MAX_PAGE_BYTES).await;
     let answer = answer.map_err(|trouble| {
         Found::failure(format!("{target}/metrics: {trouble}"), trouble.remedy(target))
     })?;

@@ -13,6 +13,7 @@ use shardmeter_proto::v1::{
     ListShardsRequest, ListShardsResponse, WatchShardsRequest, WatchShardsResponse,
     fleet_service_server::FleetService,
 };
+use tokio::{sync::Semaphore, task::spawn_blocking};
 use tonic::{Request, Response, Status};
 
 use crate::{clip::clip, registry::Explanation, session::Sessions};
@@ -23,15 +24,21 @@ use watch::Watcher;
 /// One address may have half.
 const WATCHERS: usize = 256;
 
+/// Lists that are made at the same time: of ten thousand shards each takes some ten milliseconds of CPU.
+const LISTS_AT_ONCE: usize = 1;
+
 /// The fleet service.
 pub(super) struct Fleet {
     sessions: Arc<Sessions>,
     watchers: Arc<Places>,
+    /// Lists that may be made at the same time.
+    lists: Arc<Semaphore>,
 }
 
 impl Fleet {
     pub(super) fn new(sessions: Arc<Sessions>) -> Self {
-        Self { sessions, watchers: Places::new("watchers", WATCHERS, WATCHERS / 2) }
+        let watchers = Places::new("watchers", WATCHERS, WATCHERS / 2);
+        Self { sessions, watchers, lists: Arc::new(Semaphore::new(LISTS_AT_ONCE)) }
     }
 }
 
@@ -43,11 +50,14 @@ impl FleetService for Fleet {
         &self,
         _: Request<ListShardsRequest>,
     ) -> Result<Response<ListShardsResponse>, Status> {
-        let Sessions { registry, clock, .. } = &*self.sessions;
-        let now = clock.now();
-        let shards = registry.status(now).into_iter().map(v1::Shard::from).collect();
-        let shard_count = registry.shard_count();
-        Ok(Response::new(ListShardsResponse { shards, shard_count, time: Some(timestamp(now)) }))
+        let turn = Arc::clone(&self.lists).acquire_owned().await;
+        let turn = turn.map_err(|_| Status::internal("waiting to list failed"))?;
+        let sessions = Arc::clone(&self.sessions);
+        let listed = spawn_blocking(move || {
+            let _turn = turn;
+            list(&sessions)
+        });
+        listed.await.map(Response::new).map_err(|_| Status::internal("listing shards failed"))
     }
 
     async fn get_shard(
@@ -88,6 +98,13 @@ impl FleetService for Fleet {
         let watcher = Watcher::new(Arc::clone(&self.sessions), follower, place);
         Ok(Response::new(watcher.into_stream()))
     }
+}
+
+fn list(sessions: &Sessions) -> ListShardsResponse {
+    let Sessions { registry, clock, .. } = sessions;
+    let now = clock.now();
+    let shards = registry.status(now).into_iter().map(v1::Shard::from).collect();
+    ListShardsResponse { shards, shard_count: registry.shard_count(), time: Some(timestamp(now)) }
 }
 
 #[cfg(test)]

@@ -1,19 +1,20 @@
 //! The status page at `/`, and the live rows that it shows: `GET /api/v1/shards/live`.
 
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use shardmeter_access::{Place, event_stream};
+use shardmeter_access::{Peer, Place, event_stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{Http, error::HttpError};
 use crate::live::{COLUMNS, Follower};
 
-/// Who may look at live rows at the same time: people, each on a connection.
+/// Who may look at live rows at the same time: people, each on a connection. One address may have half.
 pub(crate) const VIEWERS: usize = 256;
 
 /// The page has all it needs, and nothing else may run on it.
@@ -53,9 +54,14 @@ fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
 }
 
 /// Server-Sent Events: `columns` says what the values of a row are; each `rows` after it, one a second, has `time` (Unix
-/// seconds) and the `rows` that are new, which at first are all. A row of an id alone: that shard is no longer listed.
-pub(super) async fn live(State(http): State<Http>) -> Result<Response, HttpError> {
-    let place = http.viewers.take(None).map_err(HttpError::full)?;
+/// seconds) and the `rows` that are new, which at first are all; those of many shards come in parts, all but the last with
+/// `more`. A row of an id alone: that shard is no longer listed.
+pub(super) async fn live(
+    State(http): State<Http>,
+    peer: Option<Extension<Peer>>,
+) -> Result<Response, HttpError> {
+    let peer = peer.map(|peer| peer.addr.ip());
+    let place = http.viewers.take(peer).map_err(HttpError::full)?;
     let viewer = Viewer {
         follower: http.live.follow(),
         has_begun: false,

@@ -1,7 +1,7 @@
 //! `GET /api/v1/shards`, `GET /api/v1/shards/3`: who reports, and how it goes. `DELETE /api/v1/shards/3`: forget what
 //! shard 3 counted.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Extension, Json,
@@ -11,6 +11,7 @@ use axum::{
 };
 use serde::Serialize;
 use shardmeter_access::{HangUp, Peer};
+use tokio::task::spawn_blocking;
 
 use super::{Http, error::HttpError};
 use crate::{
@@ -55,10 +56,16 @@ pub(super) async fn list(
     State(http): State<Http>,
     hang_up: Option<Extension<HangUp>>,
 ) -> Result<Response, HttpError> {
-    let status = http.registry.status(http.clock.now());
-    let shards = Shards { shards: status.into_iter().map(Shard::from).collect() };
-    let text = serde_json::to_vec(&shards).map_err(|_| HttpError::failed("listing shards"))?;
-    // Of ten thousand shards it is megabytes, as a page is.
+    let failed = || HttpError::failed("listing shards");
+    // Of ten thousand shards it takes milliseconds of CPU and is megabytes, as a page is.
+    let turn = Arc::clone(&http.parts).acquire_owned().await.map_err(|_| failed())?;
+    let Http { registry, clock, .. } = http.clone();
+    let listed = spawn_blocking(move || {
+        let _turn = turn;
+        let shards = registry.status(clock.now()).into_iter().map(Shard::from).collect();
+        serde_json::to_vec(&Shards { shards })
+    });
+    let text = listed.await.map_err(|_| failed())?.map_err(|_| failed())?;
     let body = http.readers.body(vec![text.into()], hang_up.map(|ext| ext.0));
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }

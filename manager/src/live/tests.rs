@@ -5,8 +5,8 @@ use super::*;
 use crate::{
     clock::UnixTime,
     registry::{
-        Registry, Settings,
-        tests::{COUNTER, GAUGE, Stream, open_shard},
+        InstanceKey, Registry, Report, Scope, Settings,
+        tests::{COUNTER, GAUGE, Stream, attach, open_shard},
     },
 };
 
@@ -61,6 +61,46 @@ async fn a_follower_gets_all_rows_and_then_those_that_changed() {
     let mut late = live.follow();
     let at_once = timeout(Duration::from_millis(1), rows(&mut late)).await;
     assert_eq!(at_once.unwrap(), json!([never(0), row]), "who comes later gets all of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_rows_are_told_in_parts_and_none_is_missed() {
+    const SHARDS: u32 = 2_500;
+    let (registry, live, clock) = live();
+    let _bot = attach(&registry, SHARDS - 1, SHARDS, 1, clock.now()).unwrap();
+    let mut follower = live.follow();
+    let mut told = BTreeMap::new();
+    let mut part = async |follower: &mut Follower| {
+        let part: Value = serde_json::from_str(&follower.next().await.unwrap()).unwrap();
+        let rows = part["rows"].as_array().unwrap().clone();
+        told.extend(rows.iter().map(|row| (row[0].as_u64().unwrap(), row[1].clone())));
+        (rows.len(), part["more"].as_bool().unwrap(), told.clone())
+    };
+    assert_eq!(part(&mut follower).await.0, 1_000);
+    for shard_id in [0, 1_500] {
+        let sender = InstanceKey::Anonymous;
+        let report = Report {
+            shard_id,
+            sender,
+            sequence: None,
+            started_at: None,
+            interval: None,
+            scope: Scope::Everything,
+            families: &[],
+        };
+        registry.report(&[report], clock.now()).unwrap();
+    }
+    let mut other = live.follow();
+    while !other.next().await.unwrap().contains("[0,\"up\"") {
+        other = live.follow();
+        tokio::time::sleep(EVERY).await;
+    }
+    assert_eq!(part(&mut follower).await.0, 1_000);
+    let (rows, more, told) = part(&mut follower).await;
+    assert_eq!((rows, more, told.len()), (500, false, SHARDS as usize));
+    assert_eq!([&told[&0], &told[&1_500]], [&json!("never_seen"), &json!("up")]);
+    let (_, more, told) = part(&mut follower).await;
+    assert_eq!((more, &told[&0]), (false, &json!("up")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,7 +171,7 @@ fn a_shard_that_is_no_longer_listed_is_said_once() {
     let before = Fleet { revision: 1, time: 1.0, rows };
     let registry = Registry::new(Settings::default(), []);
     let after = before.next(&registry, Clock::starting_at(UnixTime::from_secs_f64(2.5)));
-    assert_eq!(after.since(1), r#"{"time":2.5,"rows":[[7]]}"#);
+    assert_eq!(after.since(1, 0).0, r#"{"time":2.5,"rows":[[7]],"more":false}"#);
     let later = after.next(&registry, Clock::starting_at(UnixTime::from_secs_f64(3.5)));
-    assert_eq!(later.since(2), r#"{"time":3.5,"rows":[]}"#);
+    assert_eq!(later.since(2, 0).0, r#"{"time":3.5,"rows":[],"more":false}"#);
 }

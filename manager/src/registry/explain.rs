@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Family, InstanceStatus, Reason, Registry, SeriesId, ShardState, ShardView, shard::Shard,
-    view::total,
+    Family, InstanceStatus, Reason, Registry, SeriesId, ShardState, ShardView,
+    instance::Instance,
+    shard::Shard,
+    store::Series,
+    view::{add_counts, total},
 };
 use crate::{
     clock::UnixTime,
@@ -14,10 +17,13 @@ use crate::{
 /// Series explained at once.
 pub const MAX_EXPLAINED: usize = 100;
 
+/// Bytes that they take as messages, about: gRPC clients take four million, unless they are told otherwise.
+const MAX_EXPLAINED_BYTES: usize = 3_000_000;
+
 /// Series of a shard's family, and where their values come from.
 #[derive(Debug, Clone)]
 pub struct Explanation {
-    /// The first [`MAX_EXPLAINED`].
+    /// The first [`MAX_EXPLAINED`] at most.
     pub series: Vec<Explained>,
     /// How many more there are.
     pub more: usize,
@@ -49,8 +55,8 @@ pub struct Explained {
 /// One value of a series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExplainedValue {
-    /// What the page shows.
-    pub shown: f64,
+    /// What the page shows, if it does.
+    pub shown: Option<f64>,
     /// What instances counted that ended.
     pub base: f64,
     /// What each of [`Explained::instances`] says.
@@ -64,7 +70,7 @@ pub enum Hidden {
     NoSample,
     /// It is a gauge, and the instance whose it is has none.
     NoOwner,
-    /// The same labels came with other bounds too, and are shown with those.
+    /// The same labels came with other bounds too, and all they count is shown with those.
     OtherBounds,
     /// A rule shows all shards together.
     AllShards,
@@ -117,6 +123,15 @@ pub enum NotExplained {
     },
 }
 
+impl Explained {
+    /// What it takes as a message, about.
+    fn bytes(&self) -> usize {
+        let instances = self.instances.iter().map(|i| 100 + i.client.len());
+        let values = self.values.len() * (50 + 8 * self.instances.len());
+        self.labels.len() + instances.sum::<usize>() + values
+    }
+}
+
 /// A histogram's samples are asked for by the family's name.
 fn stem(name: &str) -> String {
     let stem = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| name.strip_suffix(suffix));
@@ -144,8 +159,9 @@ impl Registry {
         if status.state == ShardState::NeverSeen {
             return Err(NotExplained::NoShard(shard_id));
         }
-        let Some(block) = shard.store.blocks().iter().find(|block| *block.family.name == *family)
-        else {
+        // One that gave its name to another is still there.
+        let is_it = |of: &Family| *of.name == *family && !of.gave_way();
+        let Some(block) = shard.store.blocks().iter().find(|block| is_it(&block.family)) else {
             return Err(self.not_of_shard(shard_id, family, &status.rejected));
         };
         let has_all = |id: &&SeriesId| shard.has_all(**id, labels);
@@ -162,13 +178,17 @@ impl Registry {
                 rule,
             });
         }
+        let (mut explained, mut bytes) = (Vec::new(), 0);
         let some = found.iter().take(MAX_EXPLAINED);
-        let explained = some.filter_map(|id| shard.explain(&block.family, *id, &status.instances));
-        Ok(Explanation {
-            series: explained.collect(),
-            more: found.len().saturating_sub(MAX_EXPLAINED),
-            rejected: status.rejected,
-        })
+        for series in some.filter_map(|id| shard.explain(&block.family, *id, &status.instances)) {
+            bytes += series.bytes();
+            if bytes > MAX_EXPLAINED_BYTES && !explained.is_empty() {
+                break;
+            }
+            explained.push(series);
+        }
+        let more = found.len() - explained.len();
+        Ok(Explanation { series: explained, more, rejected: status.rejected })
     }
 
     fn not_of_shard(
@@ -177,8 +197,8 @@ impl Registry {
         family: &str,
         rejected: &[(Reason, u64)],
     ) -> NotExplained {
-        let Some(known) = self.families.all().into_iter().find(|known| *known.name == *family)
-        else {
+        let is_it = |of: &Arc<Family>| *of.name == *family && !of.gave_way();
+        let Some(known) = self.families.all().into_iter().find(is_it) else {
             let said = if self.families.is_dropped(family) {
                 NotExplained::Dropped
             } else {
@@ -211,24 +231,55 @@ impl Shard {
         statuses: &[InstanceStatus],
     ) -> Option<Explained> {
         let series = self.store.get(id)?;
-        let (slot, width) = (series.slot(), series.width());
-        let with: Vec<_> =
-            self.instances.iter().zip(statuses).filter(|(instance, _)| instance.has(id)).collect();
-        let value = |at: usize| ExplainedValue {
-            shown: self.exposed.get(at).copied().unwrap_or_default(),
-            base: total(&self.base, &[], at),
-            of_instances: with.iter().map(|(instance, _)| instance.value(at)).collect(),
+        let hidden = self.why_hidden(id);
+        // What the same labels count in other bounds is shown with it.
+        let alike = if hidden.is_none() { self.store.alike(&id) } else { &[id] };
+        let with = self.instances.iter().zip(statuses);
+        let with: Vec<_> = with.filter(|(instance, _)| self.counts_in(instance, alike)).collect();
+        let base = self.added(series, alike, |slot| total(&self.base, &[], slot));
+        let of_instances: Vec<_> = with
+            .iter()
+            .map(|(instance, _)| self.added(series, alike, |slot| instance.value(slot)))
+            .collect();
+        let owned = series.kind.owned(series.bounds.len());
+        let is_shown = |at: usize| hidden.is_none() && (at >= owned || series.owned);
+        let shown = |at: usize| self.exposed.get(series.slot() + at).copied();
+        let value = |(at, base): (usize, f64)| ExplainedValue {
+            shown: is_shown(at).then(|| shown(at)).flatten(),
+            base,
+            of_instances: of_instances.iter().filter_map(|of| of.get(at)).copied().collect(),
         };
         Some(Explained {
             family: Arc::clone(family),
             labels: self.store.labels(series).into(),
             bounds: Arc::clone(&series.bounds),
             created: series.created(),
-            hidden: self.why_hidden(id),
+            hidden,
             is_overflow: self.store.overflow_of(family).contains(&id),
-            values: (slot..slot + width).map(value).collect(),
+            values: base.into_iter().enumerate().map(value).collect(),
             instances: with.into_iter().map(|(_, status)| status.clone()).collect(),
         })
+    }
+
+    /// Whether some of what is shown of these series is an instance's: counts stay after the series has left its registry.
+    fn counts_in(&self, instance: &Instance, alike: &[SeriesId]) -> bool {
+        let mut series = alike.iter().filter_map(|id| Some((*id, self.store.get(*id)?)));
+        series.any(|(id, series)| match series.kind {
+            MetricType::Gauge | MetricType::Untyped => instance.has(id),
+            _ => instance.ever_had(id, series.slot(), series.width()),
+        })
+    }
+
+    /// What `value` has of a series, with what it has of those like it in the bounds of this one.
+    fn added(&self, series: &Series, alike: &[SeriesId], value: impl Fn(usize) -> f64) -> Vec<f64> {
+        let values = |of: &Series| (of.slot()..of.slot() + of.width()).map(&value).collect();
+        let mut sum: Vec<f64> = values(series);
+        let others = alike.iter().filter_map(|id| self.store.get(*id));
+        for other in others.filter(|other| other.slot() != series.slot()) {
+            let of_other: Vec<f64> = values(other);
+            add_counts(series.kind, (&series.bounds, &mut sum), (&other.bounds, &of_other));
+        }
+        sum
     }
 
     fn why_hidden(&self, id: SeriesId) -> Option<Hidden> {

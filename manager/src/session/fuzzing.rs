@@ -1,6 +1,7 @@
 //! Streams of several shards that say anything, in turns.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fuzz targets do")]
 
+mod explained;
 mod peer;
 mod seen;
 
@@ -123,6 +124,7 @@ async fn talk(sessions: &Arc<Sessions>, mut input: Input<'_>) {
             peers[at] = Peer::connect(sessions, &answers[at]);
         }
     }
+    explained::check(&sessions.registry, sessions.clock.now());
     for format in [Syntax::Text, Syntax::OpenMetrics, Syntax::Protobuf] {
         let format = Format::new(format, input.pick(&Escaping::ALL));
         valid_page(&sessions.registry, sessions.clock.now(), format);

@@ -127,7 +127,12 @@ async fn a_healthy_deployment_as_an_operator_sees_it() {
     let (code, said, _) = doctor(&args);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("\n                 -> start the manager"), "{said}");
-    for bad in [["--http", "localhost:30000"], ["--http", "ftp://x"], ["--http", "http://x/y"]] {
+    for bad in [
+        ["--http", "localhost:30000"],
+        ["--http", "ftp://x"],
+        ["--http", "http://x/y"],
+        ["--http", "http://x:99999"],
+    ] {
         let (code, _, log) = doctor(&bad);
         assert_eq!(code, Some(2), "{log}");
         assert!(log.contains("it is not http://HOST"), "{log}");
@@ -468,6 +473,18 @@ async fn pages_that_no_scraper_can_read() {
     expect(&report, Check::Http, Verdict::Failure, &["not well: all\u{1b}[2Jfull\n"]);
     let said = report.to_string();
     assert!(said.contains("not well: all [2Jfull \n"), "what others say moves no cursor: {said}");
+}
+
+#[tokio::test]
+async fn answers_without_end_are_not_read_nor_said_to_theirs() {
+    for (length, words) in [(60_000, "not well: xxxx"), (100_000, "over 65536 bytes")] {
+        let text = format!(r#"{{"error":"{}"}}"#, "x".repeat(length));
+        let refused = get(move || std::future::ready((StatusCode::SERVICE_UNAVAILABLE, text)));
+        let addr = fake(Router::new().route("/healthz", refused)).await;
+        let report = examine(&at(addr, closed())).await;
+        expect(&report, Check::Http, Verdict::Failure, &[words]);
+        assert!(report.to_string().len() < 10_000, "{length}");
+    }
 }
 
 #[tokio::test]

@@ -1239,7 +1239,7 @@ pub struct ExplainSeriesRequest {
 /// Where series come from.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExplainSeriesResponse {
-    /// At most 100.
+    /// At most 100, and not more than some three million bytes.
     #[prost(message, repeated, tag = "1")]
     pub series: ::prost::alloc::vec::Vec<ExplainedSeries>,
     /// How many others there are.
@@ -1286,15 +1286,16 @@ pub struct ExplainedSeries {
     #[prost(message, repeated, tag = "9")]
     pub samples: ::prost::alloc::vec::Vec<ExplainedSample>,
 }
-/// One sample of a series. A count is `base` and all of `of_instances` together.
+/// One sample of a series. A count is `base` and all of `of_instances` together, with what the same labels count in other
+/// bounds.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExplainedSample {
     /// What of the series: empty for its one value, else as on the page, like `_bucket{le="0.5"}`, `_sum` or `_count`.
     #[prost(string, tag = "1")]
     pub sample: ::prost::alloc::string::String,
-    /// What the page shows.
-    #[prost(double, tag = "2")]
-    pub shown: f64,
+    /// What the page shows; not there, if it does not.
+    #[prost(double, optional, tag = "2")]
+    pub shown: ::core::option::Option<f64>,
     /// What instances counted that ended.
     #[prost(double, tag = "3")]
     pub base: f64,

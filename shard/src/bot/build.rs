@@ -200,7 +200,8 @@ pub(super) async fn build(config: Config, beside: Option<Publisher>) -> Result<B
     let tasks = shards.tasks(&shared, metrics, ids.count).await;
     let reporters = reporters(&config, &manager, &registries, ids.count)?;
     tracing::info!(shards = %ids.range, of = ids.count, gateway, manager = config.manager.endpoint, "the bot is ready to connect");
-    let refresh = gateway_bot::refresh(rest, budget, Arc::clone(&shared.identified));
+    let turn = config.identify_interval;
+    let refresh = gateway_bot::refresh(rest, budget, Arc::clone(&shared.identified), turn);
     Ok(Bot {
         registries,
         reporters,

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::{AsyncConnectionConfig, Client, RedisError, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Client, ErrorKind, RedisError, Script, ServerErrorKind,
+    aio::MultiplexedConnection,
+};
 use tokio::time::Instant;
 
 /// A Redis next door answers in a millisecond; one that takes this long is away.
@@ -11,8 +14,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Takes the turn of a key (`KEYS[1]`) for `ARGV[1]` milliseconds and says 0, or says in how many milliseconds to ask again.
 ///
-/// A Redis that knows nothing has perhaps forgotten who identified just now, and who went by the clock while it was away: it
-/// gives no turn before `ARGV[2]` milliseconds are over.
+/// A Redis that was emptied has forgotten who identified just now: it gives no turn before `ARGV[2]` milliseconds are over.
+///
+/// One that began anew may have its keys from its disk, or from another that it followed, but not this script: see
+/// [`Lease::ask`].
 const TAKE: &str = r"
 if redis.call('SET', KEYS[2], '1', 'NX') then
   redis.call('SET', KEYS[3], '1', 'PX', ARGV[2])
@@ -28,6 +33,9 @@ return math.max(redis.call('PTTL', KEYS[1]), 1)";
 
 /// Everything begins so; the braces keep it on one node of a Redis cluster.
 const PREFIX: &str = "shardmeter:{identify}";
+
+/// As long as it is there, nobody has a turn.
+const QUIET: &str = "shardmeter:{identify}:quiet";
 
 /// Redis does not answer.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +56,7 @@ impl Away {
 /// Leases turns in Redis.
 pub(super) struct Lease {
     client: Client,
+    script: Script,
     interval: Duration,
     state: Mutex<State>,
 }
@@ -61,7 +70,8 @@ struct State {
 impl Lease {
     /// Leases of `interval` in the Redis at this address, whether it is there or not.
     pub(super) fn at(url: &str, interval: Duration) -> Result<Self, RedisError> {
-        Ok(Self { client: Client::open(url)?, interval, state: Mutex::default() })
+        let (client, script) = (Client::open(url)?, Script::new(TAKE));
+        Ok(Self { client, script, interval, state: Mutex::default() })
     }
 
     /// Whether Redis did not answer last.
@@ -115,12 +125,33 @@ impl Lease {
                 made
             }
         };
-        let mut take = redis::cmd("EVAL");
-        take.arg(TAKE).arg(3);
-        take.arg(format!("{PREFIX}:{key}"));
-        take.arg(format!("{PREFIX}:known")).arg(format!("{PREFIX}:quiet"));
+        let mut take = redis::cmd("EVALSHA");
+        take.arg(self.script.get_hash()).arg(3);
+        take.arg(format!("{PREFIX}:{key}")).arg(format!("{PREFIX}:known")).arg(QUIET);
         take.arg(millis(self.interval)).arg(millis(self.quiet()));
-        take.query_async(&mut connection).await
+        let mut began = false;
+        loop {
+            let asked = Instant::now();
+            let answer = take.query_async(&mut connection).await;
+            let no_script = ErrorKind::Server(ServerErrorKind::NoScript);
+            if !began && answer.as_ref().is_err_and(|error| error.kind() == no_script) {
+                began = true;
+                self.begin(&mut connection).await?;
+            } else if matches!(answer, Ok(0)) && asked.elapsed() > ANSWER_TIMEOUT {
+                // The process was stopped, or had no processor: by now the turn may be another's.
+            } else {
+                return answer;
+            }
+        }
+    }
+
+    /// A Redis that began anew does not know who went by the clock while it was away, and gives no turn until they are done.
+    /// Then it has the script, by which others see that it is not new.
+    async fn begin(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        let mut set = redis::cmd("SET");
+        set.arg(QUIET).arg("1").arg("PX").arg(millis(self.quiet()));
+        set.query_async::<()>(connection).await?;
+        self.script.load_async(connection).await.map(drop)
     }
 
     /// Says so once, however often it is asked while it is away.

@@ -1,5 +1,9 @@
+use std::time::SystemTime;
+
 use prometheus::Registry;
-use tokio::time::timeout;
+use shardmeter_process::testing::until;
+use shardmeter_pubsub::testing::RedisServer;
+use tokio::time::{advance, timeout};
 use twilight_model::gateway::SessionStartLimit;
 
 use super::*;
@@ -117,6 +121,64 @@ async fn without_redis_one_of_several_processes_goes_by_the_clock() {
     // A time without anybody's turn, and a cycle.
     assert!((INTERVAL..INTERVAL * 6).contains(&last), "{last:?}");
     assert_eq!(turns(&metrics), [0, 0, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_stopped_and_missed_its_turn_by_the_clock_waits_for_the_next() {
+    let (queue, metrics) = queue(4..8, 100_000, AWAY);
+    let (unix, began) = (SystemTime::UNIX_EPOCH.elapsed().unwrap(), Instant::now());
+    let cycle = INTERVAL * 4;
+    for _ in 0..20 {
+        let turn = queue.enqueue(4);
+        let mut turn = std::pin::pin!(turn);
+        while timeout(Duration::from_millis(1_500), &mut turn).await.is_err() {
+            advance(Duration::from_millis(2_300)).await; // it is stopped
+        }
+        let wait = queue.0.pace.by_clock(4, unix + began.elapsed(), Duration::ZERO);
+        let late = (cycle - wait).min(wait);
+        // And what the test itself takes.
+        assert!(late < INTERVAL / 5, "{late:?} late");
+    }
+    assert_eq!(turns(&metrics), [0, 0, 20]);
+}
+
+#[tokio::test]
+async fn a_redis_that_has_its_keys_from_disk_does_not_know_what_was_while_it_was_away() {
+    let interval = Duration::from_millis(200);
+    let mut redis = RedisServer::start().await;
+    let lease = Lease::at(&redis.url(), interval).unwrap();
+    let first = lease.take(0).await.unwrap();
+    assert!(first > Some(interval), "a new one waits for those who went by the clock");
+    until("a turn", async || match lease.take(0).await {
+        Ok(None) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    redis.kill();
+    redis.start_again().await;
+    let _: () = redis.ask(&["SET", "shardmeter:{identify}:known", "1"]).await;
+    lease.take(0).await.unwrap_err();
+    let left = lease.take(0).await.unwrap();
+    assert!(left > Some(interval), "{left:?}");
+    let other = Lease::at(&redis.url(), interval).unwrap();
+    assert!(other.take(1).await.unwrap() <= left, "the next one does not begin it anew");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_turn_that_was_given_while_the_process_was_stopped_is_not_taken() {
+    let interval = Duration::from_secs(3);
+    let redis = RedisServer::start().await;
+    let lease = Lease::at(&redis.url(), interval).unwrap();
+    lease.take(0).await.unwrap();
+    let _: () = redis.ask(&["DEL", "shardmeter:{identify}:quiet"]).await;
+    let stop = async {
+        tokio::task::yield_now().await;
+        #[expect(clippy::disallowed_methods, reason = "as one that is stopped")]
+        std::thread::sleep(Duration::from_millis(700));
+    };
+    let (left, ()) = tokio::join!(lease.take(0), stop);
+    assert!(!matches!(left, Ok(None)), "the turn is old");
+    assert_eq!(redis.ask::<u64>(&["EXISTS", "shardmeter:{identify}:0"]).await, 1, "it was given");
 }
 
 #[tokio::test(start_paused = true)]

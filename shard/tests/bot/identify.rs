@@ -130,6 +130,39 @@ async fn a_redis_that_was_emptied_has_forgotten_who_identified_just_now() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_do_not_overdraw_a_day_together() {
+    let redis = RedisServer::start().await;
+    let config = sim::Config {
+        guilds: 8,
+        shard_count: SHARDS,
+        max_concurrency: 2,
+        identify_window: WINDOW,
+        identifies_per_day: 28,
+        ..quiet_world()
+    };
+    let discord = Discord::start(config).await;
+    let bots = both(&discord, Some(&redis)).await;
+    let identifies =
+        || -> u64 { discord.control.books().shards.values().map(|shard| shard.identifies).sum() };
+    for times in 1..4 {
+        until_identified(&discord, times).await;
+        discord.control.restart();
+    }
+    let waiting = || -> f64 {
+        bots.iter().map(|bot| bot.process_value("gateway_identifies_waiting", &[])).sum()
+    };
+    // As many as are left of Discord's, but for some that another process may be about to spend.
+    eventually("some wait for tomorrow", || (18..=28).contains(&identifies()) && waiting() >= 4.0)
+        .await;
+    tokio::time::sleep(INTERVAL * 10).await;
+    assert_eq!(discord.control.books().token_resets, 0);
+    assert!(waiting() >= 4.0, "{}", waiting());
+    for bot in bots {
+        bot.stop().await;
+    }
+}
+
 /// What the tests above would see, were there no coordination.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_that_do_not_heed_each_other_break_the_limit() {

@@ -61,7 +61,7 @@ async fn a_series_is_explained_as_the_registry_does() {
     assert_eq!(series.labels, [("a".to_owned(), "x\"y".to_owned())].into());
     assert_eq!((series.r#type(), answer.more, &*series.hidden), (v1::MetricType::Histogram, 0, ""));
     let samples: Vec<_> =
-        series.samples.iter().map(|s| (&*s.sample, s.shown, &s.of_instances[..])).collect();
+        series.samples.iter().map(|s| (&*s.sample, s.shown(), &s.of_instances[..])).collect();
     assert_eq!(
         samples,
         [("_bucket{le=\"0.5\"}", 1.0, &[1.0][..]), ("_count", 2.0, &[2.0]), ("_sum", 3.5, &[3.5])]

@@ -23,7 +23,7 @@ fn one(answer: Answer) -> Explained {
 }
 
 /// Shown, base, and what each instance says, of each value.
-fn values(series: &Explained) -> Vec<(f64, f64, Vec<f64>)> {
+fn values(series: &Explained) -> Vec<(Option<f64>, f64, Vec<f64>)> {
     series.values.iter().map(|v| (v.shown, v.base, v.of_instances.clone())).collect()
 }
 
@@ -46,7 +46,7 @@ fn a_count_is_what_ended_and_what_lives() {
     without.snapshot(1, &[(other, &[9.0])], at(3)).unwrap();
 
     let series = one(explain(&registry, "c_total", &[("a", "x")], at(4)));
-    assert_eq!(values(&series), [(11.0, 5.0, vec![2.0, 4.0])]);
+    assert_eq!(values(&series), [(Some(11.0), 5.0, vec![2.0, 4.0])]);
     assert_eq!(series.created, at(0));
     let keys: Vec<_> = series.instances.iter().map(|i| i.key.to_string()).collect();
     assert_eq!(keys, ["02".repeat(16), "03".repeat(16)]);
@@ -63,10 +63,50 @@ fn a_gauge_is_its_owner_s() {
     let g = second.define(GAUGE, "g", &[]);
     second.snapshot(1, &[(g, &[7.0])], at(1)).unwrap();
     let series = one(explain(&registry, "g", &[], at(2)));
-    assert_eq!(values(&series), [(7.0, 0.0, vec![5.0, 7.0])]);
+    assert_eq!(values(&series), [(Some(7.0), 0.0, vec![5.0, 7.0])]);
     drop((first, second));
     let series = one(explain(&registry, "g", &[], at(2 + STALE)));
     assert_eq!(series.hidden, Some(Hidden::NoOwner));
+    assert_eq!(values(&series), [(None, 0.0, vec![5.0, 7.0])]);
+}
+
+#[test]
+fn a_count_that_left_its_registry_is_still_its_instance_s() {
+    let registry = registry();
+    let mut stream = open(&registry, 1, at(0));
+    let c = stream.define(COUNTER, "c_total", &[]);
+    stream.snapshot(1, &[(c, &[5.0])], at(0)).unwrap();
+    stream.send(FrameKind::Delta, 2, &[], &[(c, &[5.0])], at(1)).unwrap();
+    let series = one(explain(&registry, "c_total", &[], at(2)));
+    assert_eq!(values(&series), [(Some(5.0), 0.0, vec![5.0])]);
+    assert_eq!(series.instances.len(), 1);
+}
+
+#[test]
+fn of_a_summary_without_an_owner_counts_are_shown_alone() {
+    let registry = registry();
+    let mut stream = open(&registry, 1, at(0));
+    let s = stream.define_bounded(MetricType::Summary, "s", &[], &[0.5]);
+    stream.snapshot(1, &[(s, &[0.1, 2.0, 3.0])], at(0)).unwrap();
+    drop(stream);
+    let shown = |now| {
+        let series = one(explain(&registry, "s", &[], now));
+        series.values.iter().map(|value| value.shown).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(at(1)), [Some(0.1), Some(2.0), Some(3.0)]);
+    assert_eq!(shown(at(2 + STALE)), [None, Some(2.0), Some(3.0)]);
+}
+
+#[test]
+fn a_family_whose_type_changed_is_explained_as_it_is_now() {
+    let registry = registry();
+    let mut old = open(&registry, 1, at(0));
+    old.define(COUNTER, "x", &[]);
+    let mut new = open(&registry, 2, at(1));
+    let x = new.define(GAUGE, "x", &[]);
+    new.snapshot(1, &[(x, &[7.0])], at(1)).unwrap();
+    let series = one(explain(&registry, "x", &[], at(2)));
+    assert_eq!((series.family.kind, values(&series)), (GAUGE, vec![(Some(7.0), 0.0, vec![7.0])]));
 }
 
 #[test]
@@ -88,6 +128,25 @@ fn labels_choose_series() {
 }
 
 #[test]
+fn large_histograms_are_as_many_as_a_client_takes() {
+    let registry = registry();
+    let bounds: Vec<f64> = (0..500).map(f64::from).collect();
+    let values = vec![1.0; bounds.len() + 2];
+    let mut streams = Vec::new();
+    for instance in 1..=3 {
+        let mut stream = open(&registry, instance, at(0));
+        let define =
+            |n: u32| stream.define_bounded(HISTOGRAM, "h", &[("n", &n.to_string())], &bounds);
+        let samples: Vec<_> = (0..100).map(define).map(|id| (id, &values[..])).collect();
+        stream.snapshot(1, &samples, at(0)).unwrap();
+        streams.push(stream);
+    }
+    let Explanation { series, more, .. } = explain(&registry, "h", &[], at(0)).unwrap();
+    assert_eq!(series.len() + more, 100);
+    assert!((70..90).contains(&series.len()), "{}", series.len());
+}
+
+#[test]
 fn what_is_not_shown_says_why() {
     let rules =
         json_rules(r#"[{ "family": "all_total", "type": "counter", "collapse_shards": true }]"#);
@@ -105,8 +164,25 @@ fn what_is_not_shown_says_why() {
     assert_eq!(hidden("all_total"), Some(Hidden::AllShards));
     assert_eq!(hidden("defined_total"), Some(Hidden::NoSample));
     let both = explain(&registry, "h", &[], at(2)).unwrap().series;
-    let shown: Vec<_> = both.iter().map(|h| (h.values.len(), h.hidden)).collect();
-    assert_eq!(shown, [(3, Some(Hidden::OtherBounds)), (4, None)]);
+    let shown: Vec<_> = both.iter().map(|h| (h.hidden, values(h))).collect();
+    let sums = |values: [(Option<f64>, [f64; 2]); 4]| {
+        values.map(|(shown, of)| (shown, 0.0, of.to_vec())).to_vec()
+    };
+    assert_eq!(
+        shown,
+        [
+            (Some(Hidden::OtherBounds), [1.0, 2.0, 0.5].map(|of| (None, 0.0, vec![of])).to_vec()),
+            (
+                None,
+                sums([
+                    (Some(2.0), [1.0, 1.0]),
+                    (Some(3.0), [1.0, 2.0]),
+                    (Some(5.0), [2.0, 3.0]),
+                    (Some(4.5), [0.5, 4.0])
+                ])
+            ),
+        ]
+    );
 }
 
 #[test]
