@@ -38,17 +38,25 @@ function take(values) {
   }
   advance(shard, row);
   shard.row = row;
-  const { cell } = shard;
-  cell.className = row.state + (row.latency > SLOW ? " slow" : "") + (id === at ? " at" : "");
-  cell.title = `shard ${id}: ${row.state.replace("_", " ")}`;
-  cell.hidden = !isWanted(row);
+  show(shard);
+}
+
+/** Touches only what is new: mostly nothing is, and the browser need not lay thousands of squares out anew. */
+function show({ row, cell }) {
+  const classes = row.state + (row.latency > SLOW ? " slow" : "") + (row.id === at ? " at" : "");
+  if (cell.className !== classes) {
+    cell.className = classes;
+    const slow = row.latency > SLOW ? `, latency ${milliseconds(row.latency)}` : "";
+    cell.title = `shard ${row.id}: ${row.state.replace("_", " ")}${slow}`;
+  }
+  if (cell.hidden === isWanted(row)) cell.hidden = !cell.hidden;
 }
 
 /** What it counted since its last report, by second. A total that fell began anew. */
 function advance(shard, row) {
   const before = shard.row;
   const seconds = row.last_report - before.last_report;
-  if (row.state === "stale" || row.state === "never_seen") shard.rates = {};
+  if (row.state !== "up" && row.state !== "offline") shard.rates = {};
   if (!(seconds > 0)) return;
   for (const name of ["events", "commands"]) {
     const more = row[name] - before[name];
@@ -132,14 +140,16 @@ function ago(time) {
 
 let wantedStates = new Set(STATES);
 let wantedIds = null;
+let areRejecting = false;
 
 function isWanted(row) {
   const isNamed = !wantedIds || wantedIds.some(([from, to]) => from <= row.id && row.id <= to);
-  return isNamed && wantedStates.has(row.state);
+  return isNamed && wantedStates.has(row.state) && (!areRejecting || row.rejected > 0);
 }
 
 function filter() {
   wantedStates = new Set([...document.querySelectorAll("fieldset input:checked")].map((box) => box.value));
+  areRejecting = $("#rejecting").checked;
   const parts = $("#ids").value.split(/[\s,]+/).filter(Boolean);
   const ranges = parts.map((part) => /^(\d+)(?:-(\d+))?$/.exec(part));
   const wrong = ranges.indexOf(null);
@@ -156,10 +166,18 @@ $("#filter").addEventListener("submit", (event) => event.preventDefault());
 const detail = $("#detail");
 
 function open(id) {
-  shards.get(at)?.cell.classList.remove("at");
+  const before = shards.get(at)?.cell;
+  before?.classList.remove("at");
+  before?.removeAttribute("aria-selected");
+  if (id !== at) {
+    // What is asked for comes a moment later.
+    $("#reasons").textContent = "";
+    $("tbody", detail).replaceChildren();
+  }
   at = id;
   const cell = shards.get(id)?.cell;
   cell?.classList.add("at");
+  cell?.setAttribute("aria-selected", "true");
   cell?.scrollIntoView({ block: "nearest" });
   map.setAttribute("aria-activedescendant", cell?.id ?? "");
   if (!detail.hidden) showDetail();
@@ -176,13 +194,14 @@ function showDetail() {
   const { row, rates, past } = shard;
   detail.hidden = false;
   $("h2", detail).textContent = `Shard ${row.id}: ${row.state.replace("_", " ")}`;
+  $("#meaning").textContent = $(`input[value=${row.state}]`).parentElement.title;
   const facts = [
     ["gateway latency", row.latency === null ? "–" : milliseconds(row.latency), past.latency],
     ["events a second", rates.events === undefined ? "–" : short(rates.events), past.events],
     ["commands a second", rates.commands === undefined ? "–" : short(rates.commands), past.commands],
     ["last report", ago(row.last_report)],
     ["began", ago(row.started_at)],
-    ["gateway sessions", row.sessions ?? "–"],
+    ["gateway sessions begun", row.sessions ?? "–"],
     ["command errors", row.errors ?? "–"],
     ["samples rejected", row.rejected],
     ["series", row.series],
@@ -209,7 +228,9 @@ async function showInstances(id) {
   const answer = await fetch(`api/v1/shards/${id}`).catch(() => null);
   const shard = answer?.ok && (await answer.json().catch(() => null));
   if (!shard || id !== at) return;
-  const { instances } = shard;
+  const { instances, rejected_samples: rejected } = shard;
+  const reasons = Object.entries(rejected).map(([reason, n]) => `${n} by ${reason}`);
+  $("#reasons").textContent = reasons.length ? `Rejected: ${reasons.join(", ")}` : "";
   $("tbody", detail).replaceChildren(
     ...instances.map((i) => {
       const row = document.createElement("tr");

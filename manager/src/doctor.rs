@@ -36,7 +36,7 @@ use std::{
 
 use shardmeter_process::{Secret, reachable};
 
-use crate::Config;
+use crate::{Config, registry::MAX_SHARD_COUNT};
 use dial::Target;
 pub use finding::{Check, Finding, Report, Verdict};
 use trust::Trust;
@@ -64,6 +64,9 @@ pub struct DoctorArgs {
     /// Where the api is, to look at that too
     #[arg(long, value_name = "URL")]
     pub api: Option<String>,
+    /// How many shards the bot has; by default what its shards say, and posts cannot say it
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SHARD_COUNT)))]
+    pub shards: Option<u32>,
     /// File with a view token; by default what the manager is configured with
     #[arg(long, value_name = "FILE")]
     pub view_token_file: Option<PathBuf>,
@@ -119,6 +122,8 @@ pub struct Deployment {
     http: Target,
     grpc: Target,
     api: Option<Target>,
+    /// How many shards there should be.
+    shards: Option<u32>,
     token: Option<Token>,
     trust: Trust,
 }
@@ -146,6 +151,7 @@ impl Deployment {
             http: target("http", &args.http, config.http_addr)?,
             grpc: target("grpc", &args.grpc, config.grpc_addr)?,
             api: args.api.as_ref().map(|url| Target::parse("api", url)).transpose()?,
+            shards: args.shards,
             token: token.transpose()?,
             trust: Trust::open(args)?,
         })
@@ -171,7 +177,10 @@ impl Deployment {
         };
         let mut listed = None;
         report.run(Check::Fleet, needed, fleet::check(self, &mut listed)).await;
-        let fleet = listed.unwrap_or_default();
+        let mut fleet = listed.unwrap_or_default();
+        if let Some(count) = self.shards {
+            fleet.expect(count);
+        }
         report.run(Check::Clock, &[Check::Fleet], async { clock::check(&fleet) }).await;
         report.run(Check::Shards, &[Check::Fleet], async { shards::check(&fleet) }).await;
         report.run(Check::Rejects, &[Check::Fleet], async { rejects::check(&fleet) }).await;

@@ -34,6 +34,10 @@ pub enum MetricType {
 }
 
 impl MetricType {
+    /// Every type.
+    pub const ALL: [Self; 5] =
+        [Self::Counter, Self::Gauge, Self::Histogram, Self::Summary, Self::Untyped];
+
     /// How many values a sample has, when the series has `bounds` bounds (or quantiles).
     #[must_use]
     pub const fn width(self, bounds: usize) -> usize {

@@ -59,7 +59,7 @@ pub use events::{
     Successor,
 };
 pub use exemplars::ReportedExemplar;
-pub use explain::{Explained, ExplainedValue, Hidden, MAX_EXPLAINED, NotExplained};
+pub use explain::{Explained, ExplainedValue, Explanation, Hidden, MAX_EXPLAINED, NotExplained};
 pub use family::Family;
 pub use frame::{
     Applied, AttachError, DefineError, FamilyDefinition, Frame, FrameError, FrameKind, Hello,

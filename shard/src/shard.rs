@@ -170,8 +170,8 @@ pub(crate) struct ShardTask {
     last_close: u16,
     /// When Discord last sent anything.
     heard: Instant,
-    /// How often it wants a heartbeat; 0 before it said so.
-    heartbeat_interval: Duration,
+    /// How often it wants a heartbeat on this connection, once it said so.
+    heartbeat_interval: Option<Duration>,
 }
 
 impl ShardTask {
@@ -197,7 +197,7 @@ impl ShardTask {
             closing: false,
             last_close: NO_STATUS,
             heard: Instant::now(),
-            heartbeat_interval: Duration::ZERO,
+            heartbeat_interval: None,
         }
     }
 
@@ -227,19 +227,19 @@ impl ShardTask {
     /// The next message. Looks at the shard after every poll, because twilight does not make a message of every loss.
     async fn next(&mut self) -> Option<Result<Message, ReceiveMessageError>> {
         poll_fn(|context| {
-            let unanswered = self.shard.latency().sent().is_some();
+            let heartbeat = self.shard.latency().sent().map(Instant::from_std);
             let polled = Pin::new(&mut self.shard).poll_next(context);
-            self.observe(&polled, unanswered);
+            self.observe(&polled, heartbeat);
             polled
         })
         .await
     }
 
-    /// Looks at what has become of the connection; `unanswered`: a heartbeat was, before.
+    /// Looks at what has become of the connection; `heartbeat`: when the last one before was sent, answered or not.
     fn observe(
         &mut self,
         polled: &Poll<Option<Result<Message, ReceiveMessageError>>>,
-        unanswered: bool,
+        heartbeat: Option<Instant>,
     ) {
         let state = self.shard.state();
         let gateway = &self.metrics.gateway;
@@ -257,9 +257,13 @@ impl ShardTask {
                 _ => ABNORMAL,
             };
             gateway.closed(self.last_close);
-            // twilight does not say why it gave up.
-            let silent = self.heard.elapsed() > self.heartbeat_interval.mul_f64(0.9);
-            if self.last_close == ABNORMAL && unanswered && silent {
+            // What the one before asked for, and was asked, says nothing of the next connection.
+            let interval = self.heartbeat_interval.take();
+            let gave_up = interval.zip(heartbeat).is_some_and(|(interval, sent)| {
+                self.heard < sent && sent.elapsed() > interval.mul_f64(0.9)
+            });
+            // twilight does not say why it ended a connection; this is when it gives one up.
+            if self.last_close == ABNORMAL && gave_up {
                 gateway.gateway_zombies_total.inc();
             }
             gateway.gateway_latency_seconds.reset();
@@ -316,9 +320,9 @@ impl ShardTask {
         let shard_id = self.id();
         match event {
             Event::GatewayHello(hello) => {
-                self.heartbeat_interval = Duration::from_millis(hello.heartbeat_interval);
-                let seconds = self.heartbeat_interval.as_secs_f64();
-                gateway.gateway_heartbeat_interval_seconds.set(seconds);
+                let interval = Duration::from_millis(hello.heartbeat_interval);
+                self.heartbeat_interval = Some(interval);
+                gateway.gateway_heartbeat_interval_seconds.set(interval.as_secs_f64());
             }
             Event::Ready(ready) => {
                 gateway.session(SessionOutcome::Identified);

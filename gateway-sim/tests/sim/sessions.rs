@@ -218,7 +218,7 @@ async fn while_the_gateway_is_away_nobody_gets_a_connection() {
     assert!(sim.control.books().connected().is_empty());
     match tokio_tungstenite::connect_async(&sim.gateway_url).await {
         Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => {
-            assert_eq!(answer.status(), 503)
+            assert_eq!(answer.status(), 503);
         }
         other => panic!("{other:?}"),
     }

@@ -1,6 +1,9 @@
 //! The status page as a browser shows it, with shards that report by streams of their own.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use serde_json::{Value, json};
 use shardmeter_manager::Config;
@@ -90,7 +93,7 @@ impl Page {
         until(&what, async || is(self.evaluate(expression).await, expected.clone())).await;
     }
 
-    /// Waits until so many shards are in these states: up, offline, lost, silent, never seen.
+    /// Waits until so many shards are in these states: up, offline, lost, stale, never seen.
     async fn counts(&mut self, expected: [u32; 5]) {
         let outputs =
             "[...document.querySelectorAll('fieldset output')].map((o) => Number(o.value))";
@@ -182,7 +185,13 @@ async fn one_shard_is_found_and_looked_at_by_keyboard() {
     page.shows(visible, json!("")).await;
     page.does(json!({ "click": "input[value=up]" })).await;
 
-    page.evaluate("document.querySelector('#map').focus()").await;
+    let is_at_map = page.evaluate("document.activeElement.id === 'map'");
+    assert_eq!(is_at_map.await, json!(false));
+    until("the map has the focus", async || {
+        page.does(json!({ "press": "Tab" })).await;
+        is(page.evaluate("document.activeElement.id").await, json!("map"))
+    })
+    .await;
     for key in ["ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft", "Enter"] {
         page.does(json!({ "press": key })).await;
     }
@@ -229,6 +238,70 @@ async fn no_manager_behind_a_proxy(addr: SocketAddr) {
         }
     };
     soon("the page asks for rows", answered).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_known_of_a_shard_is_in_its_detail() {
+    let fleet = Fleet::start(([127, 0, 0, 1], 0).into()).await;
+    let http = fleet.http();
+    let two_hours_ago = SystemTime::now() - Duration::from_secs(2 * 3_600);
+    let hello = Hello {
+        shard_count: 2,
+        instance_id: vec![7; 16],
+        started_at: Some(two_hours_ago.into()),
+        ..Hello::default()
+    };
+    let (counter, gauge) = (MetricType::Counter, MetricType::Gauge);
+    let reported = [
+        ("gateway_latency_seconds", gauge, 0.05),
+        ("commands_executed_total", counter, 10.0),
+        ("gateway_events_total", counter, 10.0),
+        ("gateway_sessions_total", counter, 3.0),
+        ("command_errors_total", counter, 4.0),
+        ("shardmeter_manager_is_not_ours", gauge, 1.0),
+    ];
+    let families = reported.iter().zip(0..).map(|((name, kind, _), id)| {
+        family(name, *kind, SeriesDefinition { id, ..SeriesDefinition::default() })
+    });
+    let values = reported.iter().map(|(.., value)| *value).collect();
+    let mut shard = ReportStream::start(&fleet.channel, hello, families.collect(), values).await;
+    let _other = fleet.shard(1, 2, 1.0).await;
+    let mut page = Page::open(http);
+    page.counts([2, 0, 0, 0, 0]).await;
+    page.does(json!({ "click": "#rejecting" })).await;
+    let visible =
+        "[...document.querySelectorAll('#map > b:not([hidden])')].map((b) => b.id).join()";
+    page.shows(visible, json!("shard-0")).await;
+    page.does(json!({ "click": "#shard-0" })).await;
+    page.shows("document.querySelector('#detail h2').textContent", json!("Shard 0: up")).await;
+    let known = "[...document.querySelectorAll('#detail dl > div')].map((d) => \
+                 d.children[0].textContent + ': ' + d.children[1].textContent)";
+    let facts = page.evaluate(known).await;
+    for fact in [
+        "gateway latency: 50 ms",
+        "began: 2 h ago",
+        "gateway sessions begun: 3",
+        "command errors: 4",
+        "samples rejected: 1",
+        "series: 5",
+    ] {
+        assert!(facts.as_array().unwrap().contains(&json!(fact)), "{fact}: {facts}");
+    }
+    let rejected = "document.querySelector('#reasons').textContent";
+    page.shows(rejected, json!("Rejected: 1 by name_collision")).await;
+
+    // What it counted since its last report, by second.
+    shard.report(1, 1_000_010.0).await;
+    shard.report(2, 2_000_010.0).await;
+    for what in ["events", "commands"] {
+        let rate = format!("{known}.some((fact) => /^{what} a second: [1-9]/.test(fact))");
+        page.shows(&rate, json!(true)).await;
+        let line = format!("document.querySelector('#{what} polyline').points.length > 1");
+        page.shows(&line, json!(true)).await;
+    }
+    page.close(http).await;
+    shard.end().await;
+    fleet.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

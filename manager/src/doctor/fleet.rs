@@ -1,8 +1,10 @@
 //! The list of shards, which further checks look at.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
-use shardmeter_proto::v1::{ListShardsRequest, Shard, fleet_service_client::FleetServiceClient};
+use shardmeter_proto::v1::{
+    ListShardsRequest, Shard, ShardState, fleet_service_client::FleetServiceClient,
+};
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Status};
 
@@ -26,6 +28,18 @@ pub(super) struct Fleet {
     /// How far that is ahead of this machine's clock, seconds, and how sure that is.
     pub(super) ahead: f64,
     pub(super) unsure: f64,
+}
+
+impl Fleet {
+    /// Takes the operator's word for how many shards there should be: those that the manager does not know of were never seen.
+    pub(super) fn expect(&mut self, count: u32) {
+        let listed: HashSet<u32> = self.shards.iter().map(|shard| shard.shard_id).collect();
+        let missing = (0..count).filter(|id| !listed.contains(id));
+        let state = ShardState::NeverSeen.into();
+        let never_seen = |shard_id| Shard { shard_id, state, ..Shard::default() };
+        self.shards.extend(missing.map(never_seen));
+        self.count = count;
+    }
 }
 
 pub(super) async fn check(deployment: &Deployment, listed: &mut Option<Fleet>) -> Found {

@@ -16,7 +16,7 @@ use shardmeter_proto::v1::{
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tonic::{Request, Response, Status};
 
-use crate::{clip::clip, session::Sessions};
+use crate::{clip::clip, registry::Explanation, session::Sessions};
 use convert::timestamp;
 use watch::Watcher;
 
@@ -78,11 +78,12 @@ impl FleetService for Fleet {
         let Sessions { registry, clock, .. } = &*self.sessions;
         let ExplainSeriesRequest { shard_id, family, labels } = request.into_inner();
         let labels = labels.into_iter().collect();
-        let (series, more) = registry
+        let Explanation { series, more, rejected } = registry
             .explain(shard_id, &family, &labels, clock.now())
             .map_err(|error| Status::not_found(clip(error.to_string())))?;
         let series = series.into_iter().map(v1::ExplainedSeries::from).collect();
-        Ok(Response::new(ExplainSeriesResponse { series, more: more as u64 }))
+        let rejected_samples = convert::rejected(rejected);
+        Ok(Response::new(ExplainSeriesResponse { series, more: more as u64, rejected_samples }))
     }
 
     async fn watch_shards(

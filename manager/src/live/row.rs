@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 
 use crate::{
     clock::UnixTime,
-    registry::{Registry, ShardState, ShardStatus, ShardView, Transport},
+    registry::{Registry, SeriesView, ShardState, ShardStatus, ShardView, Transport},
 };
 
 /// What the values of a row are, in order.
 ///
-/// `state`: `up`; `offline`, it reports but is not connected to Discord; `lost`, its stream broke and it may be back before it
-/// counts as silent; `stale` and `never_seen` as elsewhere. Times are Unix seconds, latencies seconds. Counts are totals. What
-/// is not known is `null`.
+/// `state`: `up`; `offline`, it reports but is not connected to Discord; `lost`, its stream ended or broke and it may be back
+/// before it is stale; `stale` and `never_seen` as elsewhere. Times are Unix seconds, latencies seconds. Counts are totals;
+/// `sessions` are those that were identified or resumed. What is not known is `null`.
 pub(crate) const COLUMNS: [&str; 11] = [
     "id",
     "state",
@@ -33,6 +33,9 @@ const EVENTS: &str = "gateway_events_total";
 const COMMANDS: &str = "commands_executed_total";
 const ERRORS: &str = "command_errors_total";
 const SESSIONS: &str = "gateway_sessions_total";
+
+/// A session that Discord took away is none that began.
+const INVALIDATED: &str = r#"outcome="invalidated""#;
 
 /// What a shard says of itself; the sum of all series of each family.
 #[derive(Debug, Default)]
@@ -58,7 +61,9 @@ impl Vitals {
                 SESSIONS => &mut vitals.sessions,
                 _ => continue,
             };
-            for value in series.filter_map(|series| series.values.first()) {
+            let counts =
+                |series: &SeriesView<'_>| &*family.name != SESSIONS || series.labels != INVALIDATED;
+            for value in series.filter(counts).filter_map(|series| series.values.first()) {
                 *sum.get_or_insert(0.0) += value;
             }
         }
@@ -115,9 +120,9 @@ fn state(status: &ShardStatus, vitals: &Vitals) -> &'static str {
     }
 }
 
-/// Whether it reports by streams, and none is open.
+/// Whether it reports by streams and none is open, or all that reported has ended.
 fn is_lost(status: &ShardStatus) -> bool {
     let newest = status.instances.last();
-    newest.is_some_and(|newest| newest.transport == Transport::Grpc)
+    newest.is_none_or(|newest| newest.transport == Transport::Grpc)
         && !status.instances.iter().any(|instance| instance.connected)
 }

@@ -37,11 +37,16 @@ async fn a_follower_gets_all_rows_and_then_those_that_changed() {
     let events = stream.define(COUNTER, "gateway_events_total", &[("event_type", "A")]);
     let others = stream.define(COUNTER, "gateway_events_total", &[("event_type", "B")]);
     let latency = stream.define(GAUGE, "gateway_latency_seconds", &[]);
+    let began = stream.define(COUNTER, "gateway_sessions_total", &[("outcome", "identified")]);
+    let again = stream.define(COUNTER, "gateway_sessions_total", &[("outcome", "resumed")]);
+    let taken = stream.define(COUNTER, "gateway_sessions_total", &[("outcome", "invalidated")]);
+    let sessions = [(began, &[1.0][..]), (again, &[2.0]), (taken, &[4.0])];
     let values = [(events, &[5.0][..]), (others, &[2.0]), (latency, &[0.25])];
+    let values = [&values[..], &sessions].concat();
     stream.snapshot(1, &values, clock.now()).unwrap();
 
     let mut follower = live.follow();
-    let row = json!([1, "up", 1000, 1000, 0.25, 7, null, null, null, 0, 3]);
+    let row = json!([1, "up", 1000, 1000, 0.25, 7, null, null, 3, 0, 6]);
     let never = |id: u32| json!([id, "never_seen", null, null, null, null, null, null, null, 0, 0]);
     assert_eq!(rows(&mut follower).await, json!([never(0), row]));
     assert_eq!(rows(&mut follower).await, json!([]), "nothing new");
@@ -50,7 +55,7 @@ async fn a_follower_gets_all_rows_and_then_those_that_changed() {
     let now = clock.now();
     stream.delta(2, &[(events, &[6.0])], now).unwrap();
     let seconds = now.as_secs_f64() as u64;
-    let row = json!([1, "up", seconds, 1000, 0.25, 8, null, null, null, 0, 3]);
+    let row = json!([1, "up", seconds, 1000, 0.25, 8, null, null, 3, 0, 6]);
     assert_eq!(new(&mut follower).await, json!([row]));
 
     let mut late = live.follow();
@@ -123,6 +128,18 @@ async fn states_are_told_apart() {
     assert_eq!(states(&new(&mut follower).await), of(&[(0, "lost"), (1, "up")]));
     advance(Duration::from_secs(40)).await;
     assert_eq!(states(&new(&mut follower).await), of(&[(0, "stale"), (1, "stale")]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_ended_is_not_up() {
+    let (registry, live, clock) = live();
+    let mut stream = open_shard(&registry, 0, 1, clock.now());
+    let connected = stream.define(GAUGE, "gateway_connected", &[]);
+    stream.snapshot(1, &[(connected, &[1.0])], clock.now()).unwrap();
+    let mut follower = live.follow();
+    assert_eq!(rows(&mut follower).await[0][1], "up");
+    assert!(stream.writer.goodbye(1, clock.now()).unwrap());
+    assert_eq!(new(&mut follower).await[0][1], "lost");
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,6 +20,17 @@ pub const MAX_EXPLAINED: usize = 100;
 /// Bytes that they take as messages, about: gRPC clients take four million, unless they are told otherwise.
 const MAX_EXPLAINED_BYTES: usize = 3_000_000;
 
+/// Series of a shard's family, and where their values come from.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// The first [`MAX_EXPLAINED`] at most.
+    pub series: Vec<Explained>,
+    /// How many more there are.
+    pub more: usize,
+    /// Samples of the shard that were rejected, of whatever family, by reason.
+    pub rejected: [(Reason, u64); Reason::COUNTED.len()],
+}
+
 /// One series, and where its values come from.
 #[derive(Debug, Clone)]
 pub struct Explained {
@@ -74,6 +85,9 @@ pub enum NotExplained {
     /// No shard has the family.
     #[error("no shard has a family {0:?}{hint}; names are as in TYPE lines of the page", hint = stem(.0))]
     NoFamily(String),
+    /// Operators want none.
+    #[error("a rule drops family {0:?}: see [[rules]] in the manager's --config")]
+    Dropped(String),
     /// This shard does not.
     #[error(
         "shard {shard_id} has no {family:?}, which shard {first} reported first, as a {kind}; samples of this shard that were \
@@ -93,7 +107,7 @@ pub enum NotExplained {
     },
     /// No series has these labels.
     #[error(
-        "shard {shard_id} has {series} series of {family:?}, none with all these labels; one has {{{example}}}"
+        "shard {shard_id} has {series} series of {family:?}, none with all these labels; one has {{{example}}}{rule}"
     )]
     NoSeries {
         /// Which.
@@ -104,6 +118,8 @@ pub enum NotExplained {
         series: usize,
         /// The labels of one.
         example: String,
+        /// What a rule does with the family.
+        rule: String,
     },
 }
 
@@ -123,8 +139,7 @@ fn stem(name: &str) -> String {
 }
 
 impl Registry {
-    /// Explains the series of a shard's family whose labels have all of `labels`; the first [`MAX_EXPLAINED`] at most, and how
-    /// many more there are.
+    /// Explains the series of a shard's family whose labels have all of `labels`.
     ///
     /// # Errors
     /// If there is none.
@@ -134,7 +149,7 @@ impl Registry {
         family: &str,
         labels: &BTreeMap<String, String>,
         now: UnixTime,
-    ) -> Result<(Vec<Explained>, usize), NotExplained> {
+    ) -> Result<Explanation, NotExplained> {
         let shared = self.shards.read().get(&shard_id).map(Arc::clone);
         let shared = shared.ok_or(NotExplained::NoShard(shard_id))?;
         let mut shard = shared.peek();
@@ -153,11 +168,14 @@ impl Registry {
         let found: Vec<_> = block.series.iter().filter(has_all).copied().collect();
         if found.is_empty() {
             let example = block.series.first().and_then(|id| shard.store.get(*id));
+            let rule = block.family.treatment.to_string();
+            let rule = if rule.is_empty() { rule } else { format!("; by a rule: {rule}") };
             return Err(NotExplained::NoSeries {
                 shard_id,
                 family: family.to_owned(),
                 series: block.series.len(),
                 example: example.map_or_else(String::new, |s| shard.store.labels(s).to_owned()),
+                rule,
             });
         }
         let (mut explained, mut bytes) = (Vec::new(), 0);
@@ -170,7 +188,7 @@ impl Registry {
             explained.push(series);
         }
         let more = found.len() - explained.len();
-        Ok((explained, more))
+        Ok(Explanation { series: explained, more, rejected: status.rejected })
     }
 
     fn not_of_shard(
@@ -181,7 +199,12 @@ impl Registry {
     ) -> NotExplained {
         let is_it = |of: &Arc<Family>| *of.name == *family && !of.gave_way();
         let Some(known) = self.families.all().into_iter().find(is_it) else {
-            return NotExplained::NoFamily(family.to_owned());
+            let said = if self.families.is_dropped(family) {
+                NotExplained::Dropped
+            } else {
+                NotExplained::NoFamily
+            };
+            return said(family.to_owned());
         };
         let some = rejected.iter().filter(|(_, n)| *n > 0);
         let some: Vec<_> = some.map(|(reason, n)| format!("{} {n}", reason.as_str())).collect();

@@ -266,6 +266,11 @@ impl FamilyTable {
         Ok(())
     }
 
+    /// Whether a rule drops what has this name, if of one type alone.
+    pub(super) fn is_dropped(&self, name: &str) -> bool {
+        MetricType::ALL.into_iter().any(|kind| self.rules.treatment(name, kind).drop)
+    }
+
     /// Whether rules put shards together.
     pub(super) fn collapses(&self) -> bool {
         self.rules.collapse()

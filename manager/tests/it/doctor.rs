@@ -15,7 +15,7 @@ use shardmeter_manager::{
     clock::{Clock, UnixTime},
     doctor::{Check, Deployment, DoctorArgs, Report, Verdict},
 };
-use shardmeter_process::testing::until;
+use shardmeter_process::testing::{is, until};
 use shardmeter_proto::v1::{Hello, report_request::Message as Said};
 use tempfile::TempDir;
 
@@ -139,6 +139,7 @@ async fn a_healthy_deployment_as_an_operator_sees_it() {
     }
     assert_eq!(doctor(&["--view-token-file", "/no/such"]).0, Some(2));
     assert_eq!(doctor(&["--ca-cert", "/no/such"]).0, Some(2));
+    assert_eq!(doctor(&["--shards", "0"]).0, Some(2));
 }
 
 #[tokio::test]
@@ -378,6 +379,18 @@ async fn shards_that_went_or_should_have() {
     })
     .await;
 
+    let both = Server::start().await;
+    let ends = [reporting(&both, 0, 2, 1).await, reporting(&both, 1, 2, 2).await];
+    expect(&examine(&of(&both)).await, Check::Shards, Verdict::Ok, &["2 of 2 report"]);
+    drop(ends);
+    until("nobody calls them up", async || {
+        let report = examine(&of(&both)).await;
+        let (verdict, said) = found(&report, Check::Shards);
+        let words = "0 of 2 report: 0-1 lost their streams just now -> ask again in a moment";
+        is((verdict, said.starts_with(words)), (Verdict::Warning, true))
+    })
+    .await;
+
     let resharded = Server::start().await;
     let _old = reporting(&resharded, 30, 40, 1).await;
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -404,6 +417,14 @@ async fn what_was_not_taken() {
     let words = ["type_conflict: 1 samples of shards 1", "two versions of the bot"];
     expect(&report, Check::Rejects, Verdict::Warning, &words);
     expect(&report, Check::Shards, Verdict::Warning, &["nobody says how many there should be"]);
+    for (shards, verdict, words) in [
+        (1, Verdict::Warning, "1 of 1 report, and 1 beyond"),
+        (2, Verdict::Ok, "2 of 2 report"),
+        (5, Verdict::Failure, "2 of 5 report: 2-4 never did"),
+    ] {
+        let args = DoctorArgs { shards: Some(shards), ..of(&server) };
+        expect(&examine(&args).await, Check::Shards, verdict, &[words]);
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
+use prost_types::{FileDescriptorProto, source_code_info::Location};
 use shardmeter_process::testing::soon;
 use shardmeter_proto::v1::{
     self, ReportResponse, report_request::Message as Said, report_response::Message as Answer,
@@ -264,6 +266,22 @@ async fn health_and_reflection_answer() {
         v1alpha::server_reflection_client::ServerReflectionClient::new(server.channel().await);
     let answers = older.server_reflection_info(tokio_stream::iter([request])).await;
     assert!(answers.unwrap().into_inner().message().await.unwrap().is_some());
+    let symbol = "shardmeter.telemetry.v1.FleetService".to_owned();
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::FileContainingSymbol(symbol)),
+    };
+    let answers = reflection.server_reflection_info(tokio_stream::iter([request])).await;
+    let answer = answers.unwrap().into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::FileDescriptorResponse(files)) = answer.message_response else {
+        panic!("{answer:?}")
+    };
+    let fleet = FileDescriptorProto::decode(&*files.file_descriptor_proto[0]).unwrap();
+    let places = fleet.source_code_info.unwrap().location;
+    let comments: Vec<_> = places.iter().map(Location::leading_comments).collect();
+    for comment in [" One shard.\n", " Never sent.\n", " That of the last `state` message.\n"] {
+        assert!(comments.contains(&comment), "grpcurl describe says {comment:?}");
+    }
     assert!(names.contains(&service) && names.contains(&"grpc.health.v1.Health"), "{names:?}");
     server.stop().await;
 }

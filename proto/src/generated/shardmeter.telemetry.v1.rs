@@ -1225,7 +1225,7 @@ pub struct ExplainSeriesRequest {
     /// The shard's id.
     #[prost(uint32, tag = "1")]
     pub shard_id: u32,
-    /// The family's name, as on the TYPE lines of the page.
+    /// The family's name, as on the TYPE lines of the page in the text format.
     #[prost(string, tag = "2")]
     pub family: ::prost::alloc::string::String,
     /// Labels that the series have, as on the page, without `shard_id`. Those with others too are explained as well: without any,
@@ -1245,6 +1245,12 @@ pub struct ExplainSeriesResponse {
     /// How many others there are.
     #[prost(uint64, tag = "2")]
     pub more: u64,
+    /// Samples of the shard that were not taken, of whatever family, by reason: as in Shard.
+    #[prost(map = "string, uint64", tag = "3")]
+    pub rejected_samples: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
 }
 /// Where one series comes from.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1666,7 +1672,7 @@ pub mod fleet_service_client {
         /// Where a number on the page comes from: what ended instances counted, and what each living one says.
         ///
         /// Errors: NOT_FOUND if the shard, or no shard, has such a series; the text says what there is instead, who reported the
-        /// family first, and what of this shard was not taken.
+        /// family first, what a rule does with it, and what of this shard was not taken.
         pub async fn explain_series(
             &mut self,
             request: impl tonic::IntoRequest<super::ExplainSeriesRequest>,
@@ -1757,7 +1763,7 @@ pub mod fleet_service_server {
         /// Where a number on the page comes from: what ended instances counted, and what each living one says.
         ///
         /// Errors: NOT_FOUND if the shard, or no shard, has such a series; the text says what there is instead, who reported the
-        /// family first, and what of this shard was not taken.
+        /// family first, what a rule does with it, and what of this shard was not taken.
         async fn explain_series(
             &self,
             request: tonic::Request<super::ExplainSeriesRequest>,

@@ -53,6 +53,46 @@ async fn without_acks_a_connection_with_events_is_alive() {
     bot.stop().await;
 }
 
+/// In the last tenth of the time between two heartbeats, where a connection that is given up looks most like one that broke.
+#[tokio::test]
+async fn a_connection_that_breaks_is_no_zombie() {
+    const HEARTBEATS: Duration = Duration::from_secs(2);
+    let discord = Discord::start(Config { heartbeat_interval: HEARTBEATS, ..quiet_world() }).await;
+    let bot = discord.bot().await;
+    // Time since the last acknowledgement, in heartbeats.
+    let age = || bot.value(0, "gateway_heartbeat_ack_age_seconds", &[]) / HEARTBEATS.as_secs_f64();
+    let resumed = |times| {
+        let bot = &bot;
+        async move {
+            eventually("resumed", || bot.sessions(0)[1] == times).await;
+            assert_eq!(bot.value(0, "gateway_zombies_total", &[]), 0.0, "cut {times}");
+        }
+    };
+    let heartbeat = async || {
+        let before = discord.shard_books(0).heartbeats;
+        soon("a heartbeat", discord.control.until(|books| books.shards[&0].heartbeats > before))
+            .await;
+    };
+    // Nothing is unanswered.
+    heartbeat().await;
+    eventually("nearly the next", || (0.92..0.97).contains(&age())).await;
+    discord.control.cut(0).await.unwrap();
+    resumed(1.0).await;
+    // A heartbeat is, but the next is not due yet.
+    discord.control.mute_acks(0, true);
+    heartbeat().await;
+    tokio::time::sleep(HEARTBEATS / 2).await;
+    discord.control.cut(0).await.unwrap();
+    resumed(2.0).await;
+    // It nearly is, but there was an event.
+    heartbeat().await;
+    discord.control.interaction(Place::Dm, "ping").await.unwrap();
+    tokio::time::sleep(HEARTBEATS.mul_f64(0.95)).await;
+    discord.control.cut(0).await.unwrap();
+    resumed(3.0).await;
+    bot.stop().await;
+}
+
 #[tokio::test]
 async fn invalid_requests_and_rate_limits_are_told_apart() {
     let discord = Discord::start(quiet_world()).await;

@@ -1,12 +1,14 @@
 //! What the registry says of shards, as protobuf.
 
+use std::collections::HashMap;
+
 use shardmeter_proto::v1;
 
 use crate::{
     clock::UnixTime,
     registry::{
-        Departure, EventKind, InstanceStatus, KnownShards, ShardEvent, ShardState, ShardStatus,
-        Successor, Transport,
+        Departure, EventKind, InstanceStatus, KnownShards, Reason, ShardEvent, ShardState,
+        ShardStatus, Successor, Transport,
     },
 };
 
@@ -18,15 +20,16 @@ impl From<ShardStatus> for v1::Shard {
             last_report: status.last_report.map(timestamp),
             series: status.series as u64,
             reports: status.reports.into_iter().map(|(t, n)| (t.as_str().to_owned(), n)).collect(),
-            rejected_samples: status
-                .rejected
-                .into_iter()
-                .filter(|(_, n)| *n > 0)
-                .map(|(reason, n)| (reason.as_str().to_owned(), n))
-                .collect(),
+            rejected_samples: rejected(status.rejected),
             instances: status.instances.into_iter().map(v1::Instance::from).collect(),
         }
     }
+}
+
+/// Those that there are.
+pub(super) fn rejected(samples: [(Reason, u64); Reason::COUNTED.len()]) -> HashMap<String, u64> {
+    let some = samples.into_iter().filter(|(_, n)| *n > 0);
+    some.map(|(reason, n)| (reason.as_str().to_owned(), n)).collect()
 }
 
 impl From<InstanceStatus> for v1::Instance {

@@ -5,7 +5,7 @@ use crate::{
     metrics::Metrics,
     registry::{
         InstanceKey, Registry, Report, Scope, Settings,
-        tests::{HISTOGRAM, open_shard},
+        tests::{COUNTER, HISTOGRAM, open_shard},
     },
 };
 
@@ -47,7 +47,8 @@ async fn a_series_is_explained_as_the_registry_does() {
     let now = sessions.clock.now();
     let mut stream = open_shard(&sessions.registry, 0, 1, now);
     let h = stream.define_bounded(HISTOGRAM, "h", &[("a", "x\"y")], &[0.5]);
-    stream.snapshot(1, &[(h, &[1.0, 2.0, 3.5])], now).unwrap();
+    let own = stream.define(COUNTER, "shardmeter_manager_x_total", &[]);
+    stream.snapshot(1, &[(h, &[1.0, 2.0, 3.5]), (own, &[1.0])], now).unwrap();
 
     let fleet = Fleet::new(Arc::clone(&sessions));
     let ask = |labels: &[(&str, &str)]| {
@@ -66,6 +67,7 @@ async fn a_series_is_explained_as_the_registry_does() {
         [("_bucket{le=\"0.5\"}", 1.0, &[1.0][..]), ("_count", 2.0, &[2.0]), ("_sum", 3.5, &[3.5])]
     );
     assert_eq!(series.instances[0].instance, "01".repeat(16));
+    assert_eq!(answer.rejected_samples, [("name_collision".to_owned(), 1)].into());
     let none = ask(&[("a", "z")]).await.unwrap_err();
     assert_eq!(none.code(), Code::NotFound);
 }

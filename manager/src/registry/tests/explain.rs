@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     model::unescape,
-    registry::{Explained, Hidden, MAX_EXPLAINED, NotExplained, Rules},
+    registry::{Explained, Explanation, Hidden, MAX_EXPLAINED, NotExplained, Reason, Rules},
 };
 
-type Answer = Result<(Vec<Explained>, usize), NotExplained>;
+type Answer = Result<Explanation, NotExplained>;
 
 fn explain(registry: &Registry, family: &str, labels: &[(&str, &str)], now: UnixTime) -> Answer {
     let labels: BTreeMap<_, _> =
@@ -17,7 +17,7 @@ fn explain(registry: &Registry, family: &str, labels: &[(&str, &str)], now: Unix
 }
 
 fn one(answer: Answer) -> Explained {
-    let (mut series, more) = answer.unwrap();
+    let Explanation { mut series, more, .. } = answer.unwrap();
     assert_eq!((series.len(), more), (1, 0));
     series.remove(0)
 }
@@ -119,7 +119,7 @@ fn labels_choose_series() {
         samples.push((id, &[1.0][..]));
     }
     stream.snapshot(1, &samples, at(0)).unwrap();
-    let (series, more) = explain(&registry, "c_total", &[], at(0)).unwrap();
+    let Explanation { series, more, .. } = explain(&registry, "c_total", &[], at(0)).unwrap();
     assert_eq!((series.len(), more), (MAX_EXPLAINED, 20));
     let some = [("half", "a\"b"), ("n", "7")];
     let series = one(explain(&registry, "c_total", &some, at(0)));
@@ -141,7 +141,7 @@ fn large_histograms_are_as_many_as_a_client_takes() {
         stream.snapshot(1, &samples, at(0)).unwrap();
         streams.push(stream);
     }
-    let (series, more) = explain(&registry, "h", &[], at(0)).unwrap();
+    let Explanation { series, more, .. } = explain(&registry, "h", &[], at(0)).unwrap();
     assert_eq!(series.len() + more, 100);
     assert!((70..90).contains(&series.len()), "{}", series.len());
 }
@@ -163,7 +163,7 @@ fn what_is_not_shown_says_why() {
     let hidden = |family: &str| one(explain(&registry, family, &[], at(2))).hidden;
     assert_eq!(hidden("all_total"), Some(Hidden::AllShards));
     assert_eq!(hidden("defined_total"), Some(Hidden::NoSample));
-    let (both, _) = explain(&registry, "h", &[], at(2)).unwrap();
+    let both = explain(&registry, "h", &[], at(2)).unwrap().series;
     let shown: Vec<_> = both.iter().map(|h| (h.hidden, values(h))).collect();
     let sums = |values: [(Option<f64>, [f64; 2]); 4]| {
         values.map(|(shown, of)| (shown, 0.0, of.to_vec())).to_vec()
@@ -209,6 +209,31 @@ fn what_is_not_there_says_what_is() {
     assert!(text.contains("as a counter") && text.contains("type_conflict 1"), "{text}");
     let none = registry.explain(7, "c_total", &BTreeMap::new(), at(1));
     assert_eq!(none.unwrap_err(), NotExplained::NoShard(7));
+    let found = registry.explain(1, "only_1", &BTreeMap::new(), at(1)).unwrap();
+    let rejected: Vec<_> = found.rejected.into_iter().filter(|(_, n)| *n > 0).collect();
+    assert_eq!(rejected, [(Reason::TypeConflict, 1)], "said of a series that is there, too");
+}
+
+#[test]
+fn a_rule_is_named_where_it_is_the_reason() {
+    let rules = r#"[
+        { "family": "gone_.*", "type": "counter", "action": "drop" },
+        { "family": "c_total", "type": "counter", "drop_labels": ["guild"] }
+    ]"#;
+    let registry = Registry::with_rules(Settings::default(), [], json_rules(rules));
+    let mut stream = open(&registry, 1, at(0));
+    let gone = stream.define(COUNTER, "gone_total", &[]);
+    let c = stream.define(COUNTER, "c_total", &[("a", "x"), ("guild", "7")]);
+    stream.snapshot(1, &[(gone, &[1.0]), (c, &[1.0])], at(0)).unwrap();
+    let says = |family: &str, labels: &[(&str, &str)]| {
+        explain(&registry, family, labels, at(1)).unwrap_err().to_string()
+    };
+    let text = says("gone_total", &[]);
+    assert!(text.starts_with(r#"a rule drops family "gone_total""#), "{text}");
+    let text = says("none_total", &[]);
+    assert!(text.starts_with("no shard has a family"), "{text}");
+    let text = says("c_total", &[("guild", "7")]);
+    assert!(text.ends_with(r#"one has {a="x"}; by a rule: without guild"#), "{text}");
 }
 
 fn json_rules(text: &str) -> Rules {

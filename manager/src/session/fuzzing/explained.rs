@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     clock::UnixTime,
-    registry::{Explained, MAX_EXPLAINED, Registry},
+    registry::{Explained, Explanation, MAX_EXPLAINED, Registry},
 };
 
 /// A series on the page: shard, family, labels, and the bits of its values. Those that it does not show are none.
@@ -31,7 +31,9 @@ pub(super) fn check(registry: &Registry, now: UnixTime) {
     let mut explained = Vec::new();
     for (id, family) in families {
         // Of a family that gave its name away there is nothing.
-        let Ok((all, more)) = registry.explain(id, &family, &BTreeMap::new(), now) else {
+        let Ok(Explanation { series: all, more, .. }) =
+            registry.explain(id, &family, &BTreeMap::new(), now)
+        else {
             continue;
         };
         assert_eq!((more, all.len() <= MAX_EXPLAINED), (0, true));
