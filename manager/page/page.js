@@ -114,14 +114,18 @@ function total(name, value, text) {
   push(totals[name], value);
   const figure = document.getElementById(name);
   $("output", figure).value = text;
-  draw($("polyline", figure), totals[name], 30);
+  draw($("path", figure), totals[name], 30);
 }
 
-/** Draws a sparkline from zero to the greatest value. */
+/** Draws a sparkline from zero to the greatest value; it breaks off where nothing is known. */
 function draw(line, past, height) {
   const top = Math.max(...past.filter(Number.isFinite), 1e-9);
-  const points = past.map((value, n) => [n + STEPS - past.length, height - 2 - (value / top) * (height - 4)]);
-  line.setAttribute("points", points.filter(([, y]) => Number.isFinite(y)).map((p) => p.join()).join(" "));
+  const step = (value, n) => {
+    if (!Number.isFinite(value)) return "";
+    const from = Number.isFinite(past[n - 1]) ? "L" : "M";
+    return `${from}${n + STEPS - past.length},${height - 2 - (value / top) * (height - 4)}`;
+  };
+  line.setAttribute("d", past.map(step).join(""));
 }
 
 const short = (n) => new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 }).format(n);
@@ -217,7 +221,7 @@ function fact([name, value, past]) {
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     svg.setAttribute("viewBox", `0 0 ${STEPS} 24`);
     svg.setAttribute("preserveAspectRatio", "none");
-    svg.append(document.createElementNS(svg.namespaceURI, "polyline"));
+    svg.append(document.createElementNS(svg.namespaceURI, "path"));
     draw(svg.firstChild, past, 24);
     div.lastChild.append(svg);
   }

@@ -296,7 +296,7 @@ async fn what_is_known_of_a_shard_is_in_its_detail() {
     for what in ["events", "commands"] {
         let rate = format!("{known}.some((fact) => /^{what} a second: [1-9]/.test(fact))");
         page.shows(&rate, json!(true)).await;
-        let line = format!("document.querySelector('#{what} polyline').points.length > 1");
+        let line = format!("document.querySelector('#{what} path').getTotalLength() > 0");
         page.shows(&line, json!(true)).await;
     }
     page.close(http).await;

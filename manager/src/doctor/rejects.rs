@@ -27,7 +27,8 @@ pub(super) fn check(fleet: &Fleet) -> Found {
     let (mut what, mut remedies) = (Vec::new(), Vec::new());
     for (reason, (samples, ids)) in by_reason {
         let shards = folded(ids);
-        what.push(format!("{reason}: {} samples of shards {shards}", grouped(samples)));
+        let unit = if samples == 1 { "sample" } else { "samples" };
+        what.push(format!("{reason}: {} {unit} of shards {shards}", grouped(samples)));
         remedies.push(remedy(reason));
     }
     Found::warning(format!("not taken so far: {}", what.join("; ")), remedies.join("; "))

@@ -414,7 +414,7 @@ async fn what_was_not_taken() {
         client.post(url).body(body).send().await.unwrap();
     }
     let report = examine(&of(&server)).await;
-    let words = ["type_conflict: 1 samples of shards 1", "two versions of the bot"];
+    let words = ["type_conflict: 1 sample of shards 1", "two versions of the bot"];
     expect(&report, Check::Rejects, Verdict::Warning, &words);
     expect(&report, Check::Shards, Verdict::Warning, &["nobody says how many there should be"]);
     for (shards, verdict, words) in [
