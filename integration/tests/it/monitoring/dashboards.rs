@@ -146,18 +146,22 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// The uids of the data sources that are turned on.
+/// The uids of the data sources.
 fn sources() -> BTreeSet<String> {
     let path = folder().join("grafana/provisioning/datasources/datasources.yml");
     let file = fs::read_to_string(path).unwrap();
-    let uids = file.lines().filter_map(|line| line.strip_prefix("    uid: "));
-    uids.map(str::to_owned).collect()
+    let uids: BTreeSet<_> =
+        file.lines().filter_map(|line| line.strip_prefix("    uid: ")).collect();
+    for leads_to in file.lines().filter_map(|line| line.trim().split_once("datasourceUid: ")) {
+        assert!(uids.contains(leads_to.1), "a link leads to {}", leads_to.1);
+    }
+    uids.into_iter().map(str::to_owned).collect()
 }
 
 #[test]
 fn grafana_and_people_can_read_the_dashboards() {
     let sources = sources();
-    assert_eq!(sources.iter().collect::<Vec<_>>(), ["alertmanager", "loki", "prometheus"]);
+    assert_eq!(sources.iter().collect::<Vec<_>>(), ["alertmanager", "loki", "prometheus", "tempo"]);
     let all = Dashboard::all();
     for dashboard in &all {
         dashboard.check(&sources);
