@@ -3,6 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::block_in_place,
+};
 
 use super::shard::Shard;
 use crate::clock::UnixTime;
@@ -23,14 +27,26 @@ impl SharedShard {
 
     /// To change it.
     pub(super) fn lock(&self) -> MutexGuard<'_, Shard> {
-        let shard = self.shard.lock();
+        let shard = self.wait();
         self.unchanged_until.store(0, Relaxed);
         shard
     }
 
     /// To read it; who changes nothing but what time alone does needs no more.
     pub(super) fn peek(&self) -> MutexGuard<'_, Shard> {
-        self.shard.lock()
+        self.wait()
+    }
+
+    /// A long report has its shard for half a second. A worker of the runtime that waited for it would keep the tasks of other
+    /// shards waiting, and all sockets if it was the one that looks after them: so it gives them away first.
+    fn wait(&self) -> MutexGuard<'_, Shard> {
+        if let Some(free) = self.shard.try_lock() {
+            return free;
+        }
+        match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Ok(RuntimeFlavor::MultiThread) => block_in_place(|| self.shard.lock()),
+            _ => self.shard.lock(),
+        }
     }
 
     /// Whether it may show something else at `now` than when [`SharedShard::looked_at`] was called.
@@ -41,5 +57,37 @@ impl SharedShard {
     /// What it shows is known, and stays so until this time unless it is changed.
     pub(super) fn looked_at(&self, _locked: &MutexGuard<'_, Shard>, unchanged_until: UnixTime) {
         self.unchanged_until.store(unchanged_until.as_nanos(), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use tokio::{runtime::Builder, sync::oneshot, time::timeout};
+
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_shard_keeps_no_worker_from_others() {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let shard = Arc::new(SharedShard::new(0));
+        let long_report = shard.lock();
+        let waits = Arc::clone(&shard);
+        let (waiting, is_waiting) = oneshot::channel();
+        let frame = runtime.spawn(async move {
+            waiting.send(()).unwrap();
+            drop(waits.lock());
+        });
+        runtime.block_on(is_waiting).unwrap();
+        // The only worker is about to wait, or waits.
+        for _ in 0..100 {
+            let of_another =
+                async { timeout(Duration::from_secs(30), tokio::spawn(async {})).await };
+            runtime.block_on(of_another).expect("others go on").unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(long_report);
+        runtime.block_on(frame).unwrap();
     }
 }
