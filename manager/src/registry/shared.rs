@@ -64,7 +64,11 @@ impl SharedShard {
 mod tests {
     use std::{sync::Arc, time::Duration};
 
-    use tokio::{runtime::Builder, sync::oneshot, time::timeout};
+    use tokio::{
+        runtime::Builder,
+        sync::oneshot,
+        time::{Instant, timeout},
+    };
 
     use super::*;
 
@@ -81,11 +85,11 @@ mod tests {
         });
         runtime.block_on(is_waiting).unwrap();
         // The only worker is about to wait, or waits.
-        for _ in 0..100 {
+        let until = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < until {
             let of_another =
                 async { timeout(Duration::from_secs(30), tokio::spawn(async {})).await };
             runtime.block_on(of_another).expect("others go on").unwrap();
-            std::thread::sleep(Duration::from_millis(1));
         }
         drop(long_report);
         runtime.block_on(frame).unwrap();
