@@ -75,12 +75,23 @@ pub(crate) struct Discord {
 
 impl Discord {
     pub(crate) async fn start(shards: u32, guilds: u32, commands_per_second: f64) -> Self {
+        let heartbeat_interval = Duration::from_millis(500);
+        Self::start_with(shards, guilds, commands_per_second, heartbeat_interval).await
+    }
+
+    /// One that ends the session of a bot whose heartbeat is late by half of this interval.
+    pub(crate) async fn start_with(
+        shards: u32,
+        guilds: u32,
+        commands_per_second: f64,
+        heartbeat_interval: Duration,
+    ) -> Self {
         let sim = GatewaySim::build(shardmeter_gateway_sim::Config {
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             guilds,
             shard_count: shards,
             commands_per_second,
-            heartbeat_interval: Duration::from_millis(500),
+            heartbeat_interval,
             // A loaded machine must not make Discord refuse an answer that came.
             interaction_deadline: Duration::from_secs(60),
             ..shardmeter_gateway_sim::Config::default()
